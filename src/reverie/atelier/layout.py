@@ -1,0 +1,107 @@
+"""Where things go: a handful of named arrangements with a little jitter, so that pictures are clear and learnable.
+
+`arrange` turns things without a place into placed ones; `random_scene` draws from everything that the Atelier knows
+and is what tokenizers and detectors are trained on.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from .kinds import KINDS
+from .scene import ACTIONS, BACKGROUNDS, COLOURS, SIZES, STYLES, TEXTURES, Scene, Thing
+
+# Centres for n equals 1 to 6, and the side that lets them stand apart.
+_GRIDS: dict[int, list[tuple[list[tuple[float, float]], float]]] = {
+    1: [([(0.5, 0.52)], 0.52)],
+    2: [([(0.27, 0.52), (0.73, 0.52)], 0.38), ([(0.5, 0.26), (0.5, 0.75)], 0.38), ([(0.29, 0.31), (0.71, 0.71)], 0.38)],
+    3: [([(0.2, 0.52), (0.5, 0.52), (0.8, 0.52)], 0.28), ([(0.27, 0.3), (0.73, 0.3), (0.5, 0.73)], 0.34)],
+    4: [([(0.28, 0.28), (0.72, 0.28), (0.28, 0.74), (0.72, 0.74)], 0.34)],
+    5: [([(0.23, 0.24), (0.77, 0.24), (0.5, 0.5), (0.23, 0.77), (0.77, 0.77)], 0.28)],
+    6: [([(0.2, 0.31), (0.5, 0.31), (0.8, 0.31), (0.2, 0.71), (0.5, 0.71), (0.8, 0.71)], 0.27)],
+}
+_FACING = {"left of": (0.27, 0.73), "right of": (0.73, 0.27), "above": (0.26, 0.75), "below": (0.75, 0.26)}
+
+
+def _jitter(rng: random.Random, amount: float) -> float:
+    return rng.uniform(-amount, amount)
+
+
+def _fit(thing: Thing, rng: random.Random, side: float) -> float:
+    """A scale near `side`, or near the size word that the thing already carries (scale set to a word's value)."""
+    wish = thing.scale if thing.scale in SIZES.values() and thing.scale != SIZES["medium"] else side
+    return wish * rng.uniform(0.94, 1.06)
+
+
+def arrange(things: list[Thing], rng: random.Random, relation: str | None = None) -> tuple[Thing, ...]:
+    """Place 1 to 6 things. With two things, `relation` says how the first stands to the second.
+
+    A thing's scale is taken as a wish where it is exactly that of "small" or "large".
+    """
+    n = len(things)
+    if relation in ("inside", "on") and n == 2:
+        return _contain(things[0], things[1], rng, relation)
+    if relation in _FACING and n == 2:
+        a, b = _FACING[relation]
+        drift = 0.5 + _jitter(rng, 0.05)
+        across = relation in ("left of", "right of")
+        centres, side = [(a, drift), (b, drift)] if across else [(drift, a), (drift, b)], 0.38
+    else:
+        grids = _GRIDS[n]
+        centres, side = grids[0] if n == 2 and rng.random() < 0.7 else rng.choice(grids)
+    loose = 0.05 if n == 1 else 0.022
+    placed = []
+    for thing, (x, y) in zip(things, centres, strict=True):
+        scale = _fit(thing, rng, side)
+        room = 0.5 - scale / 2 - 0.01  # keeps the frame inside the picture
+        x = 0.5 + max(-room, min(room, x + _jitter(rng, loose) - 0.5))
+        y = 0.5 + max(-room, min(room, y + _jitter(rng, loose) - 0.5))
+        placed.append(replace(thing, x=round(x, 3), y=round(y, 3), scale=round(scale, 3)))
+    return tuple(placed)
+
+
+def _contain(inner: Thing, outer: Thing, rng: random.Random, relation: str) -> tuple[Thing, ...]:
+    """The first thing in front of the middle of the second, or standing on its top edge. The second is drawn first."""
+    top = KINDS[outer.kind].height
+    if relation == "inside":
+        big = replace(outer, x=0.5, y=0.53, scale=round(rng.uniform(0.74, 0.82), 3))
+        small = replace(inner, x=0.5, y=round(0.55 + _jitter(rng, 0.02), 3), scale=round(rng.uniform(0.26, 0.3), 3))
+        return big, small
+    big = replace(outer, x=0.5, y=0.72, scale=round(rng.uniform(0.42, 0.46), 3))
+    scale = round(rng.uniform(0.34, 0.37), 3)
+    feet = big.y - top * big.scale / 2
+    y = feet + 0.02 - KINDS[inner.kind].height * scale / 2
+    return big, replace(inner, x=round(0.5 + _jitter(rng, 0.03), 3), y=round(y, 3), scale=scale)
+
+
+def random_thing(rng: random.Random, plain: float = 0.5) -> Thing:
+    """Any kind, often in its natural colour; attributes beside colour with probability 1 - `plain`."""
+    kind = KINDS[rng.choice(list(KINDS))]
+    colour = rng.choice(list(COLOURS)) if rng.random() < 0.65 else None
+    texture, action, state = "plain", None, None
+    if kind.states and rng.random() < 0.6:
+        state = rng.choice(kind.states)
+    if rng.random() > plain:
+        if kind.family == "animals" and rng.random() < 0.6:
+            action = rng.choice(ACTIONS)
+        elif state is None and rng.random() < 0.6:
+            texture = rng.choice(TEXTURES[1:])
+    return Thing(kind.name, colour, texture=texture, action=action, state=state)
+
+
+def random_scene(rng: random.Random, plain: float = 0.6) -> Scene:
+    """Any scene: 1 to 6 things, sometimes all alike; `plain` is the share of plain backgrounds, styles and looks."""
+    n = rng.choice((1, 1, 2, 2, 2, 3, 4, 5, 6))
+    things = [random_thing(rng, plain) for _ in range(n)]
+    if n > 2 and rng.random() < 0.7:
+        things = [things[0]] * n
+    if rng.random() < 0.15:
+        things = [replace(thing, scale=rng.choice((SIZES["small"], SIZES["large"]))) if n < 3 else thing for thing in things]
+    if n == 2 and rng.random() < 0.12:
+        placed = arrange(things, rng, rng.choice(("inside", "on")))
+    else:
+        placed = arrange(things, rng)
+    background = "plain" if rng.random() < plain else rng.choice(BACKGROUNDS)
+    style = "plain" if rng.random() < 0.5 + plain / 2 else rng.choice(STYLES)
+    return Scene(placed, background, style)

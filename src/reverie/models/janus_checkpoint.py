@@ -1,0 +1,275 @@
+"""Janus weights on disk: the authors' layout, that of transformers, and ours (the authors' keys in safetensors shards).
+
+Files are opened as tensors only. Every tensor of the model must be there in the right shape, and nothing may be left
+over except what the authors' files carry without using it (`IGNORED`).
+"""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from reverie.models.janus import Janus, JanusConfig
+from reverie.models.janus_text import JanusTokenizer
+
+SHARD_BYTES = 15 * 2**20
+IGNORED = re.compile(r"vision_model\.vision_tower\.attn_pool\..*|gen_vision_model\.quantize\.codebook_used")
+WEIGHTS = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
+
+# (authors' name, our name), tried in order; {} stands for the same text on both sides.
+RENAMES = [
+    ("vision_model.vision_tower.patch_embed.proj.{}", "vision_model.embeddings.patch_embedding.{}"),
+    ("vision_model.vision_tower.pos_embed", "vision_model.embeddings.position_embedding.weight"),
+    ("vision_model.vision_tower.blocks.{}.norm1.{}", "vision_model.encoder.layers.{}.layer_norm1.{}"),
+    ("vision_model.vision_tower.blocks.{}.norm2.{}", "vision_model.encoder.layers.{}.layer_norm2.{}"),
+    ("vision_model.vision_tower.blocks.{}.attn.qkv.{}", "vision_model.encoder.layers.{}.self_attn.qkv.{}"),
+    ("vision_model.vision_tower.blocks.{}.attn.proj.{}", "vision_model.encoder.layers.{}.self_attn.projection_layer.{}"),
+    ("vision_model.vision_tower.blocks.{}.mlp.{}", "vision_model.encoder.layers.{}.mlp.{}"),
+    ("vision_model.vision_tower.norm.{}", "vision_model.post_layernorm.{}"),
+    ("gen_vision_model.{}coder.conv_blocks.{}.res.{}", "vqmodel.{}coder.LEVELS.{}.block.{}"),
+    ("gen_vision_model.{}coder.conv_blocks.{}", "vqmodel.{}coder.LEVELS.{}"),
+    ("gen_vision_model.{}coder.mid.0.{}", "vqmodel.{}coder.mid.block_1.{}"),
+    ("gen_vision_model.{}coder.mid.1.{}", "vqmodel.{}coder.mid.attn_1.{}"),
+    ("gen_vision_model.{}coder.mid.2.{}", "vqmodel.{}coder.mid.block_2.{}"),
+    ("gen_vision_model.{}", "vqmodel.{}"),
+    ("gen_embed.{}", "generation_embeddings.{}"),
+    ("gen_head.output_mlp_projector.{}", "generation_head.proj_out.{}"),
+    ("gen_head.vision_head.{}", "generation_head.vision_head.{}"),
+    ("language_model.{}", "language_model.{}"),
+]
+PROJECTORS = {"aligner": "aligner", "gen_aligner": "generation_aligner"}
+
+
+def load_janus(
+    source: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    device_map: str | dict[str, str | int | torch.device] | None = None,
+    roles: Sequence[str] | None = None,
+) -> tuple[Janus, JanusTokenizer]:
+    """The model, in evaluation mode, and its tokenizer.
+
+    source: a folder, or the id of a Hugging Face repository, which is then fetched.
+    dtype: type of all weights; by default bfloat16 on accelerators and float32 on the CPU.
+    device_map: places the parts (language_model, vision_model, vqmodel, ...) on several devices: a dictionary, or
+        "auto" to let accelerate decide. The language model itself stays in one piece.
+    roles: names of user and assistant in the chat string, if they are not those of Janus-Pro.
+    Raises ValueError, in one sentence, for folders that do not hold a complete Janus checkpoint.
+    """
+    folder = resolve(source)
+    config = read_config(folder)
+    tokenizer = JanusTokenizer.load(folder, config.vision.image_size, roles)
+    dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" and device_map is None else torch.bfloat16)
+    with torch.device("meta"):
+        model = Janus(config)
+    model.load_state_dict(read_weights(folder, model, dtype), assign=True)
+    # The one buffer that no file holds.
+    count = config.vision.num_image_tokens
+    model.vision_model.embeddings.position_ids = torch.arange(count).expand(1, -1)
+    model.eval()
+    return (model.to(device) if device_map is None else place(model, device_map)), tokenizer
+
+
+def resolve(source: str | Path) -> Path:
+    """The folder itself, or a local snapshot of the repository of that name."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise ValueError(f"{source} is neither a folder nor the id of a repository (owner/name); check the spelling.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.bin"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise ValueError(f"{source} is no folder here and could not be fetched: {str(error).splitlines()[0]}") from error
+
+
+def read_config(folder: str | Path) -> JanusConfig:
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no config.json, so it is no checkpoint; give the folder that contains it.")
+    try:
+        return JanusConfig.from_dict(json.loads(path.read_text("utf-8")))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); fetch it again.") from error
+
+
+def memory_needed(config: JanusConfig, dtype: torch.dtype) -> int:
+    """Bytes that all weights take, counted without allocating them (caches come on top)."""
+    with torch.device("meta"):
+        model = Janus(config)
+    return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+
+
+def place(model: Janus, device_map: str | dict) -> Janus:
+    """Moves whole parts to their devices; the parts hand their results over themselves."""
+    if device_map == "auto":
+        from accelerate import infer_auto_device_map
+
+        device_map = infer_auto_device_map(model, no_split_module_classes=[type(part).__name__ for part in model.children()])
+    names = [name for name, _ in model.named_children()]
+    for name in names:
+        target = device_map.get(name, device_map.get(""))
+        if target is None or target == "disk":
+            raise ValueError(f"The device map must put {name} on a device (parts: {', '.join(names)}); got {target!r}.")
+        model.get_submodule(name).to(target)
+    return model
+
+
+def read_weights(folder: Path, model: Janus, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All tensors under our names and in `dtype`, each checked against the shape the config asks for."""
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found: dict[str, Tensor] = {}
+    for path, tensors in weight_files(folder):
+        for key, tensor in tensors.items():
+            for name, part in to_ours(key, tensor):
+                if name not in expected:
+                    raise ValueError(f"{path} holds the tensor {key}, which no Janus model of this config.json has; check both.")
+                if part.shape != expected[name]:
+                    raise ValueError(
+                        f"{path} holds {key} in the shape {list(tensor.shape)}, which does not fit config.json "
+                        f"({name} should be {list(expected[name])}); check that both belong together."
+                    )
+                found[name] = part.to(dtype, copy=False).contiguous()
+    head, embedding = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
+    raw = json.loads((folder / "config.json").read_text("utf-8"))
+    if head not in found and embedding in found and raw.get("model_type") == "janus" and raw.get("tie_word_embeddings", True):
+        found[head] = found[embedding].clone()
+    missing = next((name for name in expected if name not in found), None)
+    if missing is not None:
+        raise ValueError(f"{weights_path(folder)} lacks the tensor {to_authors(missing)}; fetch the checkpoint again.")
+    return found
+
+
+def weights_path(folder: Path) -> Path:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{folder} holds no weights ({', '.join(WEIGHTS)}); fetch the checkpoint again.")
+
+
+def weight_files(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
+    """Each weight file with its tensors, one file at a time."""
+    first = weights_path(folder)
+    paths = [first]
+    if first.suffix == ".json":
+        paths = [folder / name for name in sorted(set(json.loads(first.read_text("utf-8"))["weight_map"].values()))]
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"{first} names the file {path.name}, which is not there; fetch the checkpoint again.")
+        try:
+            if path.suffix == ".safetensors":
+                yield path, load_file(path)
+            else:
+                yield path, torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{path} holds more than tensors and could run code, so it is not opened; use safetensors.") from error
+        except (SafetensorError, RuntimeError, EOFError) as error:
+            raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); fetch it again.") from error
+
+
+def to_ours(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """One tensor of either foreign layout as (our name, tensor) pairs; none if it is never used."""
+    if IGNORED.fullmatch(key):
+        return []
+    if key == "lm_head.weight":
+        return [("language_model.lm_head.weight", tensor)]
+    if key.startswith("model."):
+        name = key.removeprefix("model.")
+        return [(name.replace("language_model.", "language_model.model.", 1), tensor)]
+    head, _, tail = key.partition(".layers.")
+    if head in PROJECTORS:
+        index, _, kind = tail.partition(".")
+        place = "fc1" if index == "0" else f"hidden_layers.{int(index) // 2 - 1}"
+        return [(f"{PROJECTORS[head]}.{place}.{kind}", tensor)]
+    name = _rename(key, RENAMES).replace("encoder.LEVELS", "encoder.down").replace("decoder.LEVELS", "decoder.up")
+    if name.endswith("position_embedding.weight"):
+        return [(name, tensor.squeeze(0))]
+    if ".self_attn.qkv." in name:
+        return [(name.replace("qkv", f"{part}_proj"), rows) for part, rows in zip("qkv", tensor.chunk(3), strict=False)]
+    return [(name, tensor)]
+
+
+def to_authors(name: str) -> str:
+    """The authors' name of one of our tensors (three of ours, q, k and v of the tower, make one of theirs)."""
+    head, _, tail = name.partition(".")
+    for theirs, ours in PROJECTORS.items():
+        if head == ours:
+            place, kind = tail.rsplit(".", 1)
+            index = 0 if place == "fc1" else 2 * (int(place.removeprefix("hidden_layers.")) + 1)
+            return f"{theirs}.layers.{index}.{kind}"
+    name = re.sub(r"(vision_model\.encoder\..*self_attn\.)[qkv]_proj", r"\1qkv", name)
+    name = name.replace("encoder.down.", "encoder.LEVELS.").replace("decoder.up.", "decoder.LEVELS.")
+    return _rename(name, [(ours, theirs) for theirs, ours in RENAMES])
+
+
+def _rename(name: str, table: list[tuple[str, str]]) -> str:
+    for source, target in table:
+        if match := re.fullmatch(re.escape(source).replace(r"\{\}", "(.+?)"), name):
+            return target.format(*match.groups())
+    return name
+
+
+def save_janus(model: Janus, tokenizer: JanusTokenizer, folder: str | Path) -> None:
+    """Writes our layout in bfloat16, in shards of at most 15 MiB; the folder appears whole or not at all.
+
+    An older checkpoint of that name is replaced.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", "utf-8")
+    tokenizer.save(partial)
+    shards = list(_shards(_authors_tensors(model)))
+    weight_map = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
+        save_file(shard, partial / name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, name)
+    if len(shards) > 1:
+        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    if folder.exists():
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, old)
+        os.replace(partial, folder)
+        shutil.rmtree(old)
+    else:
+        os.replace(partial, folder)
+
+
+def _authors_tensors(model: Janus) -> dict[str, Tensor]:
+    groups: dict[str, list[Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        groups.setdefault(to_authors(name), []).append(tensor.detach().to("cpu", torch.bfloat16))
+    # q, k and v come in this order in the module, and so in the state dict? Not by promise: see the test of round trips.
+    tensors = {name: torch.cat(parts) if len(parts) > 1 else parts[0].contiguous() for name, parts in groups.items()}
+    position = "vision_model.vision_tower.pos_embed"
+    return tensors | {position: tensors[position][None]}
+
+
+def _shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """In order, each as full as the limit allows; a tensor larger than the limit makes a shard of its own."""
+    shard: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > SHARD_BYTES:
+            yield shard
+            shard = {}
+        shard[name] = tensor
+    if shard:
+        yield shard

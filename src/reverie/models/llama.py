@@ -1,0 +1,253 @@
+"""A Llama decoder small enough to read: RMSNorm, rotary positions, grouped-query attention, SwiGLU (arXiv 2302.13971).
+
+Parameter names are those of the transformers library (`model.layers.0.self_attn.q_proj.weight`, `lm_head.weight`), so
+public weights load without renaming. `forward` returns hidden states; the head is a separate call, because most
+positions of a unified model need either the text head or the image head, and usually only at one position.
+
+Two paths share every weight and every function:
+
+* without a cache: the whole sequence at once, causal, differentiable (training, scoring);
+* with a `KVCache`: new tokens against what is stored. A row's token number p always lives in slot p, so rows of
+  different lengths share a batch without padding between them, and nothing a row computes depends on its neighbours:
+  matrix products run in blocks of a fixed number of rows (see docs/determinism.md for why).
+
+Left out on purpose: dropout, biases, rope scaling, sliding windows, tied heads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    max_position_embeddings: int = 2048
+    """Only a description: rotary positions go on beyond it."""
+
+    def __post_init__(self):
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} must be a multiple of num_key_value_heads "
+                f"{self.num_key_value_heads}; correct the language section of config.json."
+            )
+
+
+class KVCache:
+    """Keys and values of every layer, allocated once: two tensors (layers, B, kv heads, capacity, head size).
+
+    `rows` is the fixed number of rows of every matrix product that fills or reads this cache.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: int = 32):
+        self.keys, self.values, self.rows = keys, values, rows
+
+    @classmethod
+    def empty(cls, config: LlamaConfig, batch: int, capacity: int, like: Tensor, rows: int = 32) -> "KVCache":
+        """Zeros (unwritten slots are masked, but 0 times NaN would still be NaN), on the device and in the type of `like`."""
+        shape = (config.num_hidden_layers, batch, config.num_key_value_heads, capacity, config.head_dim)
+        return cls(like.new_zeros(shape), like.new_zeros(shape), rows)
+
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[3]
+
+    def narrow(self, start: int, end: int) -> "KVCache":
+        """Rows start..end as a view: what is written there is written here."""
+        return KVCache(self.keys[:, start:end], self.values[:, start:end], self.rows)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    """The four projections; the attention itself is `attend`, shared by both paths."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        query, key = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, key, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, key, bias=False)
+        self.o_proj = nn.Linear(query, config.hidden_size, bias=False)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """One block, cut where rows meet: `before` and `after` treat every token alone, attention stands between them."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.input_layernorm(x)
+        return self.self_attn.q_proj(x), self.self_attn.k_proj(x), self.self_attn.v_proj(x)
+
+    def after(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.self_attn.o_proj(attended)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Body(nn.Module):
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Llama(nn.Module):
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.config = config
+        self.model = Body(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, T) token ids to (B, T, D)."""
+        return self.model.embed_tokens(ids)
+
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        *,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        span: int | None = None,
+    ) -> Tensor:
+        """Hidden states after the final norm, (B, T, D), of `inputs_embeds` (B, T, D).
+
+        positions: (B, T) rotary positions; 0..T-1 if left out. With a cache they are also the slots written, and a
+            token attends to every slot up to its own.
+        mask: (B, T) True where a key may be seen (padding is False). Only without a cache.
+        span: with a cache, an upper bound on positions + 1 that the caller knows, so that later slots are not read.
+        """
+        if positions is None:
+            positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+        rotary = rotary_tables(positions, self.config.head_dim, self.config.rope_theta, inputs_embeds.dtype)
+        if cache is None:
+            return self._whole(inputs_embeds, rotary, mask)
+        return self._cached(inputs_embeds, rotary, positions, cache, min(span or cache.capacity, cache.capacity))
+
+    def _whole(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        length = x.shape[1]
+        bias = None
+        if mask is not None or x.device.type == "cpu":
+            seen = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+            seen = seen[None, None] if mask is None else seen & mask[:, None, None, :].bool()
+            bias = additive(seen, x.dtype)
+        for layer in self.model.layers:
+            query, key, value = self._heads(layer.before(x), rotary, x.shape[0])
+            x = layer.after(x, attend(query, key, value, bias))
+        return self.model.norm(x)
+
+    def _cached(self, x: Tensor, rotary, positions: Tensor, cache: KVCache, span: int) -> Tensor:
+        batch, length, width = x.shape
+        tokens = batch * length
+        surplus = -tokens % cache.rows
+        flat = F.pad(x.reshape(tokens, width), (0, 0, 0, surplus))
+        positions = positions.expand(batch, length)
+        slots = torch.arange(span, device=x.device)
+        bias = additive(slots <= positions[:, None, :, None], x.dtype)
+        where = positions[:, None, :, None].expand(-1, self.config.num_key_value_heads, -1, self.config.head_dim)
+        for index, layer in enumerate(self.model.layers):
+            projected = fixed_rows(layer.before, cache.rows, flat)
+            query, key, value = self._heads([p[:tokens] for p in projected], rotary, batch)
+            cache.keys[index].scatter_(2, where, key)
+            cache.values[index].scatter_(2, where, value)
+            attended = attend(query, cache.keys[index, :, :, :span], cache.values[index, :, :, :span], bias)
+            attended = F.pad(attended.reshape(tokens, -1), (0, 0, 0, surplus))
+            flat = fixed_rows(layer.after, cache.rows, flat, attended)
+        return fixed_rows(self.model.norm, cache.rows, flat)[:tokens].view(batch, length, width)
+
+    def _heads(self, projected, rotary: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., heads * head size) to (B, heads, T, head size), rotated by position (values are not)."""
+        query, key, value = (p.reshape(batch, -1, p.shape[-1] // self.config.head_dim, self.config.head_dim) for p in projected)
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        return rotate(query, rotary), rotate(key, rotary), value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q k' / sqrt(d) + bias) v: (B, H, T, d), (B, G, S, d) twice, bias (1 or B, 1, T, S) -> (B, T, H * d).
+
+    bias None means causal. Plain matrix products on the CPU: in bf16 with backward they take 0.6 of the time of
+    torch's fused kernel (32 rows, 4 heads, 200 tokens, head size 64); on a GPU the fused kernel is used.
+    """
+    batch, heads, length, size = query.shape
+    groups = key.shape[1]
+    if query.device.type != "cpu":
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, is_causal=bias is None, enable_gqa=heads != groups
+        )
+        return out.transpose(1, 2).reshape(batch, length, heads * size)
+    # The query heads that share a key head are stacked along time: no key is ever copied.
+    query = query.reshape(batch, groups, heads // groups * length, size) * size**-0.5
+    scores = (query @ key.transpose(-1, -2)).view(batch, groups, heads // groups, length, -1)
+    weights = (scores + bias[:, :, None]).softmax(-1, dtype=query.dtype)
+    out = weights.view(batch, groups, heads // groups * length, -1) @ value
+    return out.view(batch, heads, length, size).transpose(1, 2).reshape(batch, length, heads * size)
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where True, the most negative finite number where False (-inf would turn fully masked rows into NaN)."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def rotary_tables(positions: Tensor, size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin, (1 or B, 1, T, head size), of the rotate-half convention; computed in float32."""
+    frequencies = theta ** (-torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size)
+    angles = positions[:, None, :, None].float() * frequencies
+    angles = torch.cat((angles, angles), -1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turns pairs (j, j + d/2) of (B, H, T, d) by the angle of their position."""
+    cos, sin = rotary
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
+def fixed_rows(function: Callable, rows: int, *inputs: Tensor):
+    """`function` over (M, ...) inputs in blocks of exactly `rows` rows; M must be a multiple of it.
+
+    A matrix product may round a row differently when the number of rows around it changes; at a fixed number it does
+    not. So this is what makes an image independent of its batch.
+    """
+    if inputs[0].shape[0] == rows:
+        return function(*inputs)
+    parts = [function(*block) for block in zip(*(x.split(rows) for x in inputs), strict=True)]
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(torch.cat(group) for group in zip(*parts, strict=True))

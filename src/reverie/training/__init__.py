@@ -1,0 +1,1 @@
+"""Training: one loop for every recipe, and what each recipe optimises."""

@@ -1,0 +1,267 @@
+"""The training loop that every recipe shares: schedule, mixed precision, clipping, EMA, logging, checkpoints, resume.
+
+What is trained says only two things (`Task`): the batch of a step, and the loss of a batch. A batch depends on
+(seed, step) alone, so the step number IS the data position and a stopped run goes on exactly where it was. Callbacks
+only watch. accelerate moves and casts; the mathematics is in the tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Task(Protocol):
+    """What a recipe optimises."""
+
+    model: nn.Module
+
+    def batch(self, step: int) -> Any:
+        """The data of one step, made from (seed, step) alone; runs in a worker process."""
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The scalar loss of a batch, and what to log beside it."""
+
+
+@dataclass
+class LoopConfig:
+    """How long and how fast to learn.
+
+    The learning rate rises over `warmup` (a share of the run), stays, and falls linearly to `final` (a factor) over
+    the last `decay` (a share). A run ends after `steps`, or after `minutes` of training time if those come first; the
+    schedule follows whichever is nearer to its end, so a time-limited run still anneals.
+    """
+
+    steps: int = 1000
+    minutes: float | None = None
+    lr: float = 3e-4
+    muon_lr: float | None = None
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: float = 0.02
+    decay: float = 0.4
+    final: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: str = "bf16"
+    workers: int = 0
+    threads: int | None = None
+    save_every: int = 500
+    sample_every: int = 0
+    log_every: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}: must be at least 1")
+        if self.precision not in ("no", "bf16", "fp16"):
+            raise ValueError(f"precision={self.precision!r}: must be one of no, bf16, fp16")
+
+
+def learning_rate(config: LoopConfig, progress: float) -> float:
+    """The factor on the base rate at `progress` in [0, 1]."""
+    if progress < config.warmup:
+        return max(progress / config.warmup, 1e-3)
+    start = 1 - config.decay
+    if progress < start or config.decay == 0:
+        return 1.0
+    return 1 + (config.final - 1) * min(1.0, (progress - start) / config.decay)
+
+
+def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for everything; with `muon_lr`, Muon (orthogonalised momentum) for the matrices inside the network.
+
+    Embeddings and output heads are matrices too but act as tables, one row a symbol: they stay with AdamW.
+    """
+    matrices, rest = [], []
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        table = "embed" in name or "head" in name
+        (matrices if config.muon_lr and p.ndim == 2 and not table else rest).append(p)
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, eps=1e-9)
+    ]
+    if matrices:
+        assert config.muon_lr is not None
+        found.append(
+            torch.optim.Muon(
+                matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    return found
+
+
+class Ema:
+    """An exponential moving average of the trainable parameters, with a ramp so that early steps do not weigh."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.steps = decay, 0
+        self.live = [p for p in model.parameters() if p.requires_grad]
+        self.mean = [p.detach().clone() for p in self.live]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self.live], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the live weights and the mean; call it twice to look at the mean and come back."""
+        for p, m in zip(self.live, self.mean, strict=True):
+            held = p.detach().clone()
+            p.copy_(m)
+            m.copy_(held)
+
+
+@dataclass
+class Progress:
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Steps(torch.utils.data.Dataset):
+    """Steps as a map-style dataset, so that worker processes prepare coming batches in order."""
+
+    def __init__(self, task: Task, steps: int):
+        self.task, self.steps = task, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Any:
+        return self.task.batch(step)
+
+
+def _batches(task: Task, config: LoopConfig, first: int) -> Iterator[Any]:
+    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
+        _Steps(task, config.steps),
+        batch_size=None,
+        sampler=range(first, config.steps),
+        num_workers=config.workers,
+        prefetch_factor=4 if config.workers else None,
+    )
+    return iter(loader)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a sibling file, then put it in place: readers see the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)
+
+
+def train(
+    task: Task,
+    config: LoopConfig,
+    out: str | Path,
+    on_sample: Callable[[int, Path], None] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Run the loop in folder `out` until its end; go on from `out/state.pt` if there is one. Leaves the EMA weights.
+
+    Writes `log.jsonl`, tensorboard events, `recipe.json` (what was resolved), `state.pt`; `on_sample(step, folder)` is
+    called with the EMA weights in place every `sample_every` steps and at the end.
+    """
+    from accelerate import Accelerator
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    settings = json.dumps({"recipe": dict(recipe or {}), "loop": asdict(config)}, indent=1)
+    write_atomically(out / "recipe.json", lambda path: path.write_text(settings))
+    accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=out)
+    accelerator.init_trackers("events")
+    opts = optimizers(task.model, config)
+    task.model, *prepared = accelerator.prepare(task.model, *opts)
+    ema = Ema(task.model, config.ema)
+    progress = _resume(out / "state.pt", task.model, prepared, ema)
+    bases = [config.lr, config.muon_lr or config.lr]  # of AdamW, of Muon
+    clock = time.monotonic() - progress.seconds
+    batches = _batches(task, config, progress.step)
+    with (out / "log.jsonl").open("a") as log:
+        while progress.step < config.steps:
+            spent = (time.monotonic() - clock) / 60
+            share = max(progress.step / config.steps, spent / config.minutes if config.minutes else 0.0)
+            if share >= 1:
+                break
+            factor = learning_rate(config, share)
+            for opt, base in zip(opts, bases, strict=False):
+                for group in opt.param_groups:
+                    group["lr"] = base * factor
+            row = _step(task, accelerator, prepared, ema, next(batches), config.clip)
+            progress.step += 1
+            progress.seconds = time.monotonic() - clock
+            if progress.step % config.log_every == 0 or progress.step == 1:
+                row = {k: float(v) for k, v in row.items()}
+                if not math.isfinite(row["loss"]):
+                    raise RuntimeError(f"the loss became {row['loss']} at step {progress.step}; lower lr in the recipe")
+                row |= {"step": progress.step, "minutes": round(progress.seconds / 60, 3), "lr": factor * config.lr}
+                log.write(json.dumps({k: float(f"{v:.6g}") for k, v in row.items()}) + "\n")
+                log.flush()
+                accelerator.log({k: v for k, v in row.items() if k != "step"}, step=progress.step)
+            if progress.step % config.save_every == 0:
+                _save(out / "state.pt", task.model, opts, ema, progress)
+            if on_sample and config.sample_every and progress.step % config.sample_every == 0:
+                ema.swap()
+                on_sample(progress.step, out)
+                ema.swap()
+    _save(out / "state.pt", task.model, opts, ema, progress)
+    ema.swap()
+    if on_sample:
+        on_sample(progress.step, out)
+    accelerator.end_training()
+    return accelerator.unwrap_model(task.model)
+
+
+def _step(task: Task, accelerator: Any, opts: list[Any], ema: Ema, batch: Any, clip: float) -> dict[str, Any]:
+    batch = torch.utils._pytree.tree_map(
+        lambda x: x.to(accelerator.device) if isinstance(x, Tensor) else x, batch
+    )
+    with accelerator.autocast():
+        loss, row = task.loss(batch)
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(task.model.parameters(), clip)
+    for opt in opts:
+        opt.step()
+        opt.zero_grad(set_to_none=True)
+    ema.update()
+    return {"loss": loss.detach(), "grad_norm": norm, **row}
+
+
+def _save(path: Path, model: nn.Module, opts: list[Any], ema: Ema, progress: Progress) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizers": [opt.state_dict() for opt in opts],
+        "ema": {"mean": ema.mean, "steps": ema.steps},
+        "progress": {"step": progress.step, "seconds": progress.seconds},
+        "rng": torch.get_rng_state(),
+    }
+    write_atomically(path, lambda part: torch.save(state, part))
+
+
+def _resume(path: Path, model: nn.Module, opts: list[Any], ema: Ema) -> Progress:
+    if not path.exists():
+        return Progress()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    for opt, saved in zip(opts, state["optimizers"], strict=True):
+        opt.load_state_dict(saved)
+    for mine, saved in zip(ema.mean, state["ema"]["mean"], strict=True):
+        mine.copy_(saved)
+    ema.steps = state["ema"]["steps"]
+    torch.set_rng_state(state["rng"])
+    return Progress(state["progress"]["step"], state["progress"]["seconds"])
