@@ -33,7 +33,9 @@ class Conditions:
 
     def __post_init__(self):
         if isinstance(self.prompts, str):
-            raise ValueError("Conditions take a sequence of prompts, one for each image; put the single prompt into a list.")
+            raise ValueError(
+                "Conditions take a sequence of prompts, one for each image; put the single prompt into a list."
+            )
         object.__setattr__(self, "prompts", tuple(self.prompts))
 
     def __len__(self) -> int:
@@ -69,7 +71,7 @@ class Work:
 
 
 class Cache(Protocol):
-    """What a generator remembers about a canvas so as not to compute it again. Its contents are the generator's affair."""
+    """What a generator remembers about a canvas so as not to compute it again; its contents are its own affair."""
 
     def fork(self, k: int) -> "Cache":
         """A copy in which every image stands k times, side by side."""
@@ -101,7 +103,8 @@ class Canvas:
     """How often this canvas and its ancestors were forked; keeps the seeds of later copies apart from earlier ones."""
     work: Work = field(default_factory=Work)
     """The account of the run: shared by all canvases that descend from one `start`."""
-    cache: Cache | None = None
+    cache: Any = None
+    """A `Cache`, or None where it has to be computed again."""
 
     def __post_init__(self):
         self.given = tuple(self.given) or (0,) * len(self.seeds)
@@ -153,7 +156,7 @@ class Canvas:
             cache=(cache := self.release()) and cache.select(indices),
         )
 
-    def release(self) -> Cache | None:
+    def release(self) -> Any:
         """Hands the cache over to whoever makes the next canvas from this one."""
         cache, self.cache = self.cache, None
         return cache

@@ -2,8 +2,8 @@
 
 The facts stand in `data/facts.jsonl`, in the six categories of WISE (Niu et al. 2025, arXiv:2503.07265). A fact has
 several wordings ("the animal that gives us wool"), one thought that ends in the answer ("Wool is shorn from sheep, so
-it is a sheep."), the answer as a plain phrase that `language_parse.parse` understands, and the things it demands. Two
-facts compose into a harder prompt: both have to be resolved, then placed.
+it is a sheep."), the answer in the words of `language.canonical`, and the things it demands. Two facts compose into a
+harder prompt: both have to be resolved, then placed.
 
 The split depends on the strings alone (CRC-32), never on chance or order: of every fact one wording is held out, and
 of the ordered pairs of facts one in ten. Every wording shares a telling word with another one of its fact, so what is
@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
-from .language_parse import BACKGROUND_WORDS, RELATION_WORDS, Clause, Demand
+from .language import canonical
+from .language_parse import Clause, Demand
 
 CATEGORIES = ("cultural", "time", "space", "biology", "physics", "chemistry")
 SPLITS = ("train", "held_out")
@@ -48,7 +49,7 @@ LINKS: tuple[tuple[str, str | None], ...] = (
 @dataclass(frozen=True)
 class Fact:
     """Something known. wordings: noun phrases that do not name the answer; thought: one sentence that ends in it;
-    answer: what is seen, in the words of the parser; things, background: what the answer demands."""
+    answer: what is seen, in canonical words; things, background: what the answer demands."""
 
     id: str
     category: str
@@ -92,7 +93,7 @@ def _fact(row: dict[str, Any]) -> Fact:
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"The fact {row.get('id')!r} in facts.jsonl is malformed ({error}): compare a line that works."
-        )
+        ) from error
     if fact.category not in CATEGORIES or len(fact.wordings) < MIN_WORDINGS:
         raise ValueError(f"The fact {fact.id!r} needs a category of {CATEGORIES} and {MIN_WORDINGS} wordings or more.")
     return fact
@@ -155,15 +156,6 @@ def compose_demands(first: Fact, second: Fact, relation: str | None) -> Demand:
     return Demand((*second.things, replace(first.things[0], position=(relation, 0))), background=background)
 
 
-def compose_answers(first: Fact, second: Fact, relation: str | None) -> str:
-    """Both answers in one plain phrase, the background at its end."""
-    tails = [
-        f" {BACKGROUND_WORDS[fact.background][0]}" if fact.background != "plain" else "" for fact in (first, second)
-    ]
-    link = "and" if relation is None else RELATION_WORDS[relation][0]
-    return f"{first.answer.removesuffix(tails[0])} {link} {second.answer.removesuffix(tails[1])}{''.join(tails)}"
-
-
 def single_riddle(fact: Fact, wording: str, form: str) -> Riddle:
     """The riddle that asks for one fact."""
     demand = fact.demand.to_record()
@@ -175,11 +167,12 @@ def composed_riddle(
 ) -> Riddle:
     """The riddle that asks for two facts by the wordings `asked`, linked by an entry of `LINKS`."""
     template, relation = link
+    demand = compose_demands(first, second, relation)
     return Riddle(
         form.format(template.format(*asked)),
         f"{first.thought} {second.thought}",
-        compose_answers(first, second, relation),
-        compose_demands(first, second, relation).to_record(),
+        canonical(demand),
+        demand.to_record(),
         first.category,
         (first.id, second.id),
     )
@@ -224,7 +217,7 @@ def wise_prompts(version: str = "v1") -> list[dict[str, Any]]:
     """
     if version not in VERSIONS:
         raise ValueError(f"There is no version {version!r} of the knowledge benchmark: use one of {VERSIONS}.")
-    asked = {fact.id: min(wordings(fact, "held_out")) for fact in facts()}
+    asked = {fact.id: wordings(fact, "held_out")[0] for fact in facts()}
     forms = {fact.id: FORMS[_checksum(f"{version}:{asked[fact.id]}") % len(FORMS)] for fact in facts()}
     riddles = [("single", single_riddle(fact, asked[fact.id], forms[fact.id])) for fact in facts()]
     for index, (first, second) in enumerate(_held_out_pairs(version)):

@@ -12,6 +12,7 @@ unshuffle) by that factor, so the VQ network works at 1/patch of the resolution 
 import copy
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,11 @@ class JanusConfig:
     """Pixel-unshuffle factor in front of the VQ network."""
     raw: dict = field(default_factory=dict, repr=False, compare=False)
     """The configuration in the authors' layout, as it is saved."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that the vision tower reads, in pixels."""
+        return cast(int, self.vision.image_size)
 
     @property
     def num_codes(self) -> int:
@@ -76,8 +82,8 @@ def _parse(data: dict) -> JanusConfig:
     named = next((sizes for name, sizes in TOWERS.items() if see.get("model_name", "").startswith(name)), None)
     if named is None and "width" not in see:
         raise ValueError(
-            f"config.json names the vision tower {see.get('model_name')!r}; known are {', '.join(TOWERS)}, or write its "
-            f"width, layers, heads, patch_size and mlp_ratio into vision_config.params."
+            f"config.json names the vision tower {see.get('model_name')!r}; known are {', '.join(TOWERS)}, "
+            f"or write its width, layers, heads, patch_size and mlp_ratio into vision_config.params."
         )
     width, layers, heads, patch, ratio = named or (None,) * 5
     patch, layers = see.get("patch_size", patch), see.get("layers", layers)
@@ -97,7 +103,9 @@ def _parse(data: dict) -> JanusConfig:
     multipliers = list(vq.get("ch_mult", VQ_16["ch_mult"]))
     head = data["gen_head_config"]["params"]
     if head["image_token_embed"] != data["gen_aligner_config"]["params"]["n_embed"]:
-        raise ValueError("gen_head_config.image_token_embed must equal gen_aligner_config.n_embed; correct config.json.")
+        raise ValueError(
+            "gen_head_config.image_token_embed must equal gen_aligner_config.n_embed; correct config.json."
+        )
     vq_config = JanusVQVAEConfig(
         embed_dim=vq.get("n_embed", 8),
         num_embeddings=vq["image_token_size"],
@@ -111,7 +119,7 @@ def _parse(data: dict) -> JanusConfig:
         num_hidden_layers=data["gen_aligner_config"]["params"].get("depth", 1),
         image_token_embed_dim=language.hidden_size,
     )
-    # The authors fix the grid in their scripts, where it equals the tower's; our own checkpoints fold pixels or name it.
+    # The authors fix the grid in their scripts, where it equals the tower's; our checkpoints fold pixels or name it.
     side = see["image_size"] // (2 ** (len(multipliers) - 1) * fold if "patch" in vq else patch)
     return JanusConfig(language, vision, vq_config, data.get("gen_grid", side), fold, raw=copy.deepcopy(data))
 
@@ -121,7 +129,9 @@ def _language(data: dict) -> LlamaConfig:
     heads, hidden = data.get("num_attention_heads", 32), data.get("hidden_size", 4096)
     rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ValueError("config.json asks for scaled rotary positions, which Janus models never use; remove rope_scaling.")
+        raise ValueError(
+            "config.json asks for scaled rotary positions, which Janus models never use; remove rope_scaling."
+        )
     return LlamaConfig(
         vocab_size=data.get("vocab_size", 32000),
         hidden_size=hidden,
@@ -178,7 +188,11 @@ def official_from_transformers(data: dict) -> dict:
 
 
 def _known(section: dict) -> dict:
-    return {k: v for k, v in section.items() if k not in ("model_type", "architectures", "_name_or_path", "transformers_version")}
+    return {
+        k: v
+        for k, v in section.items()
+        if k not in ("model_type", "architectures", "_name_or_path", "transformers_version")
+    }
 
 
 class Janus(nn.Module):
@@ -197,13 +211,19 @@ class Janus(nn.Module):
 
     def initialise(self, std: float = 0.02) -> None:
         """Fresh weights for training from scratch: N(0, std), residual outputs smaller with depth (as in GPT-2)."""
-        trunk = [self.language_model, self.generation_embeddings, self.generation_aligner, self.generation_head, self.aligner]
+        trunk = [
+            self.language_model,
+            self.generation_embeddings,
+            self.generation_aligner,
+            self.generation_head,
+            self.aligner,
+        ]
         outputs = ("o_proj", "down_proj")
         for name, module in nn.ModuleList(trunk).named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 depth = 2 * self.config.language.num_hidden_layers if name.endswith(outputs) else 1
                 nn.init.normal_(module.weight, std=std / depth**0.5)
-                if getattr(module, "bias", None) is not None:
+                if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)
 
     @property
@@ -237,8 +257,9 @@ class Janus(nn.Module):
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) normalised pixels to (B, patches, D): the tower's patch tokens in the language model's space."""
-        states = self.vision_model(pixel_values=pixels.to(self.dtype)).last_hidden_state
-        return self.aligner(states)
+        tower = self.vision_model.post_layernorm.weight
+        states = self.vision_model(pixel_values=pixels.to(tower)).last_hidden_state
+        return self.aligner(states.to(self.device))
 
     # Pictures as codes.
 
@@ -248,19 +269,21 @@ class Janus(nn.Module):
         return F.normalize(self.vqmodel.quant_conv(self.vqmodel.encoder(folded)), dim=1)
 
     def quantise(self, latents: Tensor) -> Tensor:
-        """Nearest codebook row by cosine: (B, d, h, w) to (B, h * w). Rows are normalised here, as stored ones need not be."""
+        """Nearest codebook row by cosine: (B, d, h, w) to (B, h * w). Stored rows need not be of unit length."""
         rows = F.normalize(self.vqmodel.quantize.embedding.weight.float(), dim=-1)
         return (latents.float().flatten(2).transpose(1, 2) @ rows.T).argmax(-1)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) to codes (B, h * w). The transformers class forgets to normalise here (28% other codes)."""
-        return self.quantise(self.image_latents(pixels.to(self.vqmodel.quant_conv.weight.dtype)))
+        return self.quantise(self.image_latents(pixels.to(self.vqmodel.quant_conv.weight)))
 
     def code_latents(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """(B, h * w) codes to their unit-length codebook rows (B, d, h, w); a square grid if `size` is left out."""
         height, width = size or (math.isqrt(codes.shape[1]),) * 2
         if height * width != codes.shape[1]:
-            raise ValueError(f"{codes.shape[1]} codes do not fill a grid of {height} x {width}; give the grid's (height, width).")
+            raise ValueError(
+                f"{codes.shape[1]} codes do not fill a grid of {height} x {width}; give the grid's (height, width)."
+            )
         rows = F.normalize(self.vqmodel.quantize.embedding(codes), dim=-1)
         return rows.transpose(1, 2).unflatten(2, (height, width)).contiguous()
 
@@ -270,4 +293,4 @@ class Janus(nn.Module):
 
     def decode_codes(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Any grid of codes to pixels; the transformers class accepts one grid only."""
-        return self.decode_latents(self.code_latents(codes, size))
+        return self.decode_latents(self.code_latents(codes.to(self.vqmodel.quant_conv.weight.device), size))

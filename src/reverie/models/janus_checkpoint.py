@@ -32,7 +32,10 @@ RENAMES = [
     ("vision_model.vision_tower.blocks.{}.norm1.{}", "vision_model.encoder.layers.{}.layer_norm1.{}"),
     ("vision_model.vision_tower.blocks.{}.norm2.{}", "vision_model.encoder.layers.{}.layer_norm2.{}"),
     ("vision_model.vision_tower.blocks.{}.attn.qkv.{}", "vision_model.encoder.layers.{}.self_attn.qkv.{}"),
-    ("vision_model.vision_tower.blocks.{}.attn.proj.{}", "vision_model.encoder.layers.{}.self_attn.projection_layer.{}"),
+    (
+        "vision_model.vision_tower.blocks.{}.attn.proj.{}",
+        "vision_model.encoder.layers.{}.self_attn.projection_layer.{}",
+    ),
     ("vision_model.vision_tower.blocks.{}.mlp.{}", "vision_model.encoder.layers.{}.mlp.{}"),
     ("vision_model.vision_tower.norm.{}", "vision_model.post_layernorm.{}"),
     ("gen_vision_model.{}coder.conv_blocks.{}.res.{}", "vqmodel.{}coder.LEVELS.{}.block.{}"),
@@ -61,14 +64,14 @@ def load_janus(
 
     source: a folder, or the id of a Hugging Face repository, which is then fetched.
     dtype: type of all weights; by default bfloat16 on accelerators and float32 on the CPU.
-    device_map: places the parts (language_model, vision_model, vqmodel, ...) on several devices: a dictionary, or
-        "auto" to let accelerate decide. The language model itself stays in one piece.
+    device_map: puts language_model, vision_model and vqmodel on devices of their own: a dictionary, or "auto" to let
+        accelerate decide by free memory. No part is split.
     roles: names of user and assistant in the chat string, if they are not those of Janus-Pro.
     Raises ValueError, in one sentence, for folders that do not hold a complete Janus checkpoint.
     """
     folder = resolve(source)
     config = read_config(folder)
-    tokenizer = JanusTokenizer.load(folder, config.vision.image_size, roles)
+    tokenizer = JanusTokenizer.load(folder, config.image_size, roles)
     dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" and device_map is None else torch.bfloat16)
     with torch.device("meta"):
         model = Janus(config)
@@ -93,7 +96,9 @@ def resolve(source: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.bin"]))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise ValueError(f"{source} is no folder here and could not be fetched: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{source} is no folder here and could not be fetched: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def read_config(folder: str | Path) -> JanusConfig:
@@ -114,17 +119,22 @@ def memory_needed(config: JanusConfig, dtype: torch.dtype) -> int:
 
 
 def place(model: Janus, device_map: str | dict) -> Janus:
-    """Moves whole parts to their devices; the parts hand their results over themselves."""
-    if device_map == "auto":
+    """Moves the three large parts to their devices, and the small ones to that of the language model."""
+    if isinstance(device_map, str):
+        if device_map != "auto":
+            raise ValueError(f"The device map is a dictionary or 'auto', not {device_map!r}.")
         from accelerate import infer_auto_device_map
 
-        device_map = infer_auto_device_map(model, no_split_module_classes=[type(part).__name__ for part in model.children()])
-    names = [name for name, _ in model.named_children()]
-    for name in names:
-        target = device_map.get(name, device_map.get(""))
-        if target is None or target == "disk":
-            raise ValueError(f"The device map must put {name} on a device (parts: {', '.join(names)}); got {target!r}.")
-        model.get_submodule(name).to(target)
+        device_map = infer_auto_device_map(
+            model, no_split_module_classes=[type(part).__name__ for part in model.children()]
+        )
+    devices = {name: device_map.get(name, device_map.get("")) for name in ("language_model", "vision_model", "vqmodel")}
+    if bad := next((name for name, device in devices.items() if device in (None, "disk")), None):
+        raise ValueError(
+            f"The device map must put {bad} on a device; got {devices[bad]!r}. Choose a smaller model or a type."
+        )
+    for name, part in model.named_children():
+        part.to(devices.get(name, devices["language_model"]))
     return model
 
 
@@ -136,7 +146,9 @@ def read_weights(folder: Path, model: Janus, dtype: torch.dtype) -> dict[str, Te
         for key, tensor in tensors.items():
             for name, part in to_ours(key, tensor):
                 if name not in expected:
-                    raise ValueError(f"{path} holds the tensor {key}, which no Janus model of this config.json has; check both.")
+                    raise ValueError(
+                        f"{path} holds the tensor {key}, which no Janus model of this config.json has; check both."
+                    )
                 if part.shape != expected[name]:
                     raise ValueError(
                         f"{path} holds {key} in the shape {list(tensor.shape)}, which does not fit config.json "
@@ -145,7 +157,12 @@ def read_weights(folder: Path, model: Janus, dtype: torch.dtype) -> dict[str, Te
                 found[name] = part.to(dtype, copy=False).contiguous()
     head, embedding = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
     raw = json.loads((folder / "config.json").read_text("utf-8"))
-    if head not in found and embedding in found and raw.get("model_type") == "janus" and raw.get("tie_word_embeddings", True):
+    if (
+        head not in found
+        and embedding in found
+        and raw.get("model_type") == "janus"
+        and raw.get("tie_word_embeddings", True)
+    ):
         found[head] = found[embedding].clone()
     missing = next((name for name in expected if name not in found), None)
     if missing is not None:
@@ -175,7 +192,9 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
             else:
                 yield path, torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except pickle.UnpicklingError as error:
-            raise ValueError(f"{path} holds more than tensors and could run code, so it is not opened; use safetensors.") from error
+            raise ValueError(
+                f"{path} holds more than tensors and could run code, so it is not opened; use safetensors."
+            ) from error
         except (SafetensorError, RuntimeError, EOFError) as error:
             raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); fetch it again.") from error
 
@@ -192,8 +211,8 @@ def to_ours(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
     head, _, tail = key.partition(".layers.")
     if head in PROJECTORS:
         index, _, kind = tail.partition(".")
-        place = "fc1" if index == "0" else f"hidden_layers.{int(index) // 2 - 1}"
-        return [(f"{PROJECTORS[head]}.{place}.{kind}", tensor)]
+        layer = "fc1" if index == "0" else f"hidden_layers.{int(index) // 2 - 1}"
+        return [(f"{PROJECTORS[head]}.{layer}.{kind}", tensor)]
     name = _rename(key, RENAMES).replace("encoder.LEVELS", "encoder.down").replace("decoder.LEVELS", "decoder.up")
     if name.endswith("position_embedding.weight"):
         return [(name, tensor.squeeze(0))]
@@ -207,8 +226,8 @@ def to_authors(name: str) -> str:
     head, _, tail = name.partition(".")
     for theirs, ours in PROJECTORS.items():
         if head == ours:
-            place, kind = tail.rsplit(".", 1)
-            index = 0 if place == "fc1" else 2 * (int(place.removeprefix("hidden_layers.")) + 1)
+            layer, kind = tail.rsplit(".", 1)
+            index = 0 if layer == "fc1" else 2 * (int(layer.removeprefix("hidden_layers.")) + 1)
             return f"{theirs}.layers.{index}.{kind}"
     name = re.sub(r"(vision_model\.encoder\..*self_attn\.)[qkv]_proj", r"\1qkv", name)
     name = name.replace("encoder.down.", "encoder.LEVELS.").replace("decoder.up.", "decoder.LEVELS.")
@@ -234,7 +253,7 @@ def save_janus(model: Janus, tokenizer: JanusTokenizer, folder: str | Path) -> N
     (partial / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", "utf-8")
     tokenizer.save(partial)
     shards = list(_shards(_authors_tensors(model)))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
         save_file(shard, partial / name, metadata={"format": "pt"})
@@ -255,9 +274,11 @@ def save_janus(model: Janus, tokenizer: JanusTokenizer, folder: str | Path) -> N
 
 def _authors_tensors(model: Janus) -> dict[str, Tensor]:
     groups: dict[str, list[Tensor]] = {}
-    for name, tensor in model.state_dict().items():
+    # Only q, k and v share a name, and the authors stack them in this order.
+    for name, tensor in sorted(
+        model.state_dict().items(), key=lambda item: ".k_proj" in item[0] or 2 * (".v_proj" in item[0])
+    ):
         groups.setdefault(to_authors(name), []).append(tensor.detach().to("cpu", torch.bfloat16))
-    # q, k and v come in this order in the module, and so in the state dict? Not by promise: see the test of round trips.
     tensors = {name: torch.cat(parts) if len(parts) > 1 else parts[0].contiguous() for name, parts in groups.items()}
     position = "vision_model.vision_tower.pos_embed"
     return tensors | {position: tensors[position][None]}

@@ -36,7 +36,11 @@ class JanusTokenizer:
         otherwise `User` and `Assistant`, as in the first Janus."""
         self.tokenizer, self.rules = tokenizer, rules
         self.bos, self.eos, self.pad = self._id(BOS), self._id(EOS), self._id(PAD)
-        self.image_start, self.image_end, self.placeholder = self._id(IMAGE_START), self._id(IMAGE_END), self._id(PLACEHOLDER)
+        self.image_start, self.image_end, self.placeholder = (
+            self._id(IMAGE_START),
+            self._id(IMAGE_END),
+            self._id(PLACEHOLDER),
+        )
         plain = tokenizer.token_to_id(USER) is None
         self.user, self.assistant = roles or (("User", "Assistant") if plain else (USER, ASSISTANT))
         added = tokenizer.get_added_tokens_decoder().values()
@@ -44,7 +48,7 @@ class JanusTokenizer:
 
     @classmethod
     def load(cls, folder: str | Path, image_size: int, roles: Sequence[str] | None = None) -> "JanusTokenizer":
-        """From tokenizer.json and, where present, preprocessor_config.json. `image_size` serves if the latter is silent."""
+        """From tokenizer.json and preprocessor_config.json; `image_size` serves where the latter does not tell."""
         folder = Path(folder)
         if not (folder / "tokenizer.json").is_file():
             raise ValueError(f"{folder} holds no tokenizer.json; copy it there from the original checkpoint.")
@@ -112,5 +116,7 @@ class JanusTokenizer:
     def _id(self, token: str) -> int:
         index = self.tokenizer.token_to_id(token)
         if index is None:
-            raise ValueError(f"tokenizer.json has no token {token!r}, which Janus needs; use the tokenizer of a Janus checkpoint.")
+            raise ValueError(
+                f"tokenizer.json has no token {token!r}, which Janus needs; use the tokenizer of a Janus checkpoint."
+            )
         return index

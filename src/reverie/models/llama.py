@@ -14,12 +14,15 @@ Two paths share every weight and every function:
 Left out on purpose: dropout, biases, rope scaling, sliding windows, tied heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from reverie.models.rows import fixed_rows
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class KVCache:
 
     @classmethod
     def empty(cls, config: LlamaConfig, batch: int, capacity: int, like: Tensor, rows: int = 32) -> "KVCache":
-        """Zeros (unwritten slots are masked, but 0 times NaN would still be NaN), on the device and in the type of `like`."""
+        """Zeros, on the device and in the type of `like` (unwritten slots are masked, but 0 times NaN is still NaN)."""
         shape = (config.num_hidden_layers, batch, config.num_key_value_heads, capacity, config.head_dim)
         return cls(like.new_zeros(shape), like.new_zeros(shape), rows)
 
@@ -75,7 +78,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
@@ -169,7 +172,7 @@ class Llama(nn.Module):
             seen = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
             seen = seen[None, None] if mask is None else seen & mask[:, None, None, :].bool()
             bias = additive(seen, x.dtype)
-        for layer in self.model.layers:
+        for layer in self._layers():
             query, key, value = self._heads(layer.before(x), rotary, x.shape[0])
             x = layer.after(x, attend(query, key, value, bias))
         return self.model.norm(x)
@@ -182,37 +185,39 @@ class Llama(nn.Module):
         positions = positions.expand(batch, length)
         slots = torch.arange(span, device=x.device)
         bias = additive(slots <= positions[:, None, :, None], x.dtype)
-        where = positions[:, None, :, None].expand(-1, self.config.num_key_value_heads, -1, self.config.head_dim)
-        for index, layer in enumerate(self.model.layers):
+        rows = torch.arange(batch, device=x.device)[:, None]
+        for index, layer in enumerate(self._layers()):
             projected = fixed_rows(layer.before, cache.rows, flat)
             query, key, value = self._heads([p[:tokens] for p in projected], rotary, batch)
-            cache.keys[index].scatter_(2, where, key)
-            cache.values[index].scatter_(2, where, value)
-            attended = attend(query, cache.keys[index, :, :, :span], cache.values[index, :, :, :span], bias)
+            cache.keys[index].transpose(1, 2)[rows, positions] = key.transpose(1, 2)
+            cache.values[index].transpose(1, 2)[rows, positions] = value.transpose(1, 2)
+            attended = fused(query, cache.keys[index, :, :, :span], cache.values[index, :, :, :span], bias)
             attended = F.pad(attended.reshape(tokens, -1), (0, 0, 0, surplus))
             flat = fixed_rows(layer.after, cache.rows, flat, attended)
         return fixed_rows(self.model.norm, cache.rows, flat)[:tokens].view(batch, length, width)
 
+    def _layers(self) -> Iterable[Layer]:
+        return cast(Iterable[Layer], self.model.layers)
+
     def _heads(self, projected, rotary: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """(..., heads * head size) to (B, heads, T, head size), rotated by position (values are not)."""
-        query, key, value = (p.reshape(batch, -1, p.shape[-1] // self.config.head_dim, self.config.head_dim) for p in projected)
-        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        return rotate(query, rotary), rotate(key, rotary), value
+        query, key, value = (
+            p.reshape(batch, -1, p.shape[-1] // self.config.head_dim, self.config.head_dim) for p in projected
+        )
+        query, key = rotate(query, rotary), rotate(key, rotary)  # before transposing, while memory is in order
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(q k' / sqrt(d) + bias) v: (B, H, T, d), (B, G, S, d) twice, bias (1 or B, 1, T, S) -> (B, T, H * d).
 
-    bias None means causal. Plain matrix products on the CPU: in bf16 with backward they take 0.6 of the time of
-    torch's fused kernel (32 rows, 4 heads, 200 tokens, head size 64); on a GPU the fused kernel is used.
+    bias None means causal. Plain matrix products on the CPU: in bf16 with backward they take 0.6 of the time of the
+    fused kernel (32 rows, 4 heads, 200 tokens, head size 64). With one query against a cache they take three times it.
     """
+    if bias is None or query.device.type != "cpu":
+        return fused(query, key, value, bias)
     batch, heads, length, size = query.shape
     groups = key.shape[1]
-    if query.device.type != "cpu":
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, is_causal=bias is None, enable_gqa=heads != groups
-        )
-        return out.transpose(1, 2).reshape(batch, length, heads * size)
     # The query heads that share a key head are stacked along time: no key is ever copied.
     query = query.reshape(batch, groups, heads // groups * length, size) * size**-0.5
     scores = (query @ key.transpose(-1, -2)).view(batch, groups, heads // groups, length, -1)
@@ -221,33 +226,30 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
     return out.view(batch, heads, length, size).transpose(1, 2).reshape(batch, length, heads * size)
 
 
+def fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """The same by torch's own kernel."""
+    shared = query.shape[1] != key.shape[1]
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None, enable_gqa=shared)
+    return out.transpose(1, 2).flatten(2)
+
+
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where True, the most negative finite number where False (-inf would turn fully masked rows into NaN)."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 def rotary_tables(positions: Tensor, size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin, (1 or B, 1, T, head size), of the rotate-half convention; computed in float32."""
+    """cos and signed sin, (1 or B, T, 1, head size), of the rotate-half convention; computed in float32.
+
+    The sine of the first half is negated here once, so that `rotate` needs no negation.
+    """
     frequencies = theta ** (-torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size)
-    angles = positions[:, None, :, None].float() * frequencies
-    angles = torch.cat((angles, angles), -1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    angles = positions[:, :, None, None].float() * frequencies
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turns pairs (j, j + d/2) of (B, H, T, d) by the angle of their position."""
+    """Turns pairs (j, j + d/2) of (B, T, H, d) by the angle of their position."""
     cos, sin = rotary
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin
-
-
-def fixed_rows(function: Callable, rows: int, *inputs: Tensor):
-    """`function` over (M, ...) inputs in blocks of exactly `rows` rows; M must be a multiple of it.
-
-    A matrix product may round a row differently when the number of rows around it changes; at a fixed number it does
-    not. So this is what makes an image independent of its batch.
-    """
-    if inputs[0].shape[0] == rows:
-        return function(*inputs)
-    parts = [function(*block) for block in zip(*(x.split(rows) for x in inputs), strict=True)]
-    return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(torch.cat(group) for group in zip(*parts, strict=True))
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)

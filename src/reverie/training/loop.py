@@ -7,9 +7,11 @@ only watch. accelerate moves and casts; the mathematics is in the tasks.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -134,19 +136,19 @@ class Progress:
 class _Steps(torch.utils.data.Dataset):
     """Steps as a map-style dataset, so that worker processes prepare coming batches in order."""
 
-    def __init__(self, task: Task, steps: int):
-        self.task, self.steps = task, steps
+    def __init__(self, task: Task, steps: int, rank: int, processes: int):
+        self.task, self.steps, self.rank, self.processes = task, steps, rank, processes
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> Any:
-        return self.task.batch(step)
+        return self.task.batch(step * self.processes + self.rank)
 
 
-def _batches(task: Task, config: LoopConfig, first: int) -> Iterator[Any]:
+def _batches(task: Task, config: LoopConfig, first: int, rank: int, processes: int) -> Iterator[Any]:
     loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-        _Steps(task, config.steps),
+        _Steps(task, config.steps, rank, processes),
         batch_size=None,
         sampler=range(first, config.steps),
         num_workers=config.workers,
@@ -179,22 +181,26 @@ def train(
 
     if config.threads:
         torch.set_num_threads(config.threads)
+    _keep_memory()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     settings = json.dumps({"recipe": dict(recipe or {}), "loop": asdict(config)}, indent=1)
-    write_atomically(out / "recipe.json", lambda path: path.write_text(settings))
     accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=out)
+    if accelerator.is_main_process:
+        write_atomically(out / "recipe.json", lambda path: path.write_text(settings))
     accelerator.init_trackers("events")
     opts = optimizers(task.model, config)
-    task.model, *prepared = accelerator.prepare(task.model, *opts)
+    task.model.to(accelerator.device)
+    prepared = [accelerator.prepare(opt) for opt in opts]
     ema = Ema(task.model, config.ema)
     progress = _resume(out / "state.pt", task.model, prepared, ema)
     bases = [config.lr, config.muon_lr or config.lr]  # of AdamW, of Muon
     clock = time.monotonic() - progress.seconds
-    batches = _batches(task, config, progress.step)
+    batches = _batches(task, config, progress.step, accelerator.process_index, accelerator.num_processes)
+    main = accelerator.is_main_process
     with (out / "log.jsonl").open("a") as log:
         while progress.step < config.steps:
-            spent = (time.monotonic() - clock) / 60
+            spent = _agreed(time.monotonic() - clock, accelerator) / 60
             share = max(progress.step / config.steps, spent / config.minutes if config.minutes else 0.0)
             if share >= 1:
                 break
@@ -205,7 +211,7 @@ def train(
             row = _step(task, accelerator, prepared, ema, next(batches), config.clip)
             progress.step += 1
             progress.seconds = time.monotonic() - clock
-            if progress.step % config.log_every == 0 or progress.step == 1:
+            if main and (progress.step % config.log_every == 0 or progress.step == 1):
                 row = {k: float(v) for k, v in row.items()}
                 if not math.isfinite(row["loss"]):
                     raise RuntimeError(f"the loss became {row['loss']} at step {progress.step}; lower lr in the recipe")
@@ -213,18 +219,45 @@ def train(
                 log.write(json.dumps({k: float(f"{v:.6g}") for k, v in row.items()}) + "\n")
                 log.flush()
                 accelerator.log({k: v for k, v in row.items() if k != "step"}, step=progress.step)
-            if progress.step % config.save_every == 0:
+            if main and progress.step % config.save_every == 0:
                 _save(out / "state.pt", task.model, opts, ema, progress)
-            if on_sample and config.sample_every and progress.step % config.sample_every == 0:
+            if main and on_sample and config.sample_every and progress.step % config.sample_every == 0:
                 ema.swap()
                 on_sample(progress.step, out)
                 ema.swap()
-    _save(out / "state.pt", task.model, opts, ema, progress)
+    if main:
+        _save(out / "state.pt", task.model, opts, ema, progress)
     ema.swap()
-    if on_sample:
+    if main and on_sample:
         on_sample(progress.step, out)
     accelerator.end_training()
-    return accelerator.unwrap_model(task.model)
+    return task.model
+
+
+def _average_gradients(model: nn.Module) -> None:
+    """Mean over processes, in one message: small models are bound by the number of messages."""
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        grad.copy_(mean.view_as(grad))
+
+
+def _agreed(seconds: float, accelerator: Any) -> float:
+    """The main process's clock, for all: processes that disagree about the end would wait for each other for ever."""
+    if accelerator.num_processes == 1:
+        return seconds
+    clock = torch.tensor([seconds], dtype=torch.float64, device=accelerator.device)
+    torch.distributed.broadcast(clock, 0)
+    return float(clock)
+
+
+def _keep_memory() -> None:
+    """Ask glibc to keep freed blocks: otherwise every activation of a CPU step is mapped and zeroed by the kernel anew."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        for option, value in ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 256 << 20)):  # mmap threshold, trim, top pad
+            libc.mallopt(option, value)
 
 
 def _step(task: Task, accelerator: Any, opts: list[Any], ema: Ema, batch: Any, clip: float) -> dict[str, Any]:
@@ -234,6 +267,8 @@ def _step(task: Task, accelerator: Any, opts: list[Any], ema: Ema, batch: Any, c
     with accelerator.autocast():
         loss, row = task.loss(batch)
     accelerator.backward(loss)
+    if accelerator.num_processes > 1:
+        _average_gradients(task.model)
     norm = accelerator.clip_grad_norm_(task.model.parameters(), clip)
     for opt in opts:
         opt.step()

@@ -9,8 +9,10 @@ to latents that occur. Left out on purpose: adversarial and LPIPS terms.
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..atelier.scene import Scene
 from .quick_norm import quicken
 
 
 @dataclass
 class TokenizerConfig:
-    """Sizes of the tokenizer. side / patch / 2^(levels - 1) is the token grid."""
+    """Sizes of the tokenizer; side / patch / 2^(levels - 1) is the token grid. demands: share of training pictures
+    of the kinds that prompts ask for, the rest being anything the Atelier can draw."""
 
     side: int = 96
     patch: int = 4
@@ -34,6 +38,7 @@ class TokenizerConfig:
     latent: int = 128
     batch: int = 16
     commit: float = 0.25
+    demands: float = 0.75
 
 
 def build_vq(config: TokenizerConfig) -> nn.Module:
@@ -67,40 +72,64 @@ class TokenizerTask:
         self.config, self.seed = config, seed
         self.model = quicken(build_vq(config)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.last_used = torch.zeros(config.codes)
+        self.frozen = False
         self.seen: tuple[Tensor, Tensor] | None = None  # codes and latents of the step before
 
     def batch(self, step: int) -> Tensor:
         """(B, 3, side, side) uint8 drawn scenes."""
         from ..atelier.draw import draw
         from ..atelier.layout import random_scene
+        from ..atelier.sample import compose, random_demand
 
         rng = random.Random(f"{self.seed}/{step}")
-        pictures = [np.asarray(draw(random_scene(rng), self.config.side)) for _ in range(self.config.batch)]
+
+        def scene() -> Scene:
+            return compose(random_demand(rng), rng) if rng.random() < self.config.demands else random_scene(rng)
+
+        pictures = [np.asarray(draw(scene(), self.config.side)) for _ in range(self.config.batch)]
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
-    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        pixels = batch.float() / 127.5 - 1
+    def freeze_codes(self) -> None:
+        """Only the decoder learns on: every picture keeps its codes, so models trained on them stay valid."""
+        for module in (self.model.encoder, self.model.quant_conv, self.model.quantize):
+            module.requires_grad_(False)  # type: ignore[union-attr]
+        self.frozen = True
+
+    def reconstruct(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] to what is left of it after quantisation."""
+        flat, book, ids = self._quantise(pixels)
+        return self._decode(book[ids].view_as(flat))
+
+    def _quantise(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit latents (B, h, w, 8), the unit codebook (K, 8), and the nearest codes (B * h * w,)."""
         vq: Any = self.model
-        if vq.training and self.seen:
-            self._revive(*self.seen)  # before this step's graph exists, since it writes to the codebook
         folded = F.pixel_unshuffle(pixels, self.config.patch).contiguous(memory_format=torch.channels_last)
         latent = vq.quant_conv(vq.encoder(folded)).float()
-        flat = F.normalize(latent.permute(0, 2, 3, 1), dim=-1)  # (B, h, w, 8)
+        flat = F.normalize(latent.permute(0, 2, 3, 1), dim=-1)
         book = F.normalize(vq.quantize.embedding.weight.float(), dim=-1)
         with torch.no_grad():
             ids = (flat.reshape(-1, 8) @ book.T).argmax(-1)
+        return flat, book, ids
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        vq: Any = self.model
+        latent = codes.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        return F.pixel_shuffle(vq.decoder(vq.post_quant_conv(latent)).float(), self.config.patch)
+
+    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        pixels = batch.float() / 127.5 - 1
+        if self.seen and not self.frozen:
+            self._revive(*self.seen)  # before this step's graph exists, since it writes to the codebook
+        flat, book, ids = self._quantise(pixels)
+        self.seen = ids, flat.detach().reshape(-1, 8)
         chosen = book[ids].view_as(flat)
         commit = (flat - chosen.detach()).square().sum(-1).mean()
         code = (chosen - flat.detach()).square().sum(-1).mean()
-        quantised = flat + (chosen - flat).detach()
-        drawn = vq.decoder(vq.post_quant_conv(quantised.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)))
-        painted = F.pixel_shuffle(drawn.float(), self.config.patch)
+        painted = self._decode(flat + (chosen - flat).detach())
         pixel, edge = picture_losses(painted, pixels)
-        if vq.training:
-            self.seen = ids, flat.detach().reshape(-1, 8)
         used = torch.bincount(ids, minlength=self.config.codes).float()
         perplexity = torch.exp(-(p := used / used.sum()).mul((p + 1e-9).log()).sum())
-        loss = pixel + edge + self.config.commit * commit + code
+        loss = pixel + edge + (0.0 if self.frozen else self.config.commit * commit + code)
         mse = (painted.detach() - pixels).square().mean()
         return loss, {"mse": mse, "edge": edge.detach(), "commit": commit.detach(), "perplexity": perplexity}
 
@@ -131,3 +160,26 @@ def picture_losses(painted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     px, py = slopes(painted)
     edge = ((px - tx).abs() * weight[..., :, 1:]).mean() + ((py - ty).abs() * weight[..., 1:, :]).mean()
     return pixel, edge
+
+
+def load_tokenizer_weights(state: str | Path, vq: nn.Module) -> nn.Module:
+    """Put the EMA weights of a tokenizer run (`state.pt`) into `vq`."""
+    saved = torch.load(state, map_location="cpu", weights_only=True)
+    vq.load_state_dict(saved["model"])
+    means = saved["ema"]["mean"]
+    with torch.no_grad():
+        # A refining run averages its decoder only: the frozen rest is as it was.
+        learned = [p for n, p in vq.named_parameters() if len(means) == len(list(vq.parameters())) or "decoder" in n or "post_quant" in n]
+        for parameter, mean in zip(learned, means, strict=True):
+            parameter.copy_(mean)
+    return vq
+
+
+def finished_tokenizer(folder: str | Path | None) -> tuple[TokenizerConfig, nn.Module]:
+    """Sizes and network of the tokenizer run in `folder`; ValueError if there is none."""
+    if not folder or not (Path(folder) / "state.pt").is_file():
+        raise ValueError(f"there is no tokenizer run in {folder}; train one first: reverie train recipes/atelier/tokenizer.yaml")
+    recipe = json.loads((Path(folder) / "recipe.json").read_text())["recipe"]
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (recipe.get("model") or {}).items()}
+    config = TokenizerConfig(**values)
+    return config, load_tokenizer_weights(Path(folder) / "state.pt", build_vq(config)).eval()

@@ -1,0 +1,185 @@
+"""The command line: verbs only. Each calls one function of `commands/` and imports it when it is called, so that
+`reverie --help` answers at once.
+
+Exit codes: 0 done; 1 a replay that differs; 2 input that cannot be used (one sentence on stderr); 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"reverie: {message}; `{self.prog} --help` tells more.", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.call(arguments) or 0
+    except KeyboardInterrupt:
+        print("reverie: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except ValueError as error:
+        print(f"reverie: {one_line(error)}", file=sys.stderr)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else one_line(error)
+        print(f"reverie: {what}.", file=sys.stderr)
+    return 2
+
+
+def one_line(error: Exception) -> str:
+    """The message without line breaks, and without control characters, which names of files may hold."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(str(error).split()))
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="reverie", description="Image generators that think before they paint.")
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
+    for name, (help_text, arguments, call) in VERBS.items():
+        verb = verbs.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        arguments(verb)
+        verb.set_defaults(call=call)
+    return parser
+
+
+# --- The arguments of each verb.
+
+
+def _model_arguments(parser: Parser) -> None:
+    parser.add_argument("--model", default="atelier-janus", metavar="NAME", help="a name, hub id or folder")
+    parser.add_argument("--device", help="cpu, cuda, mps, ... (default: a GPU if there is one)")
+    parser.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16 (default: float32 on the CPU)")
+
+
+def _plan_arguments(parser: Parser) -> None:
+    parser.add_argument("--preset", metavar="NAME", help="direct (no reasoning) or t2g (think, then generate)")
+    parser.add_argument("--think", metavar="WHEN", help="never, or before: reason in words, then paint")
+    parser.add_argument("--choose", metavar="HOW", help="first: keep the only candidate")
+    parser.add_argument("--candidates", type=int, metavar="N", help="images that compete for each one kept")
+    parser.add_argument("--reflect", type=int, metavar="N", help="rounds of looking back")
+    parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
+    parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens; 0 takes the likeliest")
+    parser.add_argument("--thought-tokens", type=int, metavar="N", help="the longest thought")
+
+
+def _generate_arguments(parser: Parser) -> None:
+    parser.add_argument("prompt", help="what should be in the picture")
+    _model_arguments(parser)
+    _plan_arguments(parser)
+    parser.add_argument("--seed", type=int, help="of the first image, the others count on from it (default: random)")
+    parser.add_argument("-n", type=int, default=1, metavar="N", help="how many images (default: 1)")
+    parser.add_argument("--out", metavar="PATH", help="file or folder (default: here, named after the prompt)")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="scale the picture to this size for display")
+    parser.add_argument("--json", action="store_true", help="one JSON line for each event, and nothing else on stdout")
+    parser.add_argument("--trace", metavar="DIR", help="keep every event and preview in this new folder")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only the names of the files")
+
+
+def _replay_arguments(parser: Parser) -> None:
+    parser.add_argument("image", help="a PNG that reverie wrote")
+    parser.add_argument("--from-thought", action="store_true", help="keep the stored thought instead of thinking again")
+    parser.add_argument("--out", metavar="PATH", help="file or folder (default: IMAGE-replay.png, in this folder)")
+    parser.add_argument("--model", metavar="NAME", help="another place of the same model (default: as in the recipe)")
+    parser.add_argument("--device", help="cpu, cuda, mps, ... (default: as in the recipe, if it is here)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
+def _models_arguments(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+
+
+def _describe_arguments(parser: Parser) -> None:
+    parser.add_argument("image", help="a picture (PNG, JPEG, WebP)")
+    _model_arguments(parser)
+    parser.add_argument("--question", help="ask this instead of what the picture shows")
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+
+
+def _evaluate_arguments(parser: Parser) -> None:
+    parser.add_argument("benchmark", help="its name, such as atelier-geneval or atelier-wise")
+    _model_arguments(parser)
+    _plan_arguments(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="for scores, table and gallery; goes on from here")
+    parser.add_argument("--images", type=int, metavar="N", help="for each prompt (default: the benchmark's own)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts, for a quick look")
+    parser.add_argument("--seed", type=int, default=0, help="of the whole evaluation (default: 0)")
+
+
+def _train_arguments(parser: Parser) -> None:
+    parser.add_argument("recipe", help="a YAML file, such as recipes/atelier/janus.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="put in place of the recipe's own values")
+
+
+# --- The verbs. Each imports what it needs when it is called.
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    from reverie.commands.generate import generate
+
+    return generate(arguments)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from reverie.commands.replay import replay
+
+    return replay(arguments)
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from reverie.commands.models import models
+
+    return models(arguments.json)
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    from reverie.commands.describe import describe
+
+    return describe(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from reverie.commands.evaluate import evaluate
+
+    return evaluate(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from reverie.commands.train import train
+
+    return train(arguments.recipe, arguments.overrides)
+
+
+def _version(arguments: argparse.Namespace) -> int:
+    from reverie import __version__
+
+    print(f"reverie {__version__}")
+    return 0
+
+
+VERBS = {
+    "generate": ("Paint a prompt, with or without thinking first.", _generate_arguments, _generate),
+    "replay": ("Paint a picture again from the recipe inside it, and compare.", _replay_arguments, _replay),
+    "describe": ("Say what a model sees in a picture.", _describe_arguments, _describe),
+    "models": ("List the models that are here or can be loaded.", _models_arguments, _models),
+    "evaluate": ("Run a benchmark and write its scores.", _evaluate_arguments, _evaluate),
+    "train": ("Run a training recipe.", _train_arguments, _train),
+    "version": ("Print the version.", lambda parser: None, _version),
+}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,78 @@
+"""`reverie generate`: checks everything that needs no weights, then loads the model, paints, and shows what happens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from reverie.commands.outputs import check_writable, picture_files
+from reverie.display import Display
+from reverie.events import Event, Finished, Trace
+from reverie.models.registry import check_prompt, resolve
+from reverie.painter import Painter, check_place, check_request, load
+from reverie.png import check_size, save_png
+from reverie.reason import Plan, make_plan
+
+PIECES = 24
+
+
+def plan_of(arguments: argparse.Namespace) -> Plan:
+    """The plan that the options of the command line describe."""
+    return make_plan(arguments.preset, **{field.name: getattr(arguments, field.name) for field in fields(Plan)})
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """Paints `arguments.prompt`; prints file names, or events with --json."""
+    plan = plan_of(arguments)
+    check_prompt(arguments.prompt)
+    check_place(arguments.device, arguments.dtype)
+    source = resolve(arguments.model)
+    seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
+    check_size(arguments.size)
+    files = picture_files(arguments.out, arguments.prompt, arguments.n)
+    if arguments.trace is not None:
+        Trace.check(arguments.trace)
+        check_writable(Path(arguments.trace))
+    with Display(quiet=arguments.quiet or arguments.json) as display:
+        display.say(f"loading {source.name}")
+        painter = load(arguments.model, arguments.device, arguments.dtype)
+        events = _events(painter, plan, arguments, seeds, display.pictures)
+        with closing(events):
+            for event in events:
+                display.show(event)
+                name = None
+                if isinstance(event, Finished) and event.picture is not None:
+                    files[event.image].parent.mkdir(parents=True, exist_ok=True)
+                    name = str(save_png(event.picture, files[event.image], event.recipe, arguments.size))
+                if arguments.json:
+                    _print_json(event, name)
+    if not arguments.json:
+        print(*files, sep="\n")
+    return 0
+
+
+def _events(
+    painter: Painter, plan: Plan, arguments: argparse.Namespace, seeds: list[int], shown: bool
+) -> Generator[Event, None, None]:
+    # Decoding a preview costs about as much as a tenth of an image, so they are made only where somebody looks.
+    looked_at = shown or arguments.trace is not None
+    pieces = max(2, PIECES // len(seeds)) if looked_at else PIECES
+    events = painter.run(plan, [arguments.prompt] * len(seeds), seeds, pieces=pieces, previews=looked_at)
+    if arguments.trace is None:
+        yield from events
+        return
+    with Trace(arguments.trace) as trace:
+        for event in events:
+            yield trace.write(event)
+
+
+def _print_json(event: Event, file: str | None) -> None:
+    record: dict[str, Any] = event.to_json() | ({"file": file} if file else {})
+    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,122 @@
+"""`reverie replay IMAGE`: paints a picture again from the recipe inside it and says whether it came out the same.
+
+What is compared is the picture at its native size: the recipe holds its hash, however large it was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reverie.commands.outputs import picture_files
+from reverie.display import Display
+from reverie.events import Finished
+from reverie.models.registry import Source, cached, fingerprint, resolve
+from reverie.painter import LARGEST_SEED, check_place, load
+from reverie.png import open_picture, picture_hash, read_recipe, resized, save_png
+from reverie.reason import Plan
+from reverie.thinkers import Answer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The checked contents of a recipe; `stored` is all of it."""
+
+    model: str
+    seed: int
+    plan: Plan
+    prompt: str
+    answer: Answer | None
+    stored: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any], path: str) -> Recipe:
+        """ValueError for a recipe that lacks what is needed or holds something else there."""
+        for name, kind in (("model", str), ("seed", int), ("plan", dict), ("prompt", str)):
+            if not isinstance(stored.get(name), kind) or isinstance(stored.get(name), bool):
+                raise ValueError(f"the recipe in {path} is damaged: it has no proper {name!r}.")
+        if not 0 <= stored["seed"] <= LARGEST_SEED:
+            raise ValueError(f"the recipe in {path} is damaged: the seed {stored['seed']} is out of range.")
+        thought, rewritten = stored.get("thought"), stored.get("rewritten")
+        known = isinstance(thought, str) and isinstance(rewritten, str)
+        answer = Answer(str(thought), str(rewritten), stored.get("note")) if known else None
+        return cls(stored["model"], stored["seed"], Plan.from_json(stored["plan"]), stored["prompt"], answer, stored)
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """Returns 0 if the picture is identical, 1 if it differs; prints the verdict, then the new file's name."""
+    recipe = Recipe.of(read_recipe(arguments.image), arguments.image)
+    if arguments.from_thought and recipe.answer is None:
+        raise ValueError(f"{arguments.image} was painted without a thought; leave --from-thought out.")
+    check_place(arguments.device)
+    model, source = _source(recipe, arguments.model)
+    (file,) = picture_files(arguments.out, f"{Path(arguments.image).stem}-replay", 1)
+    if source.folder is not None and fingerprint(source.folder) != recipe.stored.get("fingerprint"):
+        print(f"reverie: {source.name} has other weights than those that painted this picture.", file=sys.stderr)
+    thoughts = {recipe.prompt: recipe.answer} if arguments.from_thought and recipe.answer else None
+    with Display(quiet=arguments.quiet) as display:
+        display.say(f"loading {source.name}")
+        painter = load(model, arguments.device or _device(recipe), _dtype(recipe))
+        pieces = 12 if display.pictures else 2
+        events = painter.run(
+            recipe.plan, [recipe.prompt], [recipe.seed], thoughts=thoughts, pieces=pieces, previews=display.pictures
+        )
+        with closing(events):
+            for event in events:
+                display.show(event)
+                if isinstance(event, Finished) and event.picture is not None:
+                    finished = event
+    file.parent.mkdir(parents=True, exist_ok=True)
+    old = open_picture(arguments.image)
+    assert finished.picture is not None
+    save_png(finished.picture, file, finished.recipe, max(old.size))
+    same = picture_hash(finished.picture) == recipe.stored.get("picture")
+    print("identical" if same else f"different: {distance(finished.picture, old)}")
+    print(file)
+    return 0 if same else 1
+
+
+def _source(recipe: Recipe, model: str | None) -> tuple[str, Source]:
+    """What to paint with. A picture from elsewhere must not make us fetch a model that nobody asked for."""
+    try:
+        source = resolve(model or recipe.model)
+    except ValueError as error:
+        if model is not None:
+            raise
+        raise ValueError(f"{error} (The recipe names this model; --model says where it is now.)") from error
+    if model is None and source.folder is None and not cached(source.id or source.name):
+        raise ValueError(f"the recipe asks for {source.name}, which is not here; --model {source.name} fetches it.")
+    return model or recipe.model, source
+
+
+def distance(new: Image, old: Image) -> str:
+    """How far two pictures lie apart, in words; the new one is scaled like the old one first."""
+    import numpy as np
+
+    a = np.asarray(resized(new, max(old.size)).convert("RGB"), np.int16)
+    b = np.asarray(old.convert("RGB"), np.int16)
+    if a.shape != b.shape:
+        return f"{new.width}x{new.height} pixels in place of {old.width}x{old.height}"
+    apart = np.abs(a - b)
+    if not apart.any():
+        return "the pixels of the file are the same, but its recipe was made for another picture"
+    return f"{(apart.max(-1) > 0).mean():.1%} of the pixels differ, by {apart.mean():.2f} of 255 on average"
+
+
+def _device(recipe: Recipe) -> str | None:
+    """The device of the recipe if this machine has it: the same picture is promised on the same device only."""
+    device = recipe.stored.get("device")
+    return "cpu" if device == "cpu" else None
+
+
+def _dtype(recipe: Recipe) -> str | None:
+    dtype = recipe.stored.get("dtype")
+    return dtype if dtype in ("float32", "bfloat16", "float16") else None

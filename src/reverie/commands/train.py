@@ -1,0 +1,19 @@
+"""`reverie train RECIPE key=value ...`: runs a recipe with some of its values replaced, and prints where the result is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def train(recipe: str, overrides: Sequence[str]) -> int:
+    # Asked before torch comes in, which takes seconds.
+    if not Path(recipe).is_file():
+        raise ValueError(f"there is no recipe {recipe}; give a YAML file, such as recipes/atelier/janus.yaml.")
+    wrong = next((text for text in overrides if not text.partition("=")[0] or "=" not in text), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong!r} must have the form key=value.")
+    from reverie.training.recipes import run
+
+    print(run(recipe, overrides))
+    return 0

@@ -1,0 +1,130 @@
+"""What a person sees of a run: thoughts as they are written, previews, a progress bar. Everything goes to stderr.
+
+On a terminal the picture is redrawn in place, with half-block characters where it knows 24-bit colours; elsewhere (a
+file, a pipe) there are a few plain lines. Text of models is shown without control characters, which could otherwise
+steer the terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from reverie.events import Event, Preview, Spent, Started, Thought
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from rich.console import RenderableType
+    from rich.text import Text
+
+CELLS = 32
+"""Side of a preview in half-blocks: so many columns, half as many lines."""
+
+
+def printable(text: str) -> str:
+    """The text without control characters other than line breaks."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+
+
+def half_blocks(picture: Image, cells: int = CELLS) -> Text:
+    """A picture as text: each character shows two pixels, one above the other."""
+    from PIL.Image import Resampling
+    from rich.style import Style
+    from rich.text import Text
+
+    pixels = picture.convert("RGB").resize((cells, cells), Resampling.BOX).load()
+    assert pixels is not None
+    text = Text(no_wrap=True)
+    for y in range(0, cells, 2):
+        for x in range(cells):
+            above, below = ("#{:02x}{:02x}{:02x}".format(*pixels[x, row]) for row in (y, y + 1))  # type: ignore[misc]
+            text.append("▀", Style(color=above, bgcolor=below))
+        text.append("\n")
+    return text
+
+
+class Display:
+    """A context manager; `show` takes every event of a run."""
+
+    def __init__(self, quiet: bool = False):
+        self.live: Any = None
+        self.quiet, self.pictures = quiet, False
+        """`pictures`: whether previews can be seen here."""
+        self.status, self.thought, self.prompt, self.note = "", "", "", ""
+        self.progress = (0, 0)
+        self.previews: tuple[Image, ...] = ()
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True)
+            self.pictures = console.color_system == "truecolor" and console.width >= CELLS
+            self.live = Live(console=console, refresh_per_second=12, get_renderable=self._drawn, transient=False)
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.status = ""
+            self.live.__exit__(kind, error, where)
+
+    def say(self, status: str) -> None:
+        """What is going on, in a few words."""
+        self.status = status
+        self._line(f"{status} ...")
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.status = "thinking" if event.plan.get("think") == "before" else "painting"
+        elif isinstance(event, Thought):
+            self._think(event)
+        elif isinstance(event, Preview):
+            self.status, self.progress = "painting", (event.step, event.steps)
+            self.previews = tuple(picture for picture in event.images if picture is not None) or self.previews
+        elif isinstance(event, Spent):
+            self.status = ""
+            self._line(f"painted in {event.seconds:.1f} s")
+
+    def _think(self, event: Thought) -> None:
+        self.thought += printable(event.fragment)
+        if event.whole is None:
+            return
+        self.thought, self.prompt, self.note = printable(event.whole), printable(event.prompt or ""), event.note or ""
+        self._line(f"thought: {self.thought}")
+        self._line(f"picture: {self.prompt}")
+        if self.note:
+            self._line(f"note: {self.note}")
+
+    def _line(self, text: str) -> None:
+        if not self.quiet and self.live is None:
+            print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+    def _drawn(self) -> RenderableType:
+        from rich.columns import Columns
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        parts: list[RenderableType] = []
+        if self.thought:
+            parts.append(Text(self.thought, style="italic dim"))
+        if self.prompt:
+            parts.append(Text.assemble(("picture: ", "bold"), self.prompt))
+        if self.note:
+            parts.append(Text(self.note, style="yellow"))
+        if self.pictures and self.previews:
+            fitting = max(1, self.live.console.width // (CELLS + 1))
+            parts.append(Columns([half_blocks(picture) for picture in self.previews[:fitting]], padding=(0, 1)))
+        if self.status:
+            row = Table.grid(padding=(0, 1))
+            done, steps = self.progress
+            row.add_row(Text(self.status), ProgressBar(steps, done, width=40) if steps else "")
+            parts.append(row)
+        return Group(*parts)

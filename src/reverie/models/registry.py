@@ -1,0 +1,222 @@
+"""Which models there are, and what a name, a hub id or a folder stands for. Imports nothing heavy, so that a mistyped
+name is refused at once.
+
+The table is `models.yaml` beside this file. A folder says what it is in its config.json; hub ids that the table does
+not list are allowed, and looked at when they are here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reverie.reason import did_you_mean
+
+if TYPE_CHECKING:
+    from reverie.models.janus_text import JanusTokenizer
+
+PACKAGE = Path(__file__).resolve().parent.parent
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+FAMILIES = {"multi_modality": "janus", "janus": "janus"}
+"""`model_type` of a config.json to the family that can load it."""
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of models.yaml."""
+
+    name: str
+    kind: str
+    """`painter`, or `inspector`."""
+    family: str
+    summary: str
+    licence: str
+    source: str
+    shipped: str | None = None
+    """Folder inside the package."""
+    id: str | None = None
+    """Hub id it is fetched from."""
+    parameters: int | None = None
+    thinker: str = "instruct"
+
+    @property
+    def folder(self) -> Path | None:
+        return PACKAGE / self.shipped if self.shipped else None
+
+    def count(self) -> int | None:
+        """Parameters: as listed, or counted in the headers of the shipped weights; None if there are none yet."""
+        if self.parameters is not None or self.folder is None or not self.folder.is_dir():
+            return self.parameters
+        return sum(_tensor_sizes(path) for path in self.folder.glob("*.safetensors")) or None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a name stands for: a folder, or a hub id that has yet to be fetched."""
+
+    name: str
+    """As the user wrote it; goes into recipes."""
+    family: str | None
+    """None for a hub id that the table does not list: its config.json will tell."""
+    folder: Path | None = None
+    id: str | None = None
+    thinker: str = "instruct"
+    config: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """The table, by name."""
+    import yaml
+
+    table = yaml.safe_load((Path(__file__).parent / "models.yaml").read_text("utf-8"))
+    return {name: Entry(name, **row) for name, row in table.items()}
+
+
+def resolve(name: str | Path, kind: str = "painter") -> Source:
+    """What `name` stands for: a name of the table, a folder, or a hub id. ValueError, in one sentence, if nothing."""
+    text = str(name)
+    if not text.strip():
+        raise ValueError("the name of the model is empty; `reverie models` lists what there is.")
+    entry = entries().get(text) or next((e for e in entries().values() if e.id and e.id.lower() == text.lower()), None)
+    if entry is not None:
+        return _listed(entry, text, kind)
+    if Path(text).is_dir():
+        return from_folder(Path(text))
+    if Path(text).exists():
+        raise ValueError(f"{text} is a file; a model is a folder with a config.json, a name or a hub id.")
+    if HUB_ID.fullmatch(text):
+        return Source(text, None, id=text)
+    painters = [entry.name for entry in entries().values() if entry.kind == kind]
+    raise ValueError(
+        f"unknown model {text!r}{did_you_mean(text, painters)}; `reverie models` lists them, "
+        f"and a hub id has the form owner/name."
+    )
+
+
+def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct") -> Source:
+    """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ...}` names its wording."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no config.json, so it is no checkpoint; give the folder that contains it.")
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        kind = config.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a valid configuration ({error}); fetch it again.") from error
+    if kind not in FAMILIES:
+        raise ValueError(f"{path} says model_type {kind!r}; this version can load {', '.join(FAMILIES)}.")
+    if not any(child.suffix in WEIGHT_SUFFIXES for child in folder.iterdir()):
+        raise ValueError(f"{folder} holds no weights ({', '.join(WEIGHT_SUFFIXES)}); fetch the checkpoint again.")
+    thinker = (config.get("reverie") or {}).get("thinker", thinker)
+    return Source(name or str(folder), FAMILIES[kind], folder, thinker=thinker, config=config)
+
+
+def fetched(source: Source) -> Source:
+    """The same model with its folder on disk; a hub id is downloaded now (or found in the local cache)."""
+    if source.folder is not None:
+        return source
+    from reverie.models.janus_checkpoint import resolve as fetch
+
+    return from_folder(fetch(source.id or source.name), source.name, source.thinker)
+
+
+def cached(hub_id: str) -> bool:
+    """Whether the hub's local cache holds it, by its documented layout: the hub library takes long to import."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    return any((cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json"))
+
+
+def fingerprint(folder: Path) -> str:
+    """Tells weights apart without reading them whole: config, names, sizes, both ends of each file (16 hex digits)."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            # The header of a safetensors file describes every tensor; the tail is values, which training changes.
+            digest.update(file.read(65536))
+            file.seek(max(0, size - 65536))
+            digest.update(file.read(65536))
+    return digest.hexdigest()[:16]
+
+
+def check_prompt(prompt: str, what: str = "prompt") -> str:
+    """The prompt, if it can be painted from as far as can be said without a model."""
+    if not prompt.strip():
+        raise ValueError(f"the {what} is empty; say what should be in the picture.")
+    return prompt
+
+
+def check_length(source: Source, prompt: str) -> None:
+    """ValueError for a prompt that leaves no room for the image in the model's context. Needs the tokenizer only."""
+    if source.folder is None or source.family != "janus":
+        return
+    limit, image = context(source.config), image_length(source.config)
+    count = len(_tokenizer(source.folder).painting_ids(prompt))
+    if count + image > limit:
+        raise ValueError(
+            f"the prompt has {count} tokens, but {source.name} reads at most {limit - image} beside the {image} of the "
+            f"image; shorten it."
+        )
+
+
+def context(config: dict[str, Any]) -> int:
+    """Tokens that a Janus configuration reads at most."""
+    section = config.get("language_config") or config.get("text_config") or {}
+    return section.get("max_position_embeddings", 2048)
+
+
+def image_length(config: dict[str, Any]) -> int:
+    """Image tokens of a Janus configuration, as far as it says so; 576 is that of the public ones."""
+    if "gen_grid" in config:
+        return config["gen_grid"] ** 2
+    see = (config.get("vision_config") or {}).get("params") or config.get("vision_config") or {}
+    codes = (config.get("gen_vision_config") or {}).get("params") or {}
+    if "patch" in codes and "ch_mult" in codes:
+        return (see["image_size"] // (2 ** (len(codes["ch_mult"]) - 1) * codes["patch"])) ** 2
+    return (see["image_size"] // see["patch_size"]) ** 2 if "image_size" in see and "patch_size" in see else 576
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(folder: Path) -> JanusTokenizer:
+    from reverie.models.janus_text import JanusTokenizer
+
+    return JanusTokenizer.load(folder, image_size=1)  # pictures are not its business here
+
+
+def _listed(entry: Entry, text: str, kind: str) -> Source:
+    if entry.kind != kind:
+        raise ValueError(f"{text} is an {entry.kind} and does not paint; `reverie models` says which models do.")
+    if entry.folder is None:
+        return Source(text, entry.family, id=entry.id, thinker=entry.thinker)
+    if not entry.folder.is_dir():
+        raise ValueError(
+            f"the weights of {text} ({entry.source}) are not in this installation; reinstall, or train them."
+        )
+    return from_folder(entry.folder, text, entry.thinker)
+
+
+def _tensor_sizes(path: Path) -> int:
+    return sum(count for _, count in _header(path))
+
+
+def _header(path: Path) -> Iterator[tuple[str, int]]:
+    """(tensor name, number of elements) from the header of a safetensors file."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    for name, about in header.items():
+        if name != "__metadata__":
+            count = 1
+            for side in about["shape"]:
+                count *= side
+            yield name, count

@@ -1,0 +1,278 @@
+"""The Python interface: load a model, generate, stream, describe.
+
+    painter = reverie.load("atelier-janus")
+    result = painter.generate("three blue cats at night", think="before", seed=7)
+    for event in painter.stream("three blue cats at night"): ...
+
+Loading and painting are separate from the checks that need no weights (`check_request`), so that the command line can
+refuse bad input at once.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import secrets
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reverie.events import Event, Finished, Spent, Thought, Trace, without_pictures
+from reverie.models.registry import Source, check_length, check_prompt, fetched, fingerprint, resolve
+from reverie.reason import Plan, make_plan, run
+from reverie.thinkers import WORDINGS, Answer, Thinker
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from reverie.benchmarks.protocol import Painted
+    from reverie.canvas import Generator as Canvases
+    from reverie.canvas import Work
+    from reverie.vlms import VLM
+
+LARGEST_SEED = 2**63 - 1
+MOST_IMAGES = 4096
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `Painter.generate` returns; `image` is the first of the images."""
+
+    images: tuple[Image, ...]
+    seeds: tuple[int, ...]
+    recipes: tuple[Mapping[str, Any], ...]
+    """For each image, all that is needed to paint it again."""
+    prompt: str
+    """As it was typed."""
+    thought: str | None = None
+    rewritten: str | None = None
+    """What was painted from, after a thought."""
+    trace: tuple[Event, ...] = field(default=(), repr=False)
+    """Every event of the run, without the pictures of its previews."""
+
+    @property
+    def image(self) -> Image:
+        return self.images[0]
+
+
+class Painter:
+    """A loaded model that paints, thinks and looks. Make one with `reverie.load`."""
+
+    def __init__(self, source: Source, model: Any, tokenizer: Any):
+        self.source, self.model, self.tokenizer = source, model, tokenizer
+        self.folder = source.folder
+        self.about = _about(source, model)
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def generate(
+        self,
+        prompt: str,
+        preset: str | None = None,
+        *,
+        think: str | None = None,
+        seed: int | None = None,
+        n: int = 1,
+        trace: str | Path | None = None,
+        **fields: Any,
+    ) -> Result:
+        """Paints `n` images of `prompt`, with the seeds seed, seed + 1, ...
+
+        preset: `direct` or `t2g`; `think` and other fields of `reverie.Plan` (guidance, temperature, ...) overrule it.
+        seed: drawn at random if None; it is in the result.
+        trace: a new folder that receives every event and preview.
+        Raises ValueError, in one sentence, for what cannot be painted.
+        """
+        shown = trace is not None
+        events = list(self.stream(prompt, preset, think=think, seed=seed, n=n, trace=trace, previews=shown, **fields))
+        return result_of(prompt, events)
+
+    def stream(
+        self,
+        prompt: str,
+        preset: str | None = None,
+        *,
+        think: str | None = None,
+        seed: int | None = None,
+        n: int = 1,
+        trace: str | Path | None = None,
+        pieces: int = 12,
+        previews: bool = True,
+        **fields: Any,
+    ) -> Iterator[Event]:
+        """The same as it happens: thoughts while they are written, `pieces` previews, finished images.
+
+        The input is checked now, the painting happens as the events are taken.
+        """
+        plan = make_plan(preset, think=think, **fields)
+        seeds = check_request(self.source, prompt, seed, n)
+        events = self.run(plan, [prompt] * n, seeds, pieces=pieces, previews=previews)
+        return events if trace is None else _traced(events, Trace(trace))
+
+    def run(
+        self,
+        plan: Plan,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        thoughts: Mapping[str, Answer] | None = None,
+        pieces: int = 12,
+        previews: bool = False,
+        batch: int = 16,
+    ) -> Generator[Event, None, None]:
+        """Any plan over any prompts, one seed for each: what all else stands on (see `reason.run`)."""
+        for prompt in dict.fromkeys(prompts):
+            check_prompt(prompt)
+            check_length(self.source, prompt)
+        return run(
+            self.generator(plan), self.thinker(), plan, prompts, seeds,
+            about=self.about, thoughts=thoughts, pieces=pieces, previews=previews, batch=batch,
+        )  # fmt: skip
+
+    def paint(self, prompts: Sequence[str], seeds: Sequence[int], plan: Plan | None = None) -> list[Painted]:
+        """One image for each prompt and seed, as benchmarks want them."""
+        from reverie.benchmarks.protocol import Painted
+
+        events = list(self.run(plan or Plan(), prompts, seeds, pieces=1, batch=64))
+        finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.image)
+        spent = next(event for event in events if isinstance(event, Spent))
+        share = {name: count // len(finished) for name, (count, _) in spent.work.items()}
+        return [
+            Painted(event.picture, event.recipe.get("rewritten"), event.recipe.get("thought"), share)
+            for event in finished
+            if event.picture is not None
+        ]
+
+    def generator(self, plan: Plan) -> Canvases:
+        """The model as one that paints, at the temperature of the plan."""
+        from reverie.generators.janus import JanusPainter
+
+        painter = JanusPainter(self.model, self.tokenizer)
+        if plan.temperature is not None:
+            painter.temperature = plan.temperature
+        return painter
+
+    def thinker(self) -> Thinker:
+        """The model as one that reasons about prompts, in the wording that suits it."""
+        from reverie.canvas import Work
+
+        work = Work()
+        return Thinker(self.vlm(work), self.source.thinker, partial(check_length, self.source), work)
+
+    def vlm(self, work: Work | None = None) -> VLM:
+        """The model as one that reads pictures and writes."""
+        from reverie.vlms.janus import JanusEyes
+
+        return JanusEyes(self.model, self.tokenizer, work=work)
+
+    def describe(self, image: Image | str | Path, question: str | None = None) -> str:
+        """What the model's own eyes see in a picture, or its answer to a question about it."""
+        from reverie.png import open_picture
+        from reverie.vlms import Message
+
+        picture = open_picture(image) if isinstance(image, str | Path) else image
+        asked = Message("user", question or WORDINGS[self.source.thinker].look, (picture.convert("RGB"),))
+        return self.vlm().write([asked], 256).strip()
+
+
+def load(
+    name: str | Path = "atelier-janus",
+    device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device_map: str | dict[str, Any] | None = None,
+) -> Painter:
+    """A model by name (`reverie models` lists them), hub id, or folder.
+
+    device: `cpu`, `cuda`, `mps`, ...; a GPU is taken if there is one and None is given.
+    dtype: of the weights, such as `float32` or `bfloat16`; by default float32 on the CPU and bfloat16 on others.
+    device_map: places parts on several devices, as in transformers (`auto`, or a dictionary).
+    Raises ValueError, in one sentence, if there is no such model or its files are not complete.
+    """
+    check_place(device, dtype)
+    source = fetched(resolve(name))
+    import torch
+
+    from reverie.models.janus_checkpoint import load_janus
+
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    assert source.folder is not None
+    model, tokenizer = load_janus(source.folder, dtype=kind, device=_device(device), device_map=device_map)
+    return Painter(source, model, tokenizer)
+
+
+def check_place(device: str | None, dtype: Any = None) -> None:
+    """ValueError for a device or a type of weights that cannot be meant; whether the device is here is asked later."""
+    if device is not None and not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", device):
+        raise ValueError(f"device={device!r}: must be one of cpu, cuda, cuda:1 and so on, mps, xpu.")
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(DTYPES)}.")
+
+
+def _device(device: str | None) -> str:
+    import torch
+
+    here = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}
+    here["mps"] = int(torch.backends.mps.is_available())
+    if device is None:
+        return next((name for name in ("cuda", "xpu", "mps") if here[name]), "cpu")
+    name, _, number = device.partition(":")
+    if int(number or 0) >= here[name]:
+        raise ValueError(f"device={device!r} is not on this machine; leave it out, or use cpu.")
+    return device
+
+
+def check_request(source: Source, prompt: str, seed: int | None, n: int) -> list[int]:
+    """The seeds of a request, once everything is checked that needs no weights."""
+    check_prompt(prompt)
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_IMAGES:
+        raise ValueError(f"n={n!r}: the number of images must lie between 1 and {MOST_IMAGES}.")
+    if seed is None:
+        seed = secrets.randbits(31)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED - n:
+        raise ValueError(f"seed={seed!r}: must be a whole number between 0 and 2**63 - 1.")
+    check_length(source, prompt)
+    return list(range(seed, seed + n))
+
+
+def result_of(prompt: str, events: Sequence[Event]) -> Result:
+    """A finished run as one value."""
+    finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.image)
+    thought = next((event for event in events if isinstance(event, Thought) and event.whole is not None), None)
+    return Result(
+        images=tuple(event.picture for event in finished if event.picture is not None),
+        seeds=tuple(event.seed for event in finished),
+        recipes=tuple(event.recipe for event in finished),
+        prompt=prompt,
+        thought=thought.whole if thought else None,
+        rewritten=thought.prompt if thought else None,
+        trace=tuple(without_pictures(event) for event in events),
+    )
+
+
+def _traced(events: Iterator[Event], trace: Trace) -> Iterator[Event]:
+    with trace:
+        for event in events:
+            yield trace.write(event)
+
+
+def _about(source: Source, model: Any) -> dict[str, Any]:
+    """The part of a recipe that all images of this painter share."""
+    import torch
+
+    from reverie import __version__
+
+    assert source.folder is not None
+    versions = {"reverie": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "model": source.name,
+        "fingerprint": fingerprint(source.folder),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "versions": versions | {"platform": platform.platform()},
+    }

@@ -1,0 +1,240 @@
+"""Plans (think, choose, look back), their presets, and the loop that runs them over any generator.
+
+`run` is the whole program: it thinks, starts the canvas, advances it in pieces, and finishes, and says so in events.
+It knows no generator and no model by name. Think-then-generate follows arXiv 2601.10332.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import time
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from reverie.events import Event, Finished, Preview, Spent, Started, Thought
+from reverie.thinkers import Answer, Thinker
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from reverie.canvas import Canvas, Work
+    from reverie.canvas import Generator as GeneratorOfImages
+
+# Known words of each axis, and which of them work. The others belong to the design and come with later versions.
+THINK = {"never": True, "before": True, "during": False}
+CHOOSE = {"first": True, "orm": False, "prm": False, "parm": False}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an image is reasoned about and order. Raises ValueError for what makes no sense or does not exist yet."""
+
+    think: str = "never"
+    """When to reason in words: `never`, or `before` painting (the thought rewrites the prompt)."""
+    choose: str = "first"
+    """Which candidate is kept: `first` takes the only one."""
+    candidates: int = 1
+    """How many images compete for each one that is kept."""
+    reflect: int = 0
+    """Rounds of looking back at the finished image and painting it again."""
+    guidance: float | None = None
+    """Classifier-free guidance weight; None takes the model's own, 1 switches guidance off."""
+    temperature: float | None = None
+    """Of the image tokens; None takes the model's own, 0 always paints the likeliest."""
+    thought_tokens: int = 256
+    """The longest thought, in tokens."""
+
+    def __post_init__(self) -> None:
+        _known_word("think", self.think, THINK)
+        _known_word("choose", self.choose, CHOOSE)
+        for name, least in (("candidates", 1), ("reflect", 0), ("thought_tokens", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r}: must be a whole number of at least {least}.")
+        if self.reflect > 0:
+            raise ValueError(f"reflect={self.reflect}: looking back is not part of this version yet; leave it at 0.")
+        if self.candidates > 1:
+            raise ValueError(
+                f"candidates={self.candidates}: nobody chooses among candidates in this version; leave it at 1, "
+                f"or ask for several images."
+            )
+        for name in ("guidance", "temperature"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}={value!r}: must be a number of at least 0.")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Plan:
+        unknown = set(record) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(
+                f"A plan has no field {sorted(unknown)[0]!r}; it has {', '.join(f.name for f in fields(cls))}."
+            )
+        return cls(**record)
+
+
+PRESETS: dict[str, dict[str, Any]] = {"direct": {}, "t2g": {"think": "before"}}
+LATER_PRESETS = ("twig", "parm", "parm++", "t2i-r1", "thinkdiff")
+
+
+def make_plan(preset: str | None = None, **chosen: Any) -> Plan:
+    """The plan of a preset (`direct` if None), with the fields that are given and not None put in its place."""
+    if preset in LATER_PRESETS:
+        raise ValueError(f"preset {preset!r} is not part of this version yet; there are {' and '.join(PRESETS)}.")
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(
+            f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}; there are {' and '.join(PRESETS)}."
+        )
+    return Plan.from_json(
+        PRESETS[preset or "direct"] | {name: value for name, value in chosen.items() if value is not None}
+    )
+
+
+def did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """', did you mean ...?' in the middle of a sentence, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _known_word(flag: str, value: str, words: Mapping[str, bool]) -> None:
+    allowed = ", ".join(word for word, works in words.items() if works)
+    if value not in words:
+        raise ValueError(f"{flag}={value!r}: must be one of {allowed}.")
+    if not words[value]:
+        raise ValueError(f"{flag}={value!r} is not part of this version yet; use one of {allowed}.")
+
+
+def run(
+    generator: GeneratorOfImages,
+    thinker: Thinker | None,
+    plan: Plan,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    about: Mapping[str, Any] | None = None,
+    thoughts: Mapping[str, Answer] | None = None,
+    pieces: int = 12,
+    previews: bool = True,
+    batch: int = 16,
+) -> Generator[Event, None, None]:
+    """Paints one image for each prompt and seed, and tells what happens.
+
+    about: what every recipe says besides (model, versions).
+    thoughts: answers that are already known, by prompt; the thinker is not asked for them.
+    pieces: a batch is painted in so many pieces, with a `Preview` after each.
+    previews: whether these hold pictures.
+    batch: so many images at once. Neither of these changes what an image becomes.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"Got {len(prompts)} prompts and {len(seeds)} seeds; give one seed for each prompt.")
+    if plan.think != "never" and thinker is None:
+        raise ValueError(f"think={plan.think!r} needs a model that writes, and this one only paints; use never.")
+    began = time.monotonic()
+    yield Started(tuple(prompts), tuple(seeds), plan.to_json(), generator.steps)
+    answers: dict[str, Answer] = {}
+    spent: Counter[str] = Counter()
+    plain: Counter[str] = Counter()
+    if plan.think == "before" and thinker is not None:
+        answers = yield from _think(thinker, plan, prompts, thoughts or {}, batch)
+        spent.update(asdict(thinker.work))
+    recipes = [_recipe(about or {}, plan, prompt, answers.get(prompt)) for prompt in prompts]
+    order = Order(tuple(answers[p].prompt if p in answers else p for p in prompts), tuple(seeds), plan.guidance)
+    batches = [range(first, min(first + batch, len(seeds))) for first in range(0, len(seeds), batch)]
+    for number, images in enumerate(batches):
+        watch = Watch(pieces, previews, number * generator.steps, len(batches) * generator.steps)
+        work, usual = yield from _paint(generator, order, recipes, images, watch)
+        spent.update(asdict(work))
+        plain.update(asdict(usual))
+    yield Spent(round(time.monotonic() - began, 3), {name: (count, plain[name]) for name, count in spent.items()})
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is finally painted from: rewritten prompts, seeds, guidance weight."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    guidance: float | None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How often to tell of the progress of a batch, and which part of the whole run the batch is."""
+
+    pieces: int
+    previews: bool
+    before: int
+    """Steps of the run before this batch."""
+    steps: int
+    """Steps of the whole run."""
+
+
+def _think(
+    thinker: Thinker, plan: Plan, prompts: Sequence[str], known: Mapping[str, Answer], batch: int
+) -> Generator[Event, None, dict[str, Answer]]:
+    """One thought for each different prompt: one is told as it is written, many are written together."""
+    answers = dict(known)
+    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in answers]
+    if len(new) == 1:
+        writing = thinker.think(new[0], plan.thought_tokens)
+        while new[0] not in answers:
+            try:
+                yield Thought(prompts.index(new[0]), next(writing))
+            except StopIteration as end:
+                answers[new[0]] = end.value
+    else:
+        for first in range(0, len(new), batch):
+            group = new[first : first + batch]
+            answers |= zip(group, thinker.think_batch(group, plan.thought_tokens), strict=True)
+    for prompt in dict.fromkeys(prompts):
+        answer = answers[prompt]
+        yield Thought(prompts.index(prompt), whole=answer.thought, prompt=answer.prompt, note=answer.note)
+    return answers
+
+
+def _paint(
+    generator: GeneratorOfImages, order: Order, recipes: list[dict[str, Any]], images: range, watch: Watch
+) -> Generator[Event, None, tuple[Work, Work]]:
+    """One batch, in pieces; returns its work and that of plain sampling. Other images are None in its previews."""
+    from reverie.canvas import Conditions
+    from reverie.png import picture_hash
+
+    def progress(step: int, shown: list[Image]) -> Preview:
+        spread = (
+            tuple(shown[i - images.start] if i in images else None for i in range(len(order.seeds))) if shown else ()
+        )
+        return Preview(watch.before + step, watch.steps, spread)
+
+    conditions = Conditions(tuple(order.prompts[i] for i in images), order.guidance)
+    canvas = generator.start(conditions, [order.seeds[i] for i in images])
+    pieces = min(watch.pieces, generator.steps)
+    for step in (generator.steps * piece // pieces for piece in range(1, pieces)):
+        canvas = generator.advance(canvas, to=step)
+        yield progress(step, _pictures(generator, canvas) if watch.previews else [])
+    canvas = generator.advance(canvas)
+    finished = _pictures(generator, canvas)
+    yield progress(generator.steps, finished if watch.previews else [])
+    for i, picture in zip(images, finished, strict=True):
+        facts = {"seed": order.seeds[i], "picture": picture_hash(picture), "size": list(picture.size)}
+        yield Finished(i, picture, order.seeds[i], recipes[i] | facts)
+    return canvas.work, generator.plain_work(conditions)
+
+
+def _pictures(generator: GeneratorOfImages, canvas: Canvas) -> list[Image]:
+    from PIL import Image
+
+    return [Image.fromarray(array) for array in generator.preview(canvas)]
+
+
+def _recipe(about: Mapping[str, Any], plan: Plan, prompt: str, answer: Answer | None) -> dict[str, Any]:
+    recipe = {**about, "plan": plan.to_json(), "prompt": prompt}
+    if answer is not None:
+        recipe |= {"thought": answer.thought, "rewritten": answer.prompt}
+        recipe |= {"note": answer.note} if answer.note else {}
+    return recipe

@@ -1,0 +1,154 @@
+"""Thinkers: how a model is asked to reason about a prompt before it paints, and how its answer is read.
+
+A thinker is a wording (data) and a parser; the model behind it is any VLM. Which wording suits a model is said by its
+registry entry or by `"reverie": {"thinker": ...}` in its config.json. After Think-then-Generate (arXiv 2601.10332):
+think about what should be seen, then rewrite the prompt so that it says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reverie.canvas import Work
+    from reverie.vlms import VLM, Message
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The request, with {prompt} in it; the word that announces the rewritten prompt in the answer; how to ask what a
+    picture shows."""
+
+    request: str
+    marker: str = "Picture:"
+    look: str = "Describe this picture."
+
+
+WORDINGS = {
+    # What the models of the Atelier were trained on.
+    "atelier": Wording("Think about this picture: {prompt}"),
+    # For chat models that follow instructions, such as the public Janus-Pro.
+    "instruct": Wording(
+        "A user wants a picture and asked for:\n{prompt}\n\n"
+        "Think first, in a few sentences: what does the request really mean, which facts does it rely on, and which "
+        "objects, how many of each, in which colours, places and light should be seen? Name every object by its plain "
+        "name, even where the request only hints at it.\n"
+        "Then write one last line that starts with 'Picture:' and describes exactly that picture in one plain "
+        "sentence. Keep what the user said; add only what follows from your thought."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A thought, the prompt to paint from, and a note if the answer had no usable prompt."""
+
+    thought: str
+    prompt: str
+    note: str | None = None
+
+
+def request(wording: str, prompt: str) -> str:
+    """What the model is asked; `wording` names an entry of WORDINGS."""
+    if wording not in WORDINGS:
+        raise ValueError(f"Unknown thinker {wording!r}; known are {', '.join(WORDINGS)}.")
+    return WORDINGS[wording].request.replace("{prompt}", " ".join(prompt.split()))
+
+
+def parse(wording: str, answer: str, prompt: str) -> Answer:
+    """Reads '{thought}\\nPicture: {rewritten prompt}'. Without a usable last part the prompt stays as it was typed."""
+    marker = WORDINGS[wording].marker
+    parts = re.split(rf"^[\s*#>-]*{re.escape(marker)}[\s*]*", answer, flags=re.MULTILINE | re.IGNORECASE)
+    thought = parts[0].strip()
+    if len(parts) == 1:
+        return Answer(thought, prompt, f"the answer has no line '{marker}', so the prompt is painted as it was typed")
+    # The last one counts: a model that corrects itself says the better picture later.
+    lines = [line.strip().strip("\"'`*“”").strip() for line in parts[-1].splitlines()]
+    rewritten = next((line for line in lines if line), "")
+    if not re.search(r"\w", rewritten):
+        return Answer(thought, prompt, f"nothing stands after '{marker}', so the prompt is painted as it was typed")
+    return Answer(thought, rewritten)
+
+
+@dataclass
+class Thinker:
+    """A model that reasons about prompts. Thoughts are the likeliest ones, so each depends on its prompt alone."""
+
+    vlm: VLM
+    wording: str
+    check: Callable[[str], None]
+    """Raises ValueError for a prompt that cannot be painted; then the prompt stays as it was typed."""
+    work: Work
+    """The account on which the model writes what it spends."""
+
+    def think(self, prompt: str, tokens: int) -> Generator[str, None, Answer]:
+        """Yields the thought as it is written, and returns the answer."""
+        fragments = []
+        for fragment in as_written(partial(self.vlm.write, self._asked(prompt), tokens)):
+            fragments.append(fragment)
+            yield fragment
+        return self._read("".join(fragments), prompt)
+
+    def think_batch(self, prompts: Sequence[str], tokens: int) -> list[Answer]:
+        """What `think` returns for each prompt, all at once."""
+        written = self.vlm.write_batch([self._asked(prompt) for prompt in prompts], tokens)
+        return [self._read(text, prompt) for text, prompt in zip(written, prompts, strict=True)]
+
+    def _asked(self, prompt: str) -> list[Message]:
+        from reverie.vlms import Message
+
+        return [Message("user", request(self.wording, prompt))]
+
+    def _read(self, written: str, prompt: str) -> Answer:
+        answer = parse(self.wording, written, prompt)
+        try:
+            self.check(answer.prompt)
+        except ValueError as error:
+            return replace(answer, prompt=prompt, note=f"the rewritten prompt cannot be painted: {error}")
+        return answer
+
+
+def as_written(write: Callable[..., str]) -> Iterator[str]:
+    """The pieces of text that `write(on_text=...)` reports, while it is still writing, in a thread of its own.
+
+    Whoever stops listening stops the writing at its next piece.
+    """
+    pieces: SimpleQueue[str | None] = SimpleQueue()
+    unheard = Event()
+    failure: list[BaseException] = []
+
+    def tell(piece: str) -> None:
+        if unheard.is_set():
+            raise _Unheard
+        pieces.put(piece)
+
+    def work() -> None:
+        try:
+            write(on_text=tell)
+        except _Unheard:
+            pass
+        except BaseException as error:  # handed over: it is raised again where the pieces are read
+            failure.append(error)
+        finally:
+            pieces.put(None)
+
+    thread = Thread(target=work, name="thinker", daemon=True)
+    thread.start()
+    try:
+        while (piece := pieces.get()) is not None:
+            yield piece
+    finally:
+        unheard.set()
+        thread.join(timeout=5)  # a thread inside torch must not be there when the interpreter shuts down
+    if failure:
+        raise failure[0]
+
+
+class _Unheard(Exception):
+    """Ends the writing when nobody listens any more."""

@@ -1,0 +1,148 @@
+"""Recipes: a YAML file that names what to train and the few numbers that matter; everything else is derived.
+
+    task: janus                 # one of TASKS
+    out: runs/atelier/janus     # checkpoints, logs, samples; a stopped run goes on from here
+    seed: 0
+    loop: {minutes: 60, ...}    # training.loop.LoopConfig
+    ...                         # sections of the task, see its function below
+
+`reverie train FILE key=value section.key=value` overrides values. Unknown keys are refused before anything starts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+def run(path: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Train what the recipe says; returns the folder with the result. ValueError, in one sentence, for bad recipes."""
+    recipe = read(path, overrides)
+    task = TASKS[recipe["task"]]
+    return task(recipe, Path(recipe["out"]))
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe with its overrides, checked for what every recipe must have."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no recipe {path}; those that come with Reverie are in recipes/")
+    try:
+        recipe = yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} must hold keys and values, as the recipes in recipes/ do")
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        if not sign or not key:
+            raise ValueError(f"{override!r} is not of the form key=value")
+        _put(recipe, key, yaml.safe_load(value))
+    if recipe.get("task") not in TASKS:
+        raise ValueError(f"{path}: task is {recipe.get('task')!r}, but must be one of {', '.join(TASKS)}")
+    if not recipe.get("out"):
+        raise ValueError(f"{path}: give `out`, the folder for checkpoints and logs")
+    return recipe
+
+
+def _put(recipe: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, key = dotted.split(".")
+    for section in sections:
+        recipe = recipe.setdefault(section, {})
+        if not isinstance(recipe, dict):
+            raise ValueError(f"{dotted}: {section} is a value, not a section")
+    recipe[key] = value
+
+
+def section(recipe: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """A section of a recipe as its dataclass; unknown keys are errors that name the known ones."""
+    values = dict(recipe.get(name) or {})
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"recipe section {name!r} has no key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _allow(recipe: Mapping[str, Any], *names: str) -> None:
+    if unknown := sorted(set(recipe) - {"task", "out", "seed", "loop", *names}):
+        raise ValueError(f"recipe has no key {unknown[0]!r}; this task knows {', '.join(sorted(names))}")
+
+
+def _seed(recipe: Mapping[str, Any]) -> int:
+    import torch
+
+    seed = int(recipe.get("seed", 0))
+    torch.manual_seed(seed)
+    return seed
+
+
+# --- the tasks: a handful of build lines each ---
+
+
+def _tokenizer(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: model (TokenizerConfig), loop; from: a finished run to go on from; decoder_only: its codes stay."""
+    from .loop import LoopConfig, train
+    from .samples import reconstructions
+    from .tokenizer import TokenizerConfig, TokenizerTask, load_tokenizer_weights
+
+    _allow(recipe, "model", "from", "decoder_only")
+    config, loop, seed = section(recipe, "model", TokenizerConfig), section(recipe, "loop", LoopConfig), _seed(recipe)
+    task = TokenizerTask(config, seed)
+    if recipe.get("from"):
+        load_tokenizer_weights(Path(recipe["from"]) / "state.pt", task.model)
+    if recipe.get("decoder_only"):
+        task.freeze_codes()
+    train(task, loop, out, lambda step, folder: reconstructions(task, step, folder), recipe)
+    return out
+
+
+def _janus(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: tokenizer (folder of a tokenizer run), decoder (a refined one, optional), model (JanusSizes),
+    mix (JanusTraining), loop; export (folder for the finished checkpoint)."""
+    from ..models.janus_checkpoint import save_janus
+    from ..models.janus_text import ImageRules, JanusTokenizer
+    from .janus import JanusSizes, JanusTask, JanusTraining, atelier_texts, build_janus
+    from .loop import LoopConfig, train
+    from .quick_norm import quicken
+    from .samples import paintings
+    from .tokenizer import finished_tokenizer
+    from .words import train_words
+
+    _allow(recipe, "tokenizer", "decoder", "model", "mix", "export")
+    sizes, mix = section(recipe, "model", JanusSizes), section(recipe, "mix", JanusTraining)
+    loop, seed = section(recipe, "loop", LoopConfig), _seed(recipe)
+    vq_config, vq = finished_tokenizer(recipe.get("tokenizer"))
+    words = JanusTokenizer(train_words(atelier_texts(), sizes.vocabulary), ImageRules(vq_config.side))
+    task = JanusTask(quicken(build_janus(sizes, vq_config, vq)), words, mix, seed)
+    model = train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
+    if recipe.get("decoder"):
+        _, refined = finished_tokenizer(recipe["decoder"])
+        model.vqmodel.load_state_dict(refined.state_dict())
+    save_janus(model, words, recipe.get("export") or out / "checkpoint")
+    return out
+
+
+def _inspector(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: model, data, loop; see training/inspector.py."""
+    from .inspector import run_recipe
+
+    return run_recipe(recipe, out)
+
+
+TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
+    "tokenizer": _tokenizer,
+    "janus": _janus,
+    "inspector": _inspector,
+}
+
+
+def describe(path: str | Path) -> str:
+    """The recipe as it was resolved for a run in `path` (its recipe.json), for model cards."""
+    return json.dumps(json.loads((Path(path) / "recipe.json").read_text()), indent=1)

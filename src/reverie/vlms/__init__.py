@@ -1,0 +1,70 @@
+"""Who reasons and who judges: the one interface that thinkers and judges know, whatever model stands behind it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+IMAGE = "<image>"
+"""Marks in a message's text where its pictures go, if not in front."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    images: tuple[Image.Image, ...] = ()
+    """Each stands on a line of its own before the text, unless the text says `IMAGE` once for every picture."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "images", tuple(self.images))
+        marks = self.text.count(IMAGE)
+        if self.images and marks not in (0, len(self.images)):
+            raise ValueError(
+                f"A message with {len(self.images)} pictures marks {marks} places for them; "
+                f"write {IMAGE} once for each or never."
+            )
+
+    def with_places(self, place: str) -> str:
+        """The text with `place` where each picture goes."""
+        if not self.images:
+            return self.text
+        if IMAGE in self.text:
+            return self.text.replace(IMAGE, place)
+        return f"{place}\n" * len(self.images) + self.text
+
+
+Messages = Sequence[Message]
+
+
+class VLM(Protocol):
+    """A model that reads text and pictures and writes text. Conversations end with a user turn."""
+
+    def write(
+        self,
+        messages: Messages,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        """The answer; temperature 0 always takes the likeliest token. `on_text` hears each piece as it is written."""
+
+    def write_batch(
+        self,
+        conversations: Sequence[Messages],
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+    ) -> list[str]:
+        """The answers to several conversations; each is what `write` would give with its seed."""
+
+    def yes_probability(self, messages: Messages) -> float:
+        """P(yes) / (P(yes) + P(no)) of the answer's first token, from one forward pass."""
+
+    def features(self, messages: Messages) -> Tensor:
+        """(T, D): the last hidden state at every position of the conversation."""

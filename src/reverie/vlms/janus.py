@@ -1,0 +1,213 @@
+"""The understanding side of Janus: it looks at pictures through its vision tower and answers in words.
+
+The procedure is the authors' (deepseek-ai/Janus, inference.py). Each conversation enters alone and in chunks of fixed
+size, and answers are written in blocks of fixed size, so no answer depends on what else was asked at the same time.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from reverie.canvas import Work, draw_uniforms, pick
+from reverie.models.janus import Janus
+from reverie.models.janus_text import PLACEHOLDER, SYSTEM, ImageRules, JanusTokenizer
+from reverie.models.llama import KVCache
+from reverie.models.rows import padded_rows
+from reverie.vlms import Messages
+
+# How often a loop that waits for the end of all answers looks whether it has come; looking waits for the device.
+LOOK_EVERY = 8
+
+
+class JanusEyes:
+    """A `VLM` (see vlms/__init__.py) over a loaded Janus."""
+
+    def __init__(
+        self, model: Janus, tokenizer: JanusTokenizer, *, rows: int = 32, chunk: int = 64, work: Work | None = None
+    ):
+        """rows, chunk: sizes of the blocks in which tokens are computed; others may round differently.
+        work: the account to write on, when a run shares one with its painter."""
+        self.model, self.tokenizer = model, tokenizer
+        self.rows, self.chunk, self.work = rows, chunk, work or Work()
+
+    def write(
+        self,
+        messages: Messages,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        on_ids = _teller(self.tokenizer, on_text) if on_text else None
+        return self._answers([messages], max_new_tokens, temperature, [seed], on_ids)[0]
+
+    def write_batch(
+        self,
+        conversations: Sequence[Messages],
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+    ) -> list[str]:
+        seeds = [0] * len(conversations) if seeds is None else seeds
+        if len(seeds) != len(conversations):
+            raise ValueError(
+                f"Got {len(seeds)} seeds for {len(conversations)} conversations; give one for each, or none."
+            )
+        return self._answers(conversations, max_new_tokens, temperature, seeds) if conversations else []
+
+    @torch.no_grad()
+    def yes_probability(self, messages: Messages) -> float:
+        last = self._enter([self._embed(messages)])[1]
+        logits = padded_rows(self.model.text_logits, self.rows, last)[0].float()
+        yes, no = self._first_ids("yes"), self._first_ids("no")
+        both = torch.stack([logits[sorted(ids)].logsumexp(0) for ids in (yes - no, no - yes)])
+        return both.softmax(0)[0].item()
+
+    @torch.no_grad()
+    def features(self, messages: Messages) -> Tensor:
+        embeds = self._embed(messages)
+        cache = self._cache(1, len(embeds))
+        return torch.cat(list(self._chunks(embeds, cache)))[: len(embeds)]
+
+    @torch.no_grad()
+    def logits(self, messages: Messages) -> Tensor:
+        """(T, vocabulary) float32: at every position of the conversation, what comes next."""
+        return padded_rows(self.model.text_logits, self.rows, self.features(messages)).float()
+
+    def ids(self, messages: Messages) -> list[int]:
+        """The conversation as token ids; a picture is its start, a placeholder for each of its vectors, its end."""
+        tokenizer = self.tokenizer
+        roles = {"user": tokenizer.user, "assistant": tokenizer.assistant}
+        system = SYSTEM if any(message.images for message in messages) else ""
+        turns = []
+        for message in messages:
+            if message.role == "system":
+                system = tokenizer.neutralise(message.text)
+            else:
+                turns.append((roles[message.role], self._turn(message)))
+        ids, vectors = [], self.model.config.vision.num_image_tokens
+        for index in tokenizer.encode(tokenizer.chat([*turns, (tokenizer.assistant, "")], system)):
+            picture = [tokenizer.image_start, *[index] * vectors, tokenizer.image_end]
+            ids += picture if index == tokenizer.placeholder else [index]
+        return ids
+
+    def _turn(self, message) -> str:
+        """Special tokens in the text become mere text; only our own placeholders remain."""
+        mark = "\0picture\0"
+        return self.tokenizer.neutralise(message.with_places(mark)).replace(mark, PLACEHOLDER)
+
+    def _embed(self, messages: Messages) -> Tensor:
+        """(T, D) input embeddings, vision features in the places of the placeholders."""
+        ids = torch.tensor(self.ids(messages), device=self.model.device)
+        embeds = self.model.embed_text(ids)
+        pictures = [picture for message in messages for picture in message.images]
+        if pictures:
+            self.work.vision_encodes += len(pictures)
+            embeds[ids == self.tokenizer.placeholder] = torch.cat([self._look(picture) for picture in pictures])
+        return embeds
+
+    def _look(self, picture: Image.Image) -> Tensor:
+        """(patches, D). One picture at a time, so that its features do not depend on the others."""
+        pixels = prepare(picture, self.tokenizer.rules).to(self.model.device)
+        return self.model.image_features(pixels[None])[0].to(self.model.device)
+
+    def _first_ids(self, word: str) -> set[int]:
+        """First tokens of the ways in which a model may write this answer."""
+        spellings = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
+        return {self.tokenizer.encode(spelling)[1] for spelling in spellings}
+
+    def _cache(self, batch: int, length: int) -> KVCache:
+        capacity = -(-length // self.chunk) * self.chunk
+        weight = self.model.language_model.lm_head.weight
+        return KVCache.empty(self.model.config.language, batch, capacity, weight, self.rows)
+
+    def _chunks(self, embeds: Tensor, cache: KVCache):
+        """Sends (T, D) through the language model in full chunks; yields hidden states (chunk, D)."""
+        self.work.prefilled += len(embeds)
+        for start in range(0, len(embeds), self.chunk):
+            block = embeds[start : start + self.chunk]
+            block = F.pad(block, (0, 0, 0, self.chunk - len(block)))
+            positions = torch.arange(start, start + self.chunk, device=embeds.device)[None]
+            yield self.model.hidden(block[None], cache, positions=positions, span=start + self.chunk)[0]
+
+    def _enter(self, prompts: list[Tensor], room: int = 0) -> tuple[KVCache, Tensor]:
+        """Prefills several conversations; the cache, with room for answers, and the last hidden states (B, D)."""
+        cache, last = self._cache(len(prompts), max(map(len, prompts)) + room), []
+        for row, embeds in enumerate(prompts):
+            *_, hidden = self._chunks(embeds, cache.narrow(row, row + 1))
+            last.append(hidden[(len(embeds) - 1) % self.chunk])
+        return cache, torch.stack(last)
+
+    @torch.no_grad()
+    def _answers(
+        self,
+        conversations: Sequence[Messages],
+        limit: int,
+        temperature: float,
+        seeds: Sequence[int],
+        on_ids: Callable[[list[int]], None] | None = None,
+    ) -> list[str]:
+        prompts = [self._embed(messages) for messages in conversations]
+        cache, hidden = self._enter(prompts, limit)
+        device, eos = self.model.device, self.tokenizer.eos
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        longest = int(max(map(len, prompts)))
+        uniforms = draw_uniforms(seeds, limit).to(device)
+        written = torch.full((len(prompts), limit), eos, device=device)
+        ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        for step in range(limit):
+            logits = padded_rows(self.model.text_logits, self.rows, hidden)
+            ids = pick(logits.float(), uniforms[:, step], temperature).masked_fill(ended, eos)
+            written[:, step] = ids
+            ended |= ids == eos
+            if on_ids is not None:
+                on_ids(ids.tolist())
+            if step == limit - 1 or ((step % LOOK_EVERY == 0 or on_ids is not None) and ended.all()):
+                break
+            self.work.decoded += len(prompts)
+            positions = (lengths + step)[:, None]
+            span = -(-(longest + step + 1) // self.chunk) * self.chunk
+            embeds = self.model.embed_text(ids[:, None])
+            hidden = self.model.hidden(embeds, cache, positions=positions, span=span)[:, 0]
+        return [self.tokenizer.decode(_before(row, eos)) for row in written.tolist()]
+
+
+def _before(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end)] if end in ids else ids
+
+
+def _teller(tokenizer: JanusTokenizer, on_text: Callable[[str], None]) -> Callable[[list[int]], None]:
+    """Turns ids of a single answer into pieces of text; a piece waits while its last letter is incomplete."""
+    ids, told = [], 0
+
+    def hear(step: list[int]) -> None:
+        nonlocal told
+        ids.extend(step)
+        text = tokenizer.decode(_before(ids, tokenizer.eos))
+        if len(text) > told and not text.endswith("\ufffd"):
+            on_text(text[told:])
+            told = len(text)
+
+    return hear
+
+
+def prepare(picture: Image.Image, rules: ImageRules) -> Tensor:
+    """A picture as the vision tower wants it: (3, S, S) float32, normalised.
+
+    The longest side becomes S, the other is cut to whole pixels (transformers rounds it, the authors truncate); the
+    rest of the square takes the mean colour.
+    """
+    picture = picture.convert("RGB")
+    longest = max(picture.size)
+    width, height = (max(int(side / longest * rules.size), rules.min_size) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (rules.size, rules.size), tuple(int(value * 255) for value in rules.mean))
+    square.paste(picture, ((rules.size - width) // 2, (rules.size - height) // 2))
+    # Scaled in float64 and normalised in float32, as the authors' processor does, to the last bit.
+    values = (np.asarray(square) * (1 / 255)).astype(np.float32)
+    mean, std = np.array(rules.mean, np.float32), np.array(rules.std, np.float32)
+    return torch.from_numpy(((values - mean) / std).transpose(2, 0, 1).copy())

@@ -1,0 +1,198 @@
+"""The promise of the canvas: an image depends on its own seed and prompts, and on nothing else that happens."""
+
+import functools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from janus_toy import toy_janus
+
+from reverie.canvas import Canvas, Conditions, copy_seed, pick
+from reverie.generators.janus import JanusPainter
+
+PROMPTS = ("a cat", "a red fish below a boat", "two dogs", "a red fish below a boat and under a pale moon at night", "")
+TYPES = (torch.float32, torch.bfloat16)
+
+
+seen: list[torch.Tensor] = []
+
+
+def noting(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The usual draw, with its logits kept: they show differences of rounding that no code betrays yet."""
+    seen.append(logits)
+    return pick(logits, uniforms, temperature)
+
+
+@functools.cache
+def painter(dtype: torch.dtype) -> JanusPainter:
+    # Small blocks and chunks, so that these short runs cross their borders.
+    return JanusPainter(*toy_janus(dtype), rows=16, chunk=16, picker=noting)
+
+
+def start(generator: JanusPainter, prompts, seeds, guidance=None) -> Canvas:
+    return generator.start(Conditions(prompts, guidance), seeds)
+
+
+images = st.lists(st.tuples(st.sampled_from(PROMPTS), st.integers(0, 2**40)), min_size=1, max_size=11)
+verbs = st.lists(
+    st.one_of(
+        st.tuples(st.just("advance"), st.integers(0, 6)),
+        st.tuples(st.just("rewind"), st.integers(0, 5)),
+        st.tuples(st.just("fork"), st.integers(1, 3)),
+        st.tuples(st.just("select"), st.randoms(use_true_random=False)),
+        st.tuples(st.just("recondition"), st.randoms(use_true_random=False)),
+        st.tuples(st.just("resume"), st.none()),
+        st.tuples(st.just("preview"), st.none()),
+    ),
+    max_size=7,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(images=images, verbs=verbs, dtype=st.sampled_from(TYPES), guidance=st.sampled_from((None, 1.0, 2.5)))
+def test_an_image_is_the_same_alone_and_after_anything_done_to_its_neighbours(
+    images, verbs, dtype, guidance, tmp_path_factory
+):
+    generator = painter(dtype)
+    canvas = start(generator, *zip(*images, strict=True), guidance)
+    alone = [start(generator, [prompt], [seed], guidance) for prompt, seed in images]
+    for verb, argument in verbs:
+        if verb == "advance":
+            to = min(canvas.step + argument, generator.steps)
+            canvas = generator.advance(canvas, to)
+            alone = [generator.advance(one, to) for one in alone]
+        elif verb == "rewind":
+            to = max(canvas.step - argument, 0)
+            canvas = generator.rewind(canvas, to)
+            alone = [generator.rewind(one, to) for one in alone]
+        elif verb == "fork" and len(canvas) * argument <= 24:
+            canvas = canvas.fork(argument)
+            alone = [one.fork(argument).select([copy]) for one in alone for copy in range(argument)]
+        elif verb == "select":
+            chosen = argument.choices(range(len(canvas)), k=argument.randint(1, len(canvas)))
+            chosen = sorted(set(chosen)) if argument.random() < 0.7 else chosen
+            canvas, alone = canvas.select(chosen), [alone[i].select([0]) for i in chosen]
+        elif verb == "recondition":
+            prompts = [
+                argument.choice((old, old + ", and a bell", argument.choice(PROMPTS)))
+                for old in canvas.conditions.prompts
+            ]
+            canvas = generator.recondition(canvas, Conditions(prompts, guidance))
+            alone = [
+                generator.recondition(one, Conditions([p], guidance)) for one, p in zip(alone, prompts, strict=True)
+            ]
+        elif verb == "resume":
+            path = tmp_path_factory.mktemp("canvas") / "canvas.safetensors"
+            canvas.save(path)
+            canvas = Canvas.load(path)
+        elif verb == "preview":
+            generator.preview(canvas)
+    last = min(canvas.step, generator.steps - 1)
+    canvas = generator.advance(generator.rewind(canvas, last))
+    logits = seen[-1]
+    for index, one in enumerate(alone):
+        one = generator.advance(generator.rewind(one, last))
+        assert torch.equal(canvas.tokens[index], one.tokens[0]), f"image {index} of {len(alone)}"
+        assert torch.equal(logits[index], seen[-1][0]), f"logits of image {index} of {len(alone)}"
+    seen.clear()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_cached_path_agrees_with_whole_sequences(dtype):
+    """Teacher forcing without a cache gives the logits from which the codes were drawn."""
+    generator = painter(dtype)
+    seen.clear()
+    canvas = generator.advance(start(generator, PROMPTS[:1], [5]), 7)
+    canvas = generator.advance(generator.recondition(canvas, Conditions(PROMPTS[1:2])))
+    model, ids = generator.model, torch.tensor(generator.tokenizer.painting_ids(PROMPTS[1]))
+    rows = torch.stack((ids, torch.tensor(generator.tokenizer.blank_ids(ids.tolist()))))
+    codes = model.embed_codes(canvas.tokens[:, :-1]).expand(2, -1, -1)
+    with torch.no_grad():
+        hidden = model.hidden(torch.cat((model.embed_text(rows), codes), 1))[:, len(ids) - 1 :]
+        cond, blank = model.code_logits(hidden).float()
+    tolerance = 1e-4 if dtype == torch.float32 else 0.2
+    torch.testing.assert_close(torch.cat(seen[7:]), (blank + 5 * (cond - blank))[7:], atol=tolerance, rtol=tolerance)
+
+
+def test_pieces_equal_one_stroke_and_old_canvases_stay_valid():
+    generator = painter(torch.float32)
+    first = start(generator, PROMPTS, range(len(PROMPTS)))
+    whole = generator.advance(first)
+    half = generator.advance(first, 6)
+    again = generator.advance(half)
+    assert torch.equal(whole.tokens, again.tokens)
+    assert torch.equal(generator.advance(half).tokens, again.tokens)
+    assert torch.equal(generator.rewind(whole, 6).tokens, half.tokens)
+    assert (half.tokens[:, 6:] == generator.fill).all()
+
+
+def test_pruned_images_cost_nothing_more():
+    generator = painter(torch.float32)
+    canvas = generator.advance(start(generator, ["a cat"], [0]).fork(8), 8)
+    canvas = generator.advance(canvas.select([3]))
+    ids = generator.tokenizer.painting_ids("a cat")
+    assert canvas.work.prefilled == 2 * len(ids), "equal prompts enter once"
+    assert canvas.work.decoded == 2 * (8 * 7 + 8)
+    assert generator.plain_work(canvas.conditions).decoded == 2 * 15
+
+
+def test_reconditioning_computes_only_behind_the_common_prefix():
+    generator = painter(torch.float32)
+    old, new = PROMPTS[1], PROMPTS[1] + " at night"
+    canvas = generator.advance(start(generator, [old], [0]), 8)
+    before = canvas.work.prefilled
+    generator.recondition(canvas, Conditions([new]))
+    total = len(generator.tokenizer.painting_ids(new)) + 7
+    shared = len(generator.tokenizer.encode(f"{generator.tokenizer.user}: {old}")) // 16 * 16
+    assert canvas.work.prefilled - before == 2 * (total - shared)
+    before = canvas.work.prefilled
+    generator.recondition(generator.advance(canvas, 8), canvas.conditions)
+    assert canvas.work.prefilled - before <= 2 * len(generator.tokenizer.painting_ids(old))
+
+
+def test_copies_share_the_past_and_differ_in_the_future():
+    generator = painter(torch.float32)
+    canvas = generator.advance(start(generator, ["a cat"], [9]), 5)
+    copies = generator.advance(canvas.fork(2).fork(2))
+    assert len(set(copies.seeds)) == 4
+    assert copies.seeds[0] == 9
+    assert copies.seeds[2] == copy_seed(9, 0, 1)
+    assert (copies.tokens[:, :5] == canvas.tokens[:, :5]).all()
+    assert len({tuple(row) for row in copies.tokens.tolist()}) == 4
+
+
+def test_special_token_strings_in_a_prompt_stay_text():
+    tokenizer = painter(torch.float32).tokenizer
+    ids = tokenizer.painting_ids("<begin_of_image> a cat<|Assistant|><｜end▁of▁sentence｜>")
+    assert ids.count(tokenizer.image_start) == 1
+    assert tokenizer.eos not in ids
+    assert ids.count(tokenizer.tokenizer.token_to_id("<|Assistant|>")) == 1
+
+
+def test_picking_follows_the_distribution():
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2])
+    uniforms = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    codes = pick(probabilities.log().expand(1000, -1), uniforms)
+    assert codes.bincount(minlength=5).tolist() == [0, 500, 0, 300, 200]
+    assert pick(probabilities.log()[None], torch.tensor([0.999]), temperature=0).item() == 1
+    sharp = pick(probabilities.log().expand(1000, -1), uniforms, temperature=0.5).bincount(minlength=5)
+    assert abs(sharp[1].item() - 1000 * 0.25 / 0.38) < 2
+
+
+def test_bad_calls_are_told_in_one_sentence(tmp_path):
+    generator = painter(torch.float32)
+    canvas = start(generator, ["a cat"], [0])
+    with pytest.raises(ValueError, match="one seed for each"):
+        start(generator, ["a", "b"], [0])
+    with pytest.raises(ValueError, match="last step is 16"):
+        generator.advance(canvas, 17)
+    with pytest.raises(ValueError, match="rewind"):
+        generator.rewind(canvas, 1)
+    with pytest.raises(ValueError, match="Cannot select"):
+        canvas.select([1])
+    with pytest.raises(ValueError, match="list"):
+        Conditions("a cat")
+    (tmp_path / "no.safetensors").write_text("not a canvas")
+    with pytest.raises(ValueError, match="not a saved canvas"):
+        Canvas.load(tmp_path / "no.safetensors")
