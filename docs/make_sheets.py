@@ -36,7 +36,9 @@ PROMPTS = (
     "a swimming dog", "a sleeping lion", "a singing pig", "a running zebra", "a reading monkey", "a flying cow",
     "an eating rabbit", "a crying tiger",
     "a ball on the beach", "a rocket in space", "a penguin on a glacier", "a fish on the seafloor",
-    "a cactus in the desert", "two bees in a meadow", "a star in a cave", "a bus in front of a volcano",
+    "a cactus in the desert", "two bees in a meadow", "a star in a cave", "a house near a volcano",
+    "a dog in watercolor", "a boat as a sketch", "a castle as pixel art", "a rocket as an icon",
+    "a clock in a futuristic style", "a train as an old photo", "a dice showing 6", "a flag of Japan",
 )  # fmt: skip
 
 
@@ -60,7 +62,7 @@ def kinds() -> Image.Image:
 
 
 def scenes() -> Image.Image:
-    """The Atelier's own pictures of `PROMPTS`, and one of them in every style."""
+    """The Atelier's own pictures of `PROMPTS`."""
     made = [(prompt, compose(parse(prompt), random.Random(prompt))) for prompt in PROMPTS]
     return sheet(made, 8)
 

@@ -50,10 +50,10 @@ class Plan:
     def __post_init__(self) -> None:
         _known_word("think", self.think, THINK)
         _known_word("choose", self.choose, CHOOSE)
-        for name, least in (("candidates", 1), ("reflect", 0), ("thought_tokens", 1)):
+        for name, least, most in (("candidates", 1, 1024), ("reflect", 0, 64), ("thought_tokens", 1, 8192)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}: must be a whole number of at least {least}.")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"{name}={value!r}: must be a whole number between {least} and {most}.")
         if self.reflect > 0:
             raise ValueError(f"reflect={self.reflect}: looking back is not part of this version yet; leave it at 0.")
         if self.candidates > 1:

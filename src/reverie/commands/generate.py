@@ -14,7 +14,7 @@ from typing import Any
 from reverie.commands.outputs import check_writable, picture_files
 from reverie.display import Display
 from reverie.events import Event, Finished, Trace
-from reverie.models.registry import check_prompt, resolve
+from reverie.models.registry import Source, check_prompt, resolve, size_text
 from reverie.painter import Painter, check_place, check_request, load
 from reverie.png import check_size, save_png
 from reverie.reason import Plan, make_plan
@@ -40,7 +40,7 @@ def generate(arguments: argparse.Namespace) -> int:
         Trace.check(arguments.trace)
         check_writable(Path(arguments.trace))
     with Display(quiet=arguments.quiet or arguments.json) as display:
-        display.say(f"loading {source.name}")
+        display.say(loading(source, arguments.dtype))
         painter = load(arguments.model, arguments.device, arguments.dtype)
         events = _events(painter, plan, arguments, seeds, display.pictures)
         with closing(events):
@@ -55,6 +55,12 @@ def generate(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         print(*files, sep="\n")
     return 0
+
+
+def loading(source: Source, dtype: str | None) -> str:
+    """What is about to be loaded, and how much memory it takes."""
+    count = source.count()
+    return f"loading {source.name}" + (f" ({size_text(count, dtype or 'float32')})" if count else "")
 
 
 def _events(

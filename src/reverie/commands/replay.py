@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reverie.commands.generate import loading
 from reverie.commands.outputs import picture_files
 from reverie.display import Display
 from reverie.events import Finished
@@ -63,7 +64,7 @@ def replay(arguments: argparse.Namespace) -> int:
         print(f"reverie: {source.name} has other weights than those that painted this picture.", file=sys.stderr)
     thoughts = {recipe.prompt: recipe.answer} if arguments.from_thought and recipe.answer else None
     with Display(quiet=arguments.quiet) as display:
-        display.say(f"loading {source.name}")
+        display.say(loading(source, _dtype(recipe)))
         painter = load(model, arguments.device or _device(recipe), _dtype(recipe))
         pieces = 12 if display.pictures else 2
         events = painter.run(

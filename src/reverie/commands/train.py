@@ -1,4 +1,4 @@
-"""`reverie train RECIPE key=value ...`: runs a recipe with some of its values replaced, and prints where the result is."""
+"""`reverie train RECIPE key=value ...`: runs a recipe, some of its values replaced, and prints where the result is."""
 
 from __future__ import annotations
 

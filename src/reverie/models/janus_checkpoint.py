@@ -122,12 +122,11 @@ def place(model: Janus, device_map: str | dict) -> Janus:
     """Moves the three large parts to their devices, and the small ones to that of the language model."""
     if isinstance(device_map, str):
         if device_map != "auto":
-            raise ValueError(f"The device map is a dictionary or 'auto', not {device_map!r}.")
+            raise ValueError(f"The device map is a dictionary or 'auto', not {device_map!r}; give one of them.")
         from accelerate import infer_auto_device_map
 
-        device_map = infer_auto_device_map(
-            model, no_split_module_classes=[type(part).__name__ for part in model.children()]
-        )
+        whole = [type(part).__name__ for part in model.children()]
+        device_map = dict(infer_auto_device_map(model, no_split_module_classes=whole))
     devices = {name: device_map.get(name, device_map.get("")) for name in ("language_model", "vision_model", "vqmodel")}
     if bad := next((name for name, device in devices.items() if device in (None, "disk")), None):
         raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ PACKAGE = Path(__file__).resolve().parent.parent
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FAMILIES = {"multi_modality": "janus", "janus": "janus"}
 """`model_type` of a config.json to the family that can load it."""
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Of one parameter."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 
 
@@ -53,9 +56,7 @@ class Entry:
 
     def count(self) -> int | None:
         """Parameters: as listed, or counted in the headers of the shipped weights; None if there are none yet."""
-        if self.parameters is not None or self.folder is None or not self.folder.is_dir():
-            return self.parameters
-        return sum(_tensor_sizes(path) for path in self.folder.glob("*.safetensors")) or None
+        return self.parameters if self.parameters or self.folder is None else count_parameters(self.folder)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Source:
     id: str | None = None
     thinker: str = "instruct"
     config: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def count(self) -> int | None:
+        """Parameters, if they can be known without loading or fetching anything."""
+        listed = next((e.parameters for e in entries().values() if e.id and e.id == self.id), None)
+        return listed or (self.folder and count_parameters(self.folder))
 
 
 @cache
@@ -152,8 +158,16 @@ def fingerprint(folder: Path) -> str:
 
 def check_prompt(prompt: str, what: str = "prompt") -> str:
     """The prompt, if it can be painted from as far as can be said without a model."""
+    if not isinstance(prompt, str):
+        raise ValueError(f"the {what} must be text, not {type(prompt).__name__}.")
     if not prompt.strip():
         raise ValueError(f"the {what} is empty; say what should be in the picture.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the {what} is not valid Unicode text (character {error.start + 1}); type it again."
+        ) from error
     return prompt
 
 
@@ -206,17 +220,32 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
     return from_folder(entry.folder, text, entry.thinker)
 
 
-def _tensor_sizes(path: Path) -> int:
-    return sum(count for _, count in _header(path))
+def count_parameters(folder: Path) -> int | None:
+    """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none."""
+    return sum(count for path in folder.glob("*.safetensors") for _, count in _header(path)) or None
+
+
+def size_text(count: int, dtype: str) -> str:
+    """Parameters and the memory that they take, for people."""
+    return f"{number_text(count)} parameters, {memory_text(count * BYTES[dtype])} in {dtype}"
+
+
+def number_text(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.1f} M"
+
+
+def memory_text(count: int | None) -> str:
+    return "?" if count is None else f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _header(path: Path) -> Iterator[tuple[str, int]]:
-    """(tensor name, number of elements) from the header of a safetensors file."""
+    """(tensor name, number of elements) from the header of a safetensors file; nothing if it is not one."""
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length)) if length < 2**27 else {}
+        except ValueError:
+            return  # a damaged file is reported when it is loaded
     for name, about in header.items():
         if name != "__metadata__":
-            count = 1
-            for side in about["shape"]:
-                count *= side
-            yield name, count
+            yield name, math.prod(about["shape"])

@@ -17,11 +17,9 @@ def fixed_rows(function: Callable, rows: int, *inputs: Tensor) -> Any:
     if inputs[0].shape[0] == rows:
         return function(*inputs)
     parts = [function(*block) for block in zip(*(x.split(rows) for x in inputs), strict=True)]
-    return (
-        torch.cat(parts)
-        if isinstance(parts[0], Tensor)
-        else tuple(torch.cat(group) for group in zip(*parts, strict=True))
-    )
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return tuple(torch.cat(group) for group in zip(*parts, strict=True))
 
 
 def padded_rows(function: Callable, rows: int, x: Tensor) -> Tensor:

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -108,6 +107,7 @@ def _janus(recipe: dict[str, Any], out: Path) -> Path:
     mix (JanusTraining), loop; export (folder for the finished checkpoint)."""
     from ..models.janus_checkpoint import save_janus
     from ..models.janus_text import ImageRules, JanusTokenizer
+    from .card import write_card
     from .janus import JanusSizes, JanusTask, JanusTraining, atelier_texts, build_janus
     from .loop import LoopConfig, train
     from .quick_norm import quicken
@@ -125,7 +125,9 @@ def _janus(recipe: dict[str, Any], out: Path) -> Path:
     if recipe.get("decoder"):
         _, refined = finished_tokenizer(recipe["decoder"])
         model.vqmodel.load_state_dict(refined.state_dict())
-    save_janus(model, words, recipe.get("export") or out / "checkpoint")
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    save_janus(model, words, folder)
+    write_card(out, folder, "Janus of the Atelier", ["Trained from scratch on drawn scenes; scores are in docs/results.md."])
     return out
 
 
@@ -142,7 +144,3 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "inspector": _inspector,
 }
 
-
-def describe(path: str | Path) -> str:
-    """The recipe as it was resolved for a run in `path` (its recipe.json), for model cards."""
-    return json.dumps(json.loads((Path(path) / "recipe.json").read_text()), indent=1)
