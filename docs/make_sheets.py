@@ -27,8 +27,8 @@ GAP = 6
 INK, PAPER = (40, 40, 48), (255, 255, 255)
 
 PROMPTS = (
-    "a red fish", "three blue cats at night", "a sheep left of an apple", "five hearts", "a green car and a purple house",
-    "a yellow bird above a tree", "a cat inside a box", "a mushroom on a book",
+    "a red fish", "three blue cats at night", "a sheep left of an apple", "five hearts",
+    "a green car and a purple house", "a yellow bird above a tree", "a cat inside a box", "a mushroom on a book",
     "a clock at 4 o'clock", "a ripe banana", "a rotten banana", "a tree in winter", "a tree in autumn", "a lit candle",
     "a crescent moon", "a melted ice cube",
     "a wooden chair", "a wicker bag", "a sequined hat", "a metal car", "a leather book", "a lace umbrella",

@@ -56,6 +56,7 @@ def test_generate_prints_the_name_of_a_picture_with_its_recipe(capsys, here, tin
     assert code == 0
     assert out == "three-blue-cats-at-night.png\n"
     assert "painted in" in err
+    assert "MiB in float32 or " in err
     assert os.listdir(here) == ["three-blue-cats-at-night.png"]
     recipe = read_recipe(out.strip())
     assert (recipe["seed"], recipe["prompt"], recipe["model"]) == (7, "Three blue cats, at night!", tiny)
@@ -255,6 +256,9 @@ def test_the_same_in_python(capsys, here, tiny):
     assert finished.picture.tobytes() == painter.generate("a cat", seed=5).image.tobytes()
     assert spent.name == "spent"
     assert isinstance(painter.describe(result.image), str)
+    painted = painter.paint(["a cat", "a dog", "a cat"], [5, 6, 7])
+    assert picture_hash(painted[0].image) == read_recipe("a.png")["picture"]
+    assert sum(one.work["decoded"] for one in painted) == 3 * 2 * 15
     with pytest.raises(ValueError, match="prompt is empty"):
         painter.stream("")
 
@@ -263,6 +267,7 @@ def test_the_same_in_python(capsys, here, tiny):
 
 BAD = {
     "empty prompt": (["generate", " \n"], "the prompt is empty"),
+    "prompt that is no text": (["generate", "a \udcff"], "not valid Unicode"),
     "no prompt": (["generate"], "required: prompt"),
     "unknown command": (["paint", "a cat"], "invalid choice"),
     "unknown option": (["generate", "a cat", "--colour", "red"], "unrecognized arguments"),

@@ -29,7 +29,7 @@ from reverie.atelier.inspector import (
 from reverie.atelier.scene import BACKGROUNDS, STYLES, TEXTURES, Scene, Thing
 from reverie.training.damage import damage, empty_picture, unfinished
 from reverie.training.inspector import IGNORE, WORDS, InspectorConfig, InspectorTask, centre_map, targets
-from reverie.training.inspector_report import match, related_scenes, report, tally_scenes
+from reverie.training.inspector_report import asked_scenes, match, related_scenes, report, tally_scenes
 
 TINY = InspectorSizes(width=32, deep=64, early=1, middle=2, late=1, hidden=96)
 SHIPPED = Path(reverie.atelier.__path__[0]) / "weights" / "inspector"
@@ -125,8 +125,8 @@ def test_detections_are_in_pixels_and_inside():
 
 
 def test_relations_of_drawn_arrangements():
-    for scene, first, second, relation in related_scenes(600):
-        assert relation_between(scene.things[first], scene.things[second]) == relation
+    for scene, relation in related_scenes(600):
+        assert relation_between(scene.things[1], scene.things[0]) == relation
     same = Thing("cat")
     assert relation_between(same, same) is None
 
@@ -202,14 +202,12 @@ def test_report_writes_both_files(tmp_path):
     Inspector(InspectorNet(TINY)).save(tmp_path)
     result = report(tmp_path, n=6, out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["accuracy"].keys() == result["accuracy"].keys()
-    assert "| drawn |" in (tmp_path / "out" / "report.md").read_text()
+    assert "| asked |" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.skipif(not SHIPPED.exists(), reason="the package holds no inspector weights")
 def test_shipped_inspector_sees_held_out_scenes():
-    from reverie.training.inspector_report import held_out_scenes
-
-    scenes = held_out_scenes(60)
+    scenes = asked_scenes(60)
     tally, _ = tally_scenes(scenes, Inspector.load(SHIPPED).look([draw(scene) for scene in scenes]))
     right, asked = tally["kind"]
     assert right / asked >= 0.97

@@ -202,7 +202,7 @@ def test_descriptions_go_from_top_left_to_bottom_right():
     assert len(texts) > 10
     for text in texts:
         assert text.index("sun") < text.index("cat") < text.index("dog")
-        assert "pper left" in text and "pper right" in text and "ower right" in text and "three things" in text
+        assert all(words in text for words in ("pper left", "pper right", "ower right", "three things"))
     assert "nothing" in describe(Scene(), random.Random(0))
 
 

@@ -142,21 +142,24 @@ class Painter:
         events = list(self.run(plan or Plan(), prompts, seeds, pieces=1, batch=64))
         finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.image)
         spent = next(event for event in events if isinstance(event, Spent))
-        share = {name: count // len(finished) for name, (count, _) in spent.work.items()}
-        return [
-            Painted(event.picture, event.recipe.get("rewritten"), event.recipe.get("thought"), share)
-            for event in finished
-            if event.picture is not None
-        ]
+        painted = []
+        for place, event in enumerate(finished):
+            # What was spent together is shared out evenly; the first ones bear the remainder, so that the sum is right.
+            share = {
+                name: (count + len(finished) - 1 - place) // len(finished) for name, (count, _) in spent.work.items()
+            }
+            assert event.picture is not None
+            painted.append(Painted(event.picture, event.recipe.get("rewritten"), event.recipe.get("thought"), share))
+        return painted
 
     def generator(self, plan: Plan) -> Canvases:
-        """The model as one that paints, at the temperature of the plan."""
+        """The model as one that paints, at the temperature of the plan. A checkpoint may name its own guidance weight
+        and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`."""
         from reverie.generators.janus import JanusPainter
 
-        painter = JanusPainter(self.model, self.tokenizer)
-        if plan.temperature is not None:
-            painter.temperature = plan.temperature
-        return painter
+        own = self.model.config.raw.get("reverie", {})
+        temperature = own.get("temperature", 1.0) if plan.temperature is None else plan.temperature
+        return JanusPainter(self.model, self.tokenizer, guidance=own.get("guidance", 5.0), temperature=temperature)
 
     def thinker(self) -> Thinker:
         """The model as one that reasons about prompts, in the wording that suits it."""

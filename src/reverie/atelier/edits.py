@@ -101,7 +101,7 @@ def _setting(thing: Thing, rng: random.Random) -> Scene:
     return Scene(arrange(things, rng), background)
 
 
-def _first(scene: Scene, **changes: str) -> Scene:
+def _first(scene: Scene, **changes: Any) -> Scene:
     return scene.with_things((replace(scene.things[0], **changes), *scene.things[1:]))
 
 
@@ -161,7 +161,7 @@ def _two_kinds(rng: random.Random) -> tuple[str, str]:
     return a, b
 
 
-def _cell(x: int, y: int) -> dict[str, float]:
+def _cell(x: int, y: int) -> dict[str, Any]:
     return {"x": (_NEAR, _FAR)[x], "y": (_NEAR, _FAR)[y]}
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from .language import held_out_colour
 from .layout import arrange
@@ -135,6 +136,6 @@ def _scene(task: int, word: str, theta: str, rng: random.Random) -> Scene:
     """One thing, with the detail that the word or the hidden value asks for."""
     theme = theme_of(task)
     detail, kind = (word, theta) if task % 2 else (theta, word)
-    looks = {theme: detail} if theme in ("colour", "action", "texture") else {}
-    around = {theme: detail} if theme in ("background", "style") else {}
+    looks: dict[str, Any] = {theme: detail} if theme in ("colour", "action", "texture") else {}
+    around: dict[str, Any] = {theme: detail} if theme in ("background", "style") else {}
     return Scene(arrange([Thing(kind, **looks)], rng), **around)

@@ -135,10 +135,10 @@ def _looks(clause: Clause, things: list[Thing], needed: int) -> list[str]:
             actual = ACTION_WORDS[missing[0]] if missing[0] else None
             reasons.append(_is_not(things, actual, ACTION_WORDS[clause.action]))
     if clause.state:
-        wrong = [state_of(t) for t in things if state_of(t) != clause.state]
-        if len(things) - len(wrong) < needed:
+        states = [state_of(t) for t in things if state_of(t) != clause.state]
+        if len(things) - len(states) < needed:
             verb, form = _STATE_FORMS.get(clause.kind, ("is", "{}"))
-            reasons.append(_is_not(things, form.format(wrong[0]), form.format(clause.state), verb))
+            reasons.append(_is_not(things, form.format(states[0]), form.format(clause.state), verb))
     return reasons
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 from .language_parse import (
@@ -132,7 +133,7 @@ class _Mostly(random.Random):
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng.getrandbits(64))
 
-    def choice(self, seq: Sequence[Any]) -> Any:
+    def choice(self, seq: Any) -> Any:
         return seq[0] if self.random() < 0.75 else super().choice(seq)
 
 
@@ -158,7 +159,8 @@ def _counted(count: int, words: str) -> str:
 def _noun_phrase(clause: Clause, rng: random.Random | None) -> str:
     """ "two small rotten bananas": article or number, adjectives, noun, and what follows the noun."""
     kind = kind_of(clause.kind)
-    before, after = [], []
+    before: list[str] = []
+    after: list[str] = []
     if clause.size:
         before.append(_pick(SIZE_WORDS[clause.size], rng))
     for name, wordings in ((clause.state, lambda s: state_wordings(kind.name, s)), (clause.action, action_wordings)):
@@ -171,6 +173,12 @@ def _noun_phrase(clause: Clause, rng: random.Random | None) -> str:
         before.append(_pick(TEXTURE_WORDS[clause.texture], rng))
     noun = kind.name if clause.count == 1 else kind.plural
     return " ".join([_counted(clause.count, " ".join([*before, noun])), *after])
+
+
+def _relation(clause: Clause) -> str:
+    """Of a clause that is placed."""
+    assert clause.position
+    return clause.position[0]
 
 
 def _chains(include: Sequence[Clause]) -> list[list[Clause]]:
@@ -198,7 +206,7 @@ def _body(include: Sequence[Clause], rng: random.Random | None) -> str:
     for chain in _chains(include):
         text = _noun_phrase(chain[0], rng)
         for clause in chain[1:]:  # GenEval's order: what is placed comes after what it is placed by, but is said first
-            text = f"{_noun_phrase(clause, rng)} {_pick(RELATION_WORDS[clause.position[0]], rng)} {text}"
+            text = f"{_noun_phrase(clause, rng)} {_pick(RELATION_WORDS[_relation(clause)], rng)} {text}"
         parts.append(text)
     return _listed(parts)
 
@@ -216,7 +224,7 @@ def _is_pair(demand: Demand) -> bool:
 
 def _sides(include: Sequence[Clause], rng: random.Random) -> str:
     other, clause = include
-    here, there = SIDES[clause.position[0]]
+    here, there = SIDES[_relation(clause)]
     verb = "is" if clause.count == 1 else "are"
     link = rng.choice((",", " and"))
     return f"{here} {verb} {_noun_phrase(clause, rng)}{link} {there} {_noun_phrase(other, rng)}"
@@ -256,8 +264,8 @@ def _say_rich(demand: Demand, rng: random.Random, split: Split) -> str:
         f"{verb} {_listed([_noun_phrase(c, rng) for chain in chains for c in chain] or ['nothing'])}.",
     ]
     for chain in chains:
-        for earlier, clause in zip(chain, chain[1:], strict=False):
-            relation = rng.choice(RELATION_WORDS[clause.position[0]])
+        for earlier, clause in pairwise(chain):
+            relation = rng.choice(RELATION_WORDS[_relation(clause)])
             verb = "is" if clause.count == 1 else "are"
             sentences.append(f"{_capital(_the(clause))} {verb} {relation} {_the(earlier)}.")
     for clause in demand.exclude:

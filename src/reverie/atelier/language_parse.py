@@ -300,7 +300,7 @@ class _Reader:
         for count, j in self.number(i):
             yield from self.noun(j, count, {})
 
-    def noun(self, i: int, count: int | None, said: dict[str, str]) -> Iterator[tuple[Clause, int]]:
+    def noun(self, i: int, count: int | None, said: dict[str, Any]) -> Iterator[tuple[Clause, int]]:
         for (slot, name), j in self.match("before", i):
             if slot not in said:
                 yield from self.noun(j, count, said | {slot: name})

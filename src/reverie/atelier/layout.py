@@ -7,7 +7,7 @@ and is what tokenizers and detectors are trained on.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from .kinds import KINDS
 from .scene import ACTIONS, BACKGROUNDS, COLOURS, SIZES, STYLES, TEXTURES, Scene, Thing
@@ -24,55 +24,71 @@ _GRIDS: dict[int, list[tuple[list[tuple[float, float]], float]]] = {
 _FACING = {"left of": (0.27, 0.73), "right of": (0.73, 0.27), "above": (0.26, 0.75), "below": (0.75, 0.26)}
 
 
-def _jitter(rng: random.Random, amount: float) -> float:
-    return rng.uniform(-amount, amount)
+@dataclass(frozen=True)
+class Play:
+    """How freely things lie about. Loose: anywhere near their place and a little larger or smaller, for training eyes.
+    Tidy: shifted by whole twelfths of the picture if at all, which are whole image tokens, so that a small painter
+    meets the same strokes again and again."""
+
+    rng: random.Random
+    loose: bool
+
+    def shift(self, amount: float) -> float:
+        """Within +-`amount` of the picture's side."""
+        if self.loose:
+            return self.rng.uniform(-amount, amount)
+        return self.rng.choice((-1, 0, 0, 1)) / 12 if amount > 0.04 else 0.0
+
+    def between(self, low: float, high: float) -> float:
+        return self.rng.uniform(low, high) if self.loose else (low + high) / 2
 
 
-def _fit(thing: Thing, rng: random.Random, side: float) -> float:
+def _fit(thing: Thing, play: Play, side: float) -> float:
     """A scale near `side`, or near the size word that the thing already carries (scale set to a word's value)."""
     wish = thing.scale if thing.scale in SIZES.values() and thing.scale != SIZES["medium"] else side
-    return wish * rng.uniform(0.94, 1.06)
+    return wish * play.between(0.94, 1.06)
 
 
-def arrange(things: list[Thing], rng: random.Random, relation: str | None = None) -> tuple[Thing, ...]:
+def arrange(
+    things: list[Thing], rng: random.Random, relation: str | None = None, loose: bool = True
+) -> tuple[Thing, ...]:
     """Place 1 to 6 things. With two things, `relation` says how the first stands to the second.
 
-    A thing's scale is taken as a wish where it is exactly that of "small" or "large".
+    A thing's scale is taken as a wish where it is exactly that of "small" or "large"; `loose`: see `Play`.
     """
-    n = len(things)
+    n, play = len(things), Play(rng, loose)
     if relation in ("inside", "on") and n == 2:
-        return _contain(things[0], things[1], rng, relation)
+        return _contain(things[0], things[1], play, relation)
     if relation in _FACING and n == 2:
         a, b = _FACING[relation]
-        drift = 0.5 + _jitter(rng, 0.05)
+        drift = 0.5 + play.shift(0.05)
         across = relation in ("left of", "right of")
         centres, side = [(a, drift), (b, drift)] if across else [(drift, a), (drift, b)], 0.38
     else:
         grids = _GRIDS[n]
         centres, side = grids[0] if n == 2 and rng.random() < 0.7 else rng.choice(grids)
-    loose = 0.05 if n == 1 else 0.022
+    amount = 0.05 if n == 1 else 0.022
     placed = []
     for thing, (x, y) in zip(things, centres, strict=True):
-        scale = _fit(thing, rng, side)
+        scale = _fit(thing, play, side)
         room = 0.5 - scale / 2 - 0.01  # keeps the frame inside the picture
-        x = 0.5 + max(-room, min(room, x + _jitter(rng, loose) - 0.5))
-        y = 0.5 + max(-room, min(room, y + _jitter(rng, loose) - 0.5))
+        x = 0.5 + max(-room, min(room, x + play.shift(amount) - 0.5))
+        y = 0.5 + max(-room, min(room, y + play.shift(amount) - 0.5))
         placed.append(replace(thing, x=round(x, 3), y=round(y, 3), scale=round(scale, 3)))
     return tuple(placed)
 
 
-def _contain(inner: Thing, outer: Thing, rng: random.Random, relation: str) -> tuple[Thing, ...]:
+def _contain(inner: Thing, outer: Thing, play: Play, relation: str) -> tuple[Thing, ...]:
     """The first thing in front of the middle of the second, or standing on its top edge. The second is drawn first."""
-    top = KINDS[outer.kind].height
     if relation == "inside":
-        big = replace(outer, x=0.5, y=0.53, scale=round(rng.uniform(0.74, 0.82), 3))
-        small = replace(inner, x=0.5, y=round(0.55 + _jitter(rng, 0.02), 3), scale=round(rng.uniform(0.26, 0.3), 3))
-        return big, small
-    big = replace(outer, x=0.5, y=0.72, scale=round(rng.uniform(0.42, 0.46), 3))
-    scale = round(rng.uniform(0.34, 0.37), 3)
-    feet = big.y - top * big.scale / 2
+        big = replace(outer, x=0.5, y=0.53, scale=round(play.between(0.74, 0.82), 3))
+        y = round(0.55 + play.shift(0.02), 3)
+        return big, replace(inner, x=0.5, y=y, scale=round(play.between(0.26, 0.3), 3))
+    big = replace(outer, x=0.5, y=0.72, scale=round(play.between(0.42, 0.46), 3))
+    scale = round(play.between(0.34, 0.37), 3)
+    feet = big.y - KINDS[outer.kind].height * big.scale / 2
     y = feet + 0.02 - KINDS[inner.kind].height * scale / 2
-    return big, replace(inner, x=round(0.5 + _jitter(rng, 0.03), 3), y=round(y, 3), scale=scale)
+    return big, replace(inner, x=round(0.5 + play.shift(0.03), 3), y=round(y, 3), scale=scale)
 
 
 def random_thing(rng: random.Random, plain: float = 0.5) -> Thing:
@@ -97,7 +113,9 @@ def random_scene(rng: random.Random, plain: float = 0.6) -> Scene:
     if n > 2 and rng.random() < 0.7:
         things = [things[0]] * n
     if rng.random() < 0.15:
-        things = [replace(thing, scale=rng.choice((SIZES["small"], SIZES["large"]))) if n < 3 else thing for thing in things]
+        things = [
+            replace(thing, scale=rng.choice((SIZES["small"], SIZES["large"]))) if n < 3 else thing for thing in things
+        ]
     if n == 2 and rng.random() < 0.12:
         placed = arrange(things, rng, rng.choice(("inside", "on")))
     else:

@@ -95,7 +95,9 @@ class Pen:
             for x, y in (at[0], at[-1]):
                 draw.ellipse((x - r, y - r, x + r, y + r), fill=ink)
 
-    def arc(self, cx: float, cy: float, rx: float, ry: float, start: float, end: float, width: float, fill: RGB) -> None:
+    def arc(
+        self, cx: float, cy: float, rx: float, ry: float, start: float, end: float, width: float, fill: RGB
+    ) -> None:
         """A stroke along an ellipse; angles in degrees, clockwise from 3 o'clock."""
         steps = max(6, int(abs(end - start) / 12))
         turn = [math.radians(start + (end - start) * i / steps) for i in range(steps + 1)]

@@ -90,21 +90,25 @@ def _many(rng: random.Random) -> tuple[Clause, ...]:
 _THEMES = {
     "single": lambda rng: (Clause(_kind(rng)),),
     "two": lambda rng: tuple(Clause(kind) for kind in _two(rng)),
-    "count": lambda rng: (Clause(_kind(rng), rng.choice((2, 2, 3, 3, 4, 4, 5, 6)), _colour(rng) if rng.random() < 0.35 else None),),
+    "count": lambda rng: (
+        Clause(_kind(rng), rng.choice((2, 2, 3, 3, 4, 4, 5, 6)), _colour(rng) if rng.random() < 0.35 else None),
+    ),
     "colour": lambda rng: (Clause(_kind(rng), 1, _colour(rng)),),
     "position": lambda rng: _position(rng, 0.2),
     "colour_attr": lambda rng: tuple(Clause(kind, 1, _colour(rng)) for kind in _two(rng)),
     "state": lambda rng: (_stateful(rng),),
     "action": lambda rng: (Clause(rng.choice(_ANIMALS), 1, action=rng.choice(ACTIONS)),),
-    "texture": lambda rng: (Clause(_kind(rng), 1, _colour(rng) if rng.random() < 0.5 else None, texture=rng.choice(TEXTURES[1:])),),
+    "texture": lambda rng: (
+        Clause(_kind(rng), 1, _colour(rng) if rng.random() < 0.5 else None, texture=rng.choice(TEXTURES[1:])),
+    ),
     "size": lambda rng: (Clause(_kind(rng), 1, size=rng.choice(("small", "large"))),),
     "contain": _contained,
     "many": _many,
 }  # fmt: skip
 
 
-def compose(demand: Demand, rng: random.Random) -> Scene:
-    """A scene that shows exactly what a demand includes; at most six things.
+def compose(demand: Demand, rng: random.Random, loose: bool = False) -> Scene:
+    """A scene that shows exactly what a demand includes; at most six things, tidy unless `loose` (see layout.Play).
 
     Who has no colour gets its natural one. A position is met where the demand is two single things.
     """
@@ -113,17 +117,19 @@ def compose(demand: Demand, rng: random.Random) -> Scene:
         raise ValueError(f"a picture of the Atelier holds 1 to 6 things, but this one asks for {len(things)}")
     position = demand.include[1].position if len(demand.include) == 2 else None
     if position and len(things) == 2:
-        inner_first = arrange([things[1], things[0]], rng, position[0])
+        inner_first = arrange([things[1], things[0]], rng, position[0], loose)
         # `arrange` puts a container first already; otherwise keep the order in which the things were named
         placed = inner_first if position[0] in ("inside", "on") else inner_first[::-1]
     else:
-        placed = arrange(things, rng)
+        placed = arrange(things, rng, loose=loose)
     return Scene(tuple(placed), demand.background, demand.style)
 
 
 def _thing(clause: Clause) -> Thing:
     size = SIZES[clause.size] if clause.size else SIZES["medium"]
-    return Thing(clause.kind, clause.colour, scale=size, texture=clause.texture, action=clause.action, state=clause.state)
+    return Thing(
+        clause.kind, clause.colour, scale=size, texture=clause.texture, action=clause.action, state=clause.state
+    )
 
 
 def spoil(demand: Demand, rng: random.Random) -> tuple[Demand, str]:

@@ -75,7 +75,7 @@ class Source:
     def count(self) -> int | None:
         """Parameters, if they can be known without loading or fetching anything."""
         listed = next((e.parameters for e in entries().values() if e.id and e.id == self.id), None)
-        return listed or (self.folder and count_parameters(self.folder))
+        return listed or (None if self.folder is None else count_parameters(self.folder))
 
 
 @cache
@@ -225,9 +225,12 @@ def count_parameters(folder: Path) -> int | None:
     return sum(count for path in folder.glob("*.safetensors") for _, count in _header(path)) or None
 
 
-def size_text(count: int, dtype: str) -> str:
-    """Parameters and the memory that they take, for people."""
-    return f"{number_text(count)} parameters, {memory_text(count * BYTES[dtype])} in {dtype}"
+def size_text(count: int, dtype: str | None) -> str:
+    """Parameters and the memory that they take, for people; in both usual types where the device will decide."""
+    sizes = [
+        f"{memory_text(count * BYTES[name])} in {name}" for name in ([dtype] if dtype else ["float32", "bfloat16"])
+    ]
+    return f"{number_text(count)} parameters, {' or '.join(sizes)}"
 
 
 def number_text(count: int | None) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageFilter
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..atelier.draw import draw
 from ..atelier.scene import BACKGROUNDS, STYLES, Scene
@@ -89,28 +89,18 @@ def empty_picture(rng: random.Random, side: int) -> tuple[Scene, Image.Image]:
     return Scene((), NOWHERE), _ground((side, side), rng)
 
 
-def put_mean(model: nn.Module, state: Path) -> None:
-    """Load a training state (`training.loop`) into `model` with the averaged weights, which are the better ones."""
-    saved = torch.load(state, map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["model"])
-    live = [p for p in model.parameters() if p.requires_grad]
-    with torch.no_grad():
-        for p, mean in zip(live, saved["ema"]["mean"], strict=True):
-            p.copy_(mean)
-
-
 class Rebuilder:
-    """Sends pictures through a tokenizer in training: to codes and back, some with a few wrong codes."""
+    """Sends pictures through a tokenizer: to codes and back, some with a few wrong codes."""
 
-    def __init__(self, state: Path):
-        from .tokenizer import TokenizerConfig, build_vq
+    def __init__(self, folder: str | Path):
+        """`folder`: a finished run of `training/tokenizer.py`."""
+        from .quick_norm import quicken
+        from .tokenizer import finished_tokenizer
 
-        config = TokenizerConfig()
+        config, vq = finished_tokenizer(folder)
         self.patch = config.patch
         self.grid = config.side // config.patch // 2 ** (len(config.multipliers) - 1)
-        self.vq: Any = build_vq(config).eval()
-        put_mean(self.vq, state)
-        self.vq = self.vq.to(memory_format=torch.channels_last).requires_grad_(False)
+        self.vq: Any = quicken(vq).to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
 
     def __call__(self, images: list[Image.Image], rng: random.Random | None = None) -> list[Image.Image]:
         """The pictures as the tokenizer gives them back; with `rng`, one in five has up to one code in thirty wrong."""

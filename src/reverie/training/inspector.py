@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,28 +33,32 @@ from ..atelier.inspector import (
 )
 from ..atelier.kinds import KINDS
 from ..atelier.layout import arrange, random_scene, random_thing
+from ..atelier.sample import compose, random_demand
 from ..atelier.scene import BACKGROUNDS, STYLES, TEXTURES, Scene, Thing
 from .damage import NOWHERE, Rebuilder, damage, empty_picture
 from .quick_norm import quicken
 
 IGNORE = -100
 WORDS = tuple(name for name in FIELDS if name != "place")
-WEIGHTS = {"place": 1.0, "kind": 1.0, "colour": 0.5, "texture": 0.3, "action": 0.3, "state": 0.5, "picture": 0.2}
+WEIGHTS = {"place": 1.0, "kind": 1.0, "colour": 0.5, "texture": 1.0, "action": 0.5, "state": 0.5, "picture": 0.5}
 
 
 @dataclass
 class InspectorConfig:
     """What the inspector is trained on.
 
-    plain: see `layout.random_scene`; crowded: share of scenes remade with three to six different things, which teach
-    more for the same computation than six alike; scattered: share of scenes whose things leave the usual arrangement;
-    damaged and empty: shares of pictures; tokenizer: a `state.pt` of `training/tokenizer.py`, and rebuilt: the share
-    of pictures that go through it.
+    asked: share of scenes of the sort that prompts ask for, the rest being anything; of these, plain: see
+    `layout.random_scene`; crowded: share remade with three to six different things, which teach more for the same
+    computation than six alike; contained: share remade with one thing inside or on another, rare otherwise.
+    scattered: share of scenes whose things leave the usual arrangement; damaged and empty: shares of pictures;
+    tokenizer: folder of a run of `training/tokenizer.py`, and rebuilt: the share of pictures that go through it.
     """
 
     batch: int = 32
+    asked: float = 0.35
     plain: float = 0.55
-    crowded: float = 0.45
+    crowded: float = 0.5
+    contained: float = 0.18
     scattered: float = 0.3
     damaged: float = 0.5
     empty: float = 0.05
@@ -73,7 +76,7 @@ class InspectorTask:
         net = InspectorNet(sizes)
         self.sizes = net.sizes
         self.model = quicken(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.rebuilder = Rebuilder(Path(config.tokenizer)) if config.tokenizer else None
+        self.rebuilder = Rebuilder(config.tokenizer) if config.tokenizer else None
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """pixels (B, 3, side, side) uint8; picture (B, 2) int64; things: see `targets`."""
@@ -83,8 +86,7 @@ class InspectorTask:
             if rng.random() < config.empty:
                 scene, picture = self._empty(rng)
             else:
-                scene = random_scene(rng, config.plain)
-                scene = crowd(scene, rng, config.plain) if rng.random() < config.crowded else scene
+                scene = any_scene(rng, config)
                 scene = scatter(scene, rng) if rng.random() < config.scattered else scene
                 picture = draw(scene, self.sizes.side)
             scenes.append(scene)
@@ -124,10 +126,18 @@ class InspectorTask:
         return loss, {name: part.detach() for name, part in parts.items()} | {"kinds_right": right}
 
 
-def crowd(scene: Scene, rng: random.Random, plain: float) -> Scene:
-    """The scene with three to six other things, each drawn by itself."""
-    things = [random_thing(rng, plain) for _ in range(rng.randint(3, 6))]
-    return scene.with_things(arrange(things, rng))
+def any_scene(rng: random.Random, config: InspectorConfig) -> Scene:
+    """A scene for training: see `asked`, `crowded` and `contained` of the configuration."""
+    if rng.random() < config.asked:
+        return compose(random_demand(rng), rng, loose=rng.random() < 0.5)
+    scene, chance = random_scene(rng, config.plain), rng.random()
+    if chance < config.crowded:
+        n, relation = rng.randint(3, 6), None
+    elif chance < config.crowded + config.contained:
+        n, relation = 2, rng.choice(("inside", "inside", "on"))
+    else:
+        return scene
+    return scene.with_things(arrange([random_thing(rng, config.plain) for _ in range(n)], rng, relation))
 
 
 def scatter(scene: Scene, rng: random.Random) -> Scene:

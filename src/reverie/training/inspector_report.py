@@ -1,11 +1,13 @@
 """How well the inspector sees: accuracies on held-out scenes, as drawn and as a tokenizer gives them back.
 
-    report(folder, n=1000, tokenizer="runs/vq/state.pt")       # writes report.json and report.md into the folder
+    report(folder, n=1000, tokenizer="runs/atelier/tokenizer")      # writes report.json and report.md into the folder
 
-Held-out scenes come from seeds that training never uses. "drawn" has plain style (all kinds, colours, textures,
-actions, states and backgrounds; 1 to 6 things), "styled" the six other styles in turn, "relations" two things in one of
-the six relations. A missed thing counts as wrong in everything asked of it. Colours are asked where the picture tells
-them (`inspector.colour_shows`): not in sketches, futuristic or old pictures, nor on national flags.
+Held-out scenes come from seeds that training never uses. "asked" are scenes of the sort that prompts ask for
+(`sample.random_demand`) in plain style: one or two kinds, counts to 6, colours, positions, states, actions, textures,
+sizes, containers, backgrounds. "anything" are scenes of `layout.random_scene` in plain style: harder, since attributes
+and kinds mix freely. "styled" are such scenes in the six other styles in turn, "relations" asked scenes of two things
+in one of the six relations. A missed thing counts as wrong in everything asked of it. Colours are asked where the
+picture tells them (`inspector.colour_shows`): not in sketches, futuristic or old pictures, nor on national flags.
 """
 
 from __future__ import annotations
@@ -24,15 +26,25 @@ from PIL import Image
 from ..atelier.draw import colour_of, draw
 from ..atelier.inspector import Inspector, Seen, Sighting, colour_shows, relation_between
 from ..atelier.kinds import KINDS
-from ..atelier.layout import arrange, random_scene, random_thing
-from ..atelier.scene import RELATIONS, STYLES, Scene, Thing
+from ..atelier.layout import random_scene
+from ..atelier.sample import compose, random_demand
+from ..atelier.scene import STYLES, Scene, Thing
 from .damage import Rebuilder, empty_picture
 
 Tally = dict[str, list[int]]  # name -> [right, asked]
 
 
-def held_out_scenes(n: int, styled: bool = False) -> list[Scene]:
-    """`n` scenes of plain style, or of the other styles in turn."""
+def asked_scenes(n: int) -> list[Scene]:
+    """`n` scenes of the sort that prompts ask for, in plain style."""
+    scenes = []
+    for i in range(n):
+        rng = random.Random(f"inspector-asked/{i}")
+        scenes.append(replace(compose(random_demand(rng), rng, loose=rng.random() < 0.25), style="plain"))
+    return scenes
+
+
+def any_scenes(n: int, styled: bool = False) -> list[Scene]:
+    """`n` scenes of anything in plain style, or in the other styles in turn."""
     scenes = []
     for i in range(n):
         scene = random_scene(random.Random(f"inspector-held-out/{styled}/{i}"))
@@ -40,15 +52,15 @@ def held_out_scenes(n: int, styled: bool = False) -> list[Scene]:
     return scenes
 
 
-def related_scenes(n: int) -> list[tuple[Scene, int, int, str]]:
-    """`n` scenes of two things with (scene, index of the first, index of the second, relation)."""
+def related_scenes(n: int) -> list[tuple[Scene, str]]:
+    """`n` scenes of two things, and how the second stands to the first."""
     found = []
     for i in range(n):
         rng = random.Random(f"inspector-relations/{i}")
-        relation = RELATIONS[i % len(RELATIONS)]
-        things = [random_thing(rng, 0.8), random_thing(rng, 0.8)]
-        first, second = (1, 0) if relation in ("inside", "on") else (0, 1)  # containers are drawn first
-        found.append((Scene(arrange(things, rng, relation)), first, second, relation))
+        demand = random_demand(rng, "contain" if i % 3 == 0 else "position")
+        position = demand.include[1].position
+        assert position
+        found.append((compose(demand, rng, loose=rng.random() < 0.25), position[0]))
     return found
 
 
@@ -110,17 +122,16 @@ def questions(thing: Thing, one: Seen | None, style: str) -> Iterable[tuple[str,
 
 
 def tally_relations(
-    related: Sequence[tuple[Scene, int, int, str]], sightings: Sequence[Sighting]
+    related: Sequence[tuple[Scene, str]], sightings: Sequence[Sighting]
 ) -> tuple[Tally, Counter[tuple[str, str, str]]]:
     """As `tally_scenes`, of relations: right if both things are found, of the right kinds, and so related."""
     tally: Tally = {"relation": [0, 0]}
     wrong: Counter[tuple[str, str, str]] = Counter()
-    for (scene, first, second, truth), sighting in zip(related, sightings, strict=True):
-        found = match(scene.things, sighting.objects)
-        a, b = found[first], found[second]
+    for (scene, truth), sighting in zip(related, sightings, strict=True):
+        a, b = match(scene.things, sighting.objects)
         answer: str | None = "nothing"
-        if a and b and (a.kind, b.kind) == (scene.things[first].kind, scene.things[second].kind):
-            answer = relation_between(a, b)
+        if a and b and [a.kind, b.kind] == [thing.kind for thing in scene.things]:
+            answer = relation_between(b, a)
         tally["relation"][0] += answer == truth
         tally["relation"][1] += 1
         if answer != truth:
@@ -155,32 +166,36 @@ def report(
     device: str = "cpu",
     fast: bool = True,
 ) -> dict[str, Any]:
-    """Measure the inspector in `folder` on `n` scenes of each sort; with `tokenizer` (a training state of
+    """Measure the inspector in `folder` on `n` scenes of each sort; with `tokenizer` (folder of a run of
     `training/tokenizer.py`) on reconstructions too. Writes report.json and report.md into `out` (default: `folder`)."""
     inspector = Inspector.load(folder, device, fast)
-    rebuild = Rebuilder(Path(tokenizer)) if tokenizer else None
+    rebuild = Rebuilder(tokenizer) if tokenizer else None
     result: dict[str, Any] = {"scenes": n, "threshold": threshold, "accuracy": {}, "wrong": {}}
 
-    def measure(name: str, scenes: Sequence[Scene], count: Callable[[Sequence[Sighting]], Any]) -> None:
-        views = {name: lambda part: part}
-        if rebuild:
-            views[f"{name}, rebuilt"] = lambda part: rebuild(part)
-        for view, change in views.items():
-            sightings: list[Sighting] = []
-            for start in range(0, len(scenes), 64):
-                pictures = [draw(scene, inspector.net.sizes.side) for scene in scenes[start : start + 64]]
-                sightings += inspector.look(change(pictures), threshold)
-            tally, wrong = count(sightings)
-            result["accuracy"][view] = {question: share(*counts) for question, counts in tally.items()}
-            result["wrong"][view] = [[*what, times] for what, times in wrong.most_common()]
+    def measure(name: str, scenes: Sequence[Scene], tally: Callable[[Sequence[Sighting]], Any]) -> list[Sighting]:
+        """Look at the scenes and count; returns what was seen."""
+        sightings: list[Sighting] = []
+        for start in range(0, len(scenes), 64):
+            pictures = [draw(scene, inspector.net.sizes.side) for scene in scenes[start : start + 64]]
+            pictures = rebuild(pictures) if rebuild and name.endswith("rebuilt") else pictures
+            sightings += inspector.look(pictures, threshold)
+        note(name, tally(sightings))
+        return sightings
 
-    for name, scenes in {"drawn": held_out_scenes(n), "styled": held_out_scenes(n, True)}.items():
-        measure(name, scenes, lambda sightings, scenes=scenes: tally_scenes(scenes, sightings))
-    for style in STYLES[1:]:
-        scenes = [scene for scene in held_out_scenes(n, True) if scene.style == style]
-        measure(style, scenes, lambda sightings, scenes=scenes: tally_scenes(scenes, sightings))
-    related = related_scenes(n)
-    measure("relations", [scene for scene, *_ in related], lambda sightings: tally_relations(related, sightings))
+    def note(name: str, counted: tuple[Tally, Counter[tuple[str, str, str]]]) -> None:
+        tally, wrong = counted
+        result["accuracy"][name] = {question: share(*counts) for question, counts in tally.items()}
+        result["wrong"][name] = [[*what, times] for what, times in wrong.most_common()]
+
+    asked, plain, styled, related = asked_scenes(n), any_scenes(n), any_scenes(n, styled=True), related_scenes(n)
+    for tail in ("", ", rebuilt") if rebuild else ("",):
+        measure("asked" + tail, asked, lambda seen: tally_scenes(asked, seen))
+        measure("anything" + tail, plain, lambda seen: tally_scenes(plain, seen))
+        seen = measure("styled" + tail, styled, lambda seen: tally_scenes(styled, seen))
+        for style in STYLES[1:]:
+            of_style = [(scene, s) for scene, s in zip(styled, seen, strict=True) if scene.style == style]
+            note(style + tail, tally_scenes([scene for scene, _ in of_style], [s for _, s in of_style]))
+        measure("relations" + tail, [scene for scene, _ in related], lambda seen: tally_relations(related, seen))
     rng = random.Random("inspector-empty")
     empty = [empty_picture(rng, inspector.net.sizes.side)[1] for _ in range(n)]
     result["false alarms"] = {"empty": false_alarms(inspector, empty, threshold)}
@@ -206,7 +221,7 @@ def as_markdown(result: dict[str, Any], worst: int = 12) -> str:
     alarms = [f"{r['with alarms']} of {r['pictures']} ({sort})" for sort, r in result["false alarms"].items()]
     rows += ["", f"Pictures without any thing in which something was found: {'; '.join(alarms)}."]
     for view, wrong in result["wrong"].items():
-        if not wrong or view in STYLES:
+        if not wrong or view.split(",")[0] in STYLES:
             continue
         rows += ["", f"## Worst confusions: {view}", "", "| asked | truth | answer | times |", "|---|---|---|---|"]
         rows += [f"| {asked} | {truth} | {answer} | {times} |" for asked, truth, answer, times in wrong[:worst]]

@@ -42,7 +42,8 @@ class JanusTraining:
 
 @dataclass
 class JanusSizes:
-    """Sizes of the small Janus; what is not said here follows from the tokenizer."""
+    """Sizes of the small Janus, and the guidance weight and temperature that it is to be used with. What is not said
+    here follows from the tokenizer."""
 
     width: int = 256
     layers: int = 10
@@ -53,6 +54,8 @@ class JanusSizes:
     vision_heads: int = 4
     vision_patch: int = 12
     vocabulary: int = 2048
+    guidance: float = 3.0
+    temperature: float = 1.0
 
 
 def small_config(sizes: JanusSizes, vq: Any) -> dict[str, Any]:
@@ -82,9 +85,10 @@ def small_config(sizes: JanusSizes, vq: Any) -> dict[str, Any]:
         "language_config": {
             "model_type": "llama", "vocab_size": sizes.vocabulary, "hidden_size": sizes.width,
             "intermediate_size": sizes.ffn, "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.heads,
-            "num_key_value_heads": sizes.heads, "max_position_embeddings": 1024,
+            "num_key_value_heads": sizes.heads, "max_position_embeddings": 320,
         },
         "vision_config": {"cls": "CLIPVisionTower", "model_type": "vision", "params": tower},
+        "reverie": {"thinker": "atelier", "guidance": sizes.guidance, "temperature": sizes.temperature},
     }  # fmt: skip
 
 
@@ -248,4 +252,3 @@ def atelier_texts(count: int = 30000, seed: int = 0) -> list[str]:
         found = lesson(rng)
         texts += [found.question, f" {found.answer}", f" {say(random_demand(rng), rng, split='train')}"]
     return texts
-

@@ -25,7 +25,9 @@ from torch import Tensor, nn
 class Task(Protocol):
     """What a recipe optimises."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The network, all of it; frozen parts have no gradient."""
 
     def batch(self, step: int) -> Any:
         """The data of one step, made from (seed, step) alone; runs in a worker process."""
@@ -84,7 +86,8 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
 
     Embeddings and output heads are matrices too but act as tables, one row a symbol: they stay with AdamW.
     """
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
@@ -157,7 +160,7 @@ def _batches(task: Task, config: LoopConfig, first: int, rank: int, processes: i
     return iter(loader)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a sibling file, then put it in place: readers see the old file or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -254,16 +257,14 @@ def _agreed(seconds: float, accelerator: Any) -> float:
 
 
 def _keep_memory() -> None:
-    """Ask glibc to keep freed blocks: otherwise every activation of a CPU step is mapped and zeroed by the kernel anew."""
+    """Ask glibc to keep freed blocks: otherwise every activation of a CPU step is mapped and zeroed anew."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for option, value in ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 256 << 20)):  # mmap threshold, trim, top pad
             libc.mallopt(option, value)
 
 
 def _step(task: Task, accelerator: Any, opts: list[Any], ema: Ema, batch: Any, clip: float) -> dict[str, Any]:
-    batch = torch.utils._pytree.tree_map(
-        lambda x: x.to(accelerator.device) if isinstance(x, Tensor) else x, batch
-    )
+    batch = torch.utils._pytree.tree_map(lambda x: x.to(accelerator.device) if isinstance(x, Tensor) else x, batch)
     with accelerator.autocast():
         loss, row = task.loss(batch)
     accelerator.backward(loss)

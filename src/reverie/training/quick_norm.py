@@ -9,12 +9,19 @@ operations on the whole (B, T, D); the version here streams over it twice each w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..models.llama import RMSNorm
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """The type that sums are kept in: float32, or wider if the data are."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 class _Norm(torch.autograd.Function):
@@ -22,8 +29,8 @@ class _Norm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         n, c, h, w = x.shape
         count = h * w * (c // groups)
-        total = x.sum((2, 3), dtype=torch.float32).view(n, groups, -1)
-        square = (x * x).sum((2, 3), dtype=torch.float32).view(n, groups, -1)
+        total = x.sum((2, 3), dtype=_wide(x)).view(n, groups, -1)
+        square = (x * x).sum((2, 3), dtype=_wide(x)).view(n, groups, -1)
         mean = total.sum(-1, keepdim=True) / count  # (N, G, 1)
         var = (square.sum(-1, keepdim=True) / count - mean.square()).clamp(min=0)
         rstd = torch.rsqrt(var + eps)
@@ -39,8 +46,8 @@ class _Norm(torch.autograd.Function):
         x, weight, mean, rstd = ctx.saved_tensors
         n, c, _, _ = x.shape
         w = weight.view(1, ctx.groups, -1)
-        dsum = dy.sum((2, 3), dtype=torch.float32).view(n, ctx.groups, -1)
-        ddot = (dy * x).sum((2, 3), dtype=torch.float32).view(n, ctx.groups, -1)
+        dsum = dy.sum((2, 3), dtype=_wide(x)).view(n, ctx.groups, -1)
+        ddot = (dy * x).sum((2, 3), dtype=_wide(x)).view(n, ctx.groups, -1)
         along = (ddot - mean * dsum) * rstd  # sum of dy * normalised x, per channel
         dweight, dbias = along.sum(0).view(-1), dsum.sum(0).view(-1)
         mean_d = (dsum * w).sum(-1, keepdim=True) / ctx.count
@@ -66,7 +73,7 @@ class QuickGroupNorm(nn.GroupNorm):
 class _Rms(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_wide(x))
         rstd = torch.rsqrt(norm.square_().div_(x.shape[-1]).add_(eps)).to(x.dtype)
         unit = x * rstd
         ctx.save_for_backward(unit, weight, rstd)
@@ -92,7 +99,7 @@ class QuickRMSNorm(RMSNorm):
 _QUICK = {nn.GroupNorm: QuickGroupNorm, RMSNorm: QuickRMSNorm}
 
 
-def quicken(model: nn.Module) -> nn.Module:
+def quicken(model: M) -> M:
     """Turn every GroupNorm and RMSNorm of the model into the fast one, in place; weights stay."""
     for module in model.modules():
         module.__class__ = _QUICK.get(type(module), type(module))

@@ -121,21 +121,34 @@ def _janus(recipe: dict[str, Any], out: Path) -> Path:
     vq_config, vq = finished_tokenizer(recipe.get("tokenizer"))
     words = JanusTokenizer(train_words(atelier_texts(), sizes.vocabulary), ImageRules(vq_config.side))
     task = JanusTask(quicken(build_janus(sizes, vq_config, vq)), words, mix, seed)
-    model = train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
+    train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
     if recipe.get("decoder"):
         _, refined = finished_tokenizer(recipe["decoder"])
-        model.vqmodel.load_state_dict(refined.state_dict())
+        task.model.vqmodel.load_state_dict(refined.state_dict())
     folder = Path(recipe.get("export") or out / "checkpoint")
-    save_janus(model, words, folder)
-    write_card(out, folder, "Janus of the Atelier", ["Trained from scratch on drawn scenes; scores are in docs/results.md."])
+    save_janus(task.model, words, folder)
+    write_card(
+        out, folder, "Janus of the Atelier", ["Trained from scratch on drawn scenes; scores are in docs/results.md."]
+    )
     return out
 
 
 def _inspector(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: model, data, loop; see training/inspector.py."""
-    from .inspector import run_recipe
+    """Sections: model (InspectorSizes), data (InspectorConfig), loop; export (folder for the finished weights)."""
+    from ..atelier.inspector import Inspector, InspectorNet, InspectorSizes
+    from .card import write_card
+    from .inspector import InspectorConfig, InspectorTask
+    from .loop import LoopConfig, train
 
-    return run_recipe(recipe, out)
+    _allow(recipe, "model", "data", "export")
+    sizes, data = section(recipe, "model", InspectorSizes), section(recipe, "data", InspectorConfig)
+    loop, seed = section(recipe, "loop", LoopConfig), _seed(recipe)
+    net = train(InspectorTask(data, sizes, seed), loop, out, recipe=recipe)
+    assert isinstance(net, InspectorNet)
+    folder = Path(recipe.get("export") or out / "weights")
+    Inspector(net).save(folder)
+    write_card(out, folder, "Inspector of the Atelier", ["Trained on drawn scenes; accuracies are in docs/results.md."])
+    return out
 
 
 TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
@@ -143,4 +156,3 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "janus": _janus,
     "inspector": _inspector,
 }
-

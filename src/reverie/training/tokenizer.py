@@ -3,8 +3,8 @@
 The network is the one that Janus-Pro loads (`transformers` JanusVQVAE); each picture is folded by `patch` first, so the
 convolutions run at 1/patch of the resolution, which costs a tenth for the same picture. Losses: L1 and L2 on pixels,
 weighted towards edges and figures because most of a drawn picture is flat ground; L1 on the differences of neighbours;
-commitment and codebook terms on l2-normalised vectors (Yu et al. 2022, arXiv 2110.04627). Codes that nobody uses for a while are set
-to latents that occur. Left out on purpose: adversarial and LPIPS terms.
+commitment and codebook terms on l2-normalised vectors (Yu et al. 2022, arXiv 2110.04627). Codes that nobody uses for a
+while are set to latents that occur. Left out on purpose: adversarial and LPIPS terms.
 """
 
 from __future__ import annotations
@@ -84,7 +84,11 @@ class TokenizerTask:
         rng = random.Random(f"{self.seed}/{step}")
 
         def scene() -> Scene:
-            return compose(random_demand(rng), rng) if rng.random() < self.config.demands else random_scene(rng)
+            return (
+                compose(random_demand(rng), rng, rng.random() < 0.25)
+                if rng.random() < self.config.demands
+                else random_scene(rng)
+            )
 
         pictures = [np.asarray(draw(scene(), self.config.side)) for _ in range(self.config.batch)]
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
@@ -169,7 +173,11 @@ def load_tokenizer_weights(state: str | Path, vq: nn.Module) -> nn.Module:
     means = saved["ema"]["mean"]
     with torch.no_grad():
         # A refining run averages its decoder only: the frozen rest is as it was.
-        learned = [p for n, p in vq.named_parameters() if len(means) == len(list(vq.parameters())) or "decoder" in n or "post_quant" in n]
+        learned = [
+            p
+            for n, p in vq.named_parameters()
+            if len(means) == len(list(vq.parameters())) or "decoder" in n or "post_quant" in n
+        ]
         for parameter, mean in zip(learned, means, strict=True):
             parameter.copy_(mean)
     return vq
@@ -178,8 +186,10 @@ def load_tokenizer_weights(state: str | Path, vq: nn.Module) -> nn.Module:
 def finished_tokenizer(folder: str | Path | None) -> tuple[TokenizerConfig, nn.Module]:
     """Sizes and network of the tokenizer run in `folder`; ValueError if there is none."""
     if not folder or not (Path(folder) / "state.pt").is_file():
-        raise ValueError(f"there is no tokenizer run in {folder}; train one first: reverie train recipes/atelier/tokenizer.yaml")
+        raise ValueError(
+            f"there is no tokenizer run in {folder}; train one first: reverie train recipes/atelier/tokenizer.yaml"
+        )
     recipe = json.loads((Path(folder) / "recipe.json").read_text())["recipe"]
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (recipe.get("model") or {}).items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (recipe.get("model") or {}).items()}
     config = TokenizerConfig(**values)
     return config, load_tokenizer_weights(Path(folder) / "state.pt", build_vq(config)).eval()

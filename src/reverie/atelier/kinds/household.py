@@ -88,11 +88,11 @@ def ball(pen: Pen, ink: Ink, state: str | None) -> None:
         """From the pole to the rim, bent sideways as on a globe."""
         x, y = 0.9 * math.cos(math.radians(angle)), 0.9 * math.sin(math.radians(angle))
         mid = ((pole[0] + x) / 2 - bend * (y - pole[1]), (pole[1] + y) / 2 + bend * (x - pole[0]))
-        ways = [i / 6 for i in range(7)]
-        return [
-            tuple((1 - t) ** 2 * p + 2 * t * (1 - t) * m + t * t * q for p, m, q in zip(pole, mid, (x, y), strict=True))
-            for t in ways
-        ]  # type: ignore[misc]
+
+        def along(t: float, p: float, m: float, q: float) -> float:
+            return (1 - t) ** 2 * p + 2 * t * (1 - t) * m + t * t * q
+
+        return [(along(i / 6, pole[0], mid[0], x), along(i / 6, pole[1], mid[1], y)) for i in range(7)]
 
     for start in (-62, 40, 150):
         end = start + 52

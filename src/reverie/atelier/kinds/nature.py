@@ -63,7 +63,7 @@ def tree(pen: Pen, ink: Ink, state: str | None) -> None:
             pen.circle(x, y, 0.045, (252, 196, 40))
     elif state == "autumn":
         hues: tuple[RGB, ...] = ((236, 120, 24), (196, 40, 30), (252, 204, 60))
-        spots = (
+        spots: tuple[tuple[float, float], ...] = (
             (-0.16, -0.58),
             (0.28, -0.3),
             (-0.44, 0.0),
@@ -92,9 +92,7 @@ def tree(pen: Pen, ink: Ink, state: str | None) -> None:
             (0.3, -0.58),
             (0.14, -0.44),
         ]
-        blob(
-            pen, [*cap, (-0.04, -0.58), (-0.22, -0.42), (-0.34, -0.56)], SNOW, SNOW_LINE
-        )
+        blob(pen, [*cap, (-0.04, -0.58), (-0.22, -0.42), (-0.34, -0.56)], SNOW, SNOW_LINE)
         for side in (-1, 1):
             pen.blob(
                 [
@@ -155,9 +153,7 @@ def cactus(pen: Pen, ink: Ink, state: str | None) -> None:
             0.29 + 2 * g,
             fill,
         )
-        pen.line(
-            [(0.6, -0.46), (0.6, -0.02), (0.54, 0.1), (0.2, 0.12)], 0.29 + 2 * g, fill
-        )
+        pen.line([(0.6, -0.46), (0.6, -0.02), (0.54, 0.1), (0.2, 0.12)], 0.29 + 2 * g, fill)
         pen.rect(-0.28 - g, -0.72 - g, 0.28 + g, 0.925 + g, fill, 0.28 + g)
         pen.rect(-0.28 - g, 0.5, 0.28 + g, 0.925 + g, fill)
     for x, y in (
@@ -184,9 +180,7 @@ def leaf(pen: Pen, ink: Ink, state: str | None) -> None:
     vein = mark(ink)
     pen.line([(-0.6, 0.6), (0.62, -0.62)], 0.07, vein)
     for at in (-0.26, 0.04, 0.32):
-        pen.line(
-            [(at - 0.06, -at - 0.36), (at, -at), (at + 0.36, -at + 0.06)], 0.055, vein
-        )
+        pen.line([(at - 0.06, -at - 0.36), (at, -at), (at + 0.36, -at + 0.06)], 0.055, vein)
 
 
 def _pot(pen: Pen) -> None:
@@ -257,9 +251,7 @@ def plant(pen: Pen, ink: Ink, state: str | None) -> None:
                 pen.circle(x, y, 0.2, BLOSSOM_LINE)
                 for t in range(5):
                     a = math.radians(72 * t - 90)
-                    pen.circle(
-                        x + 0.13 * math.cos(a), y + 0.13 * math.sin(a), 0.09, BLOSSOM
-                    )
+                    pen.circle(x + 0.13 * math.cos(a), y + 0.13 * math.sin(a), 0.09, BLOSSOM)
                 pen.circle(x, y, 0.08, (255, 204, 40))
     _pot(pen)
 
@@ -361,9 +353,7 @@ def rainbow(pen: Pen, ink: Ink, state: str | None) -> None:
         (0.49, (60, 140, 236)),
         (0.41, ink.main),
     )
-    for (outer, fill), inner in zip(
-        bands, (0.65, 0.57, 0.49, 0.41, 0.175), strict=True
-    ):
+    for (outer, fill), inner in zip(bands, (0.65, 0.57, 0.49, 0.41, 0.175), strict=True):
         _band(pen, outer, inner, fill)
     for side in (-1, 1):
         for g, fill in ((RIM, SNOW_LINE), (0.0, SNOW)):

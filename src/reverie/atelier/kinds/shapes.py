@@ -29,10 +29,7 @@ def shade(ink: Ink) -> RGB:
 def grow(points: Sequence[Point], by: float) -> list[Point]:
     """The polygon with every edge moved outward by `by` frame units; corners are mitred, at most 2.2 times `by` out."""
     n = len(points)
-    area = sum(
-        points[i - 1][0] * points[i][1] - points[i][0] * points[i - 1][1]
-        for i in range(n)
-    )
+    area = sum(points[i - 1][0] * points[i][1] - points[i][0] * points[i - 1][1] for i in range(n))
     sign = by if area > 0 else -by
     normals = []
     for i in range(n):
@@ -61,17 +58,13 @@ def blob(pen: Pen, points: Sequence[Point], fill: RGB, line: RGB) -> None:
     pen.blob(points, fill)
 
 
-def disc(
-    pen: Pen, cx: float, cy: float, rx: float, ry: float, fill: RGB, line: RGB
-) -> None:
+def disc(pen: Pen, cx: float, cy: float, rx: float, ry: float, fill: RGB, line: RGB) -> None:
     """An ellipse with its outline inside the radii given, so that the radii are its extent."""
     pen.ellipse(cx, cy, rx, ry, line)
     pen.ellipse(cx, cy, rx - RIM, ry - RIM, fill)
 
 
-def stroke(
-    pen: Pen, points: Sequence[Point], width: float, fill: RGB, line: RGB
-) -> None:
+def stroke(pen: Pen, points: Sequence[Point], width: float, fill: RGB, line: RGB) -> None:
     """A round-ended stroke with an outline around it."""
     pen.line(points, width + 2 * RIM, line)
     pen.line(points, width, fill)
@@ -93,10 +86,7 @@ def petal(
     long, wide = length - RIM, width - 2 * RIM
     blob(
         pen,
-        [
-            (x + u * long * c - v * wide * s, y + u * long * s + v * wide * c)
-            for u, v in shape
-        ],
+        [(x + u * long * c - v * wide * s, y + u * long * s + v * wide * c) for u, v in shape],
         fill,
         line,
     )
@@ -104,9 +94,7 @@ def petal(
 
 def star_points(n: int, outer: float, inner: float, cy: float = 0.0) -> list[Point]:
     """The corners of an n-pointed star, the first pointing up."""
-    turns = [
-        (math.pi * i / n - math.pi / 2, inner if i % 2 else outer) for i in range(2 * n)
-    ]
+    turns = [(math.pi * i / n - math.pi / 2, inner if i % 2 else outer) for i in range(2 * n)]
     return [(r * math.cos(t), cy + r * math.sin(t)) for t, r in turns]
 
 
@@ -136,7 +124,5 @@ def heart(pen: Pen, ink: Ink, state: str | None) -> None:
     for grown, fill in ((RIM, ink.line), (0.0, ink.main)):
         pen.circle(-0.44, -0.38, 0.465 + grown, fill)
         pen.circle(0.44, -0.38, 0.465 + grown, fill)
-        pen.polygon(
-            grow([(0, -0.5), (0.815, -0.105), (0, 0.83), (-0.815, -0.105)], grown), fill
-        )
+        pen.polygon(grow([(0, -0.5), (0.815, -0.105), (0, 0.83), (-0.815, -0.105)], grown), fill)
     pen.ellipse(-0.56, -0.5, 0.14, 0.1, ink.light)
