@@ -41,7 +41,7 @@ def test_tiny_network_learns_one_batch():
     task = InspectorTask(InspectorConfig(batch=4, damaged=0, empty=0), TINY)
     batch, optimizer = task.batch(0), torch.optim.AdamW(task.model.parameters(), 3e-3)
     losses = []
-    for _ in range(50):
+    for _ in range(80):
         loss, row = task.loss(batch)
         optimizer.zero_grad()
         loss.backward()

@@ -39,19 +39,19 @@ def loop(**values: object) -> LoopConfig:
     return LoopConfig(**{**base, **values})  # type: ignore[arg-type]
 
 
+class Stopped(Line):
+    """The same, stopped by hand at one step."""
+
+    def batch(self, step: int) -> torch.Tensor:
+        if step == 25:
+            raise KeyboardInterrupt
+        return super().batch(step)
+
+
 def test_a_stopped_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     whole = train(Line(), loop(), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        interrupted = Line()
-        usual = interrupted.batch
-
-        def stop_at_25(step: int) -> torch.Tensor:
-            if step == 25:
-                raise KeyboardInterrupt
-            return usual(step)
-
-        interrupted.batch = stop_at_25  # type: ignore[method-assign]
-        train(interrupted, loop(), tmp_path / "cut")
+        train(Stopped(), loop(), tmp_path / "cut")
     resumed = train(Line(), loop(), tmp_path / "cut")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
