@@ -50,7 +50,7 @@ class Painted:
     """What was painted from, where that is not the prompt as it was given."""
     thought: str | None = None
     work: Mapping[str, int] = field(default_factory=dict)
-    """Counters of the work for this image, such as decoded tokens; any names, added up over the run."""
+    """Counters of work, such as decoded tokens; any names, added up over the images of a call."""
 
 
 @dataclass(frozen=True)

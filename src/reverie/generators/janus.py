@@ -27,6 +27,9 @@ from reverie.models.rows import padded_rows
 
 Picker = Callable[[Tensor, Tensor, float], Tensor]
 
+VECTOR = 32
+"""Slots of the cache are read in multiples of this: a vector register of bfloat16, two of float32 (AVX-512)."""
+
 
 @dataclass
 class JanusCache:
@@ -184,9 +187,13 @@ class JanusPainter:
         count = len(tokens)
         embeds = self._embed(tokens[:, step])[:count].repeat_interleave(cache.ways, 0)
         positions = (cache.lengths + step).repeat_interleave(cache.ways)[:, None]
-        span = round_up(max(map(len, cache.prompts)) + step + 1, self.chunk)
+        longest = max(map(len, cache.prompts))
+        shared = min(map(len, cache.prompts)) == longest
+        slots = slice(longest + step, longest + step + 1) if shared else None
+        # Reading the cache is the larger part of a step, so few slots beyond the last; whole vectors keep the rounding.
+        span = round_up(longest + step + 1, VECTOR)
         work.decoded += len(embeds)
-        return self.model.hidden(embeds[:, None], cache.kv, positions=positions, span=span)[:, 0]
+        return self.model.hidden(embeds[:, None], cache.kv, positions=positions, span=span, slots=slots)[:, 0]
 
     def _rebuilt(self, canvas: Canvas) -> JanusCache:
         """A cache for a canvas without one: what entered at once before enters at once again, the rest one by one."""
@@ -258,7 +265,8 @@ class JanusPainter:
             block = embeds[:, start : start + self.chunk]
             block = F.pad(block, (0, 0, 0, self.chunk - block.shape[1]))
             positions = torch.arange(start, start + self.chunk, device=embeds.device)[None]
-            hidden = self.model.hidden(block, kv, positions=positions, span=start + self.chunk)
+            slots = slice(start, start + self.chunk)
+            hidden = self.model.hidden(block, kv, positions=positions, span=slots.stop, slots=slots)
             if start <= len(ids) - 1 < start + self.chunk:
                 cache.first[image * cache.ways : (image + 1) * cache.ways] = hidden[:, len(ids) - 1 - start]
 

@@ -93,7 +93,7 @@ class Rebuilder:
     """Sends pictures through a tokenizer: to codes and back, some with a few wrong codes."""
 
     def __init__(self, folder: str | Path):
-        """`folder`: a finished run of `training/tokenizer.py`."""
+        """`folder`: a finished run of `training/tokenizer.py`, or a Janus checkpoint."""
         from .quick_norm import quicken
         from .tokenizer import finished_tokenizer
 

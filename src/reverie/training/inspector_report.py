@@ -12,12 +12,14 @@ picture tells them (`inspector.colour_shows`): not in sketches, futuristic or ol
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +228,20 @@ def as_markdown(result: dict[str, Any], worst: int = 12) -> str:
         rows += ["", f"## Worst confusions: {view}", "", "| asked | truth | answer | times |", "|---|---|---|---|"]
         rows += [f"| {asked} | {truth} | {answer} | {times} |" for asked, truth, answer, times in wrong[:worst]]
     return "\n".join(rows) + "\n"
+
+
+def main() -> None:
+    """`python -m reverie.training.inspector_report`: measures the shipped inspector, or the one in --inspector."""
+    weights = files("reverie.atelier") / "weights"
+    parser = argparse.ArgumentParser(description="Measure an inspector of the Atelier on held-out scenes.")
+    parser.add_argument("--inspector", default=str(weights / "inspector"), help="folder of its weights")
+    parser.add_argument("--tokenizer", default=str(weights / "janus"), help="tokenizer run or Janus checkpoint")
+    parser.add_argument("--out", default="runs/inspector-report", help="folder for report.json and report.md")
+    parser.add_argument("-n", type=int, default=1000, help="scenes of each sort")
+    given = parser.parse_args()
+    report(given.inspector, given.n, given.tokenizer, given.out)
+    print(Path(given.out) / "report.md")
+
+
+if __name__ == "__main__":
+    main()

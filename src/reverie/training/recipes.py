@@ -103,47 +103,66 @@ def _tokenizer(recipe: dict[str, Any], out: Path) -> Path:
 
 
 def _janus(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: tokenizer (folder of a tokenizer run), decoder (a refined one, optional), model (JanusSizes),
-    mix (JanusTraining), loop; export (folder for the finished checkpoint)."""
+    """Sections: tokenizer (folder of a tokenizer run), model (JanusSizes), mix (JanusTraining), loop; from: a Janus
+    checkpoint to go on from instead of a fresh model; decoder: a refined tokenizer run whose decoder replaces the
+    first one at the end; export: folder for the finished checkpoint."""
     from ..models.janus_checkpoint import save_janus
-    from ..models.janus_text import ImageRules, JanusTokenizer
     from .card import write_card
-    from .janus import JanusSizes, JanusTask, JanusTraining, atelier_texts, build_janus
+    from .janus import JanusTask, JanusTraining
     from .loop import LoopConfig, train
     from .quick_norm import quicken
     from .samples import paintings
     from .tokenizer import finished_tokenizer
-    from .words import train_words
 
-    _allow(recipe, "tokenizer", "decoder", "model", "mix", "export")
-    sizes, mix = section(recipe, "model", JanusSizes), section(recipe, "mix", JanusTraining)
-    loop, seed = section(recipe, "loop", LoopConfig), _seed(recipe)
-    vq_config, vq = finished_tokenizer(recipe.get("tokenizer"))
-    words = JanusTokenizer(train_words(atelier_texts(), sizes.vocabulary), ImageRules(vq_config.side))
-    task = JanusTask(quicken(build_janus(sizes, vq_config, vq)), words, mix, seed)
+    _allow(recipe, "tokenizer", "decoder", "model", "mix", "from", "export")
+    mix, loop, seed = section(recipe, "mix", JanusTraining), section(recipe, "loop", LoopConfig), _seed(recipe)
+    model, words = _janus_to_train(recipe)
+    task = JanusTask(quicken(model), words, mix, seed)
     train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
     if recipe.get("decoder"):
         _, refined = finished_tokenizer(recipe["decoder"])
-        task.model.vqmodel.load_state_dict(refined.state_dict())
+        model.vqmodel.load_state_dict(refined.state_dict())
     folder = Path(recipe.get("export") or out / "checkpoint")
-    save_janus(task.model, words, folder)
+    save_janus(model, words, folder)
     write_card(
         out, folder, "Janus of the Atelier", ["Trained from scratch on drawn scenes; scores are in docs/results.md."]
     )
     return out
 
 
+def _janus_to_train(recipe: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(model, tokenizer of text): a fresh one around the tokenizer run, or the checkpoint to go on from."""
+    from ..models.janus_checkpoint import load_janus
+    from ..models.janus_text import ImageRules, JanusTokenizer
+    from .janus import JanusSizes, atelier_texts, build_janus
+    from .tokenizer import finished_tokenizer
+    from .words import train_words
+
+    if recipe.get("from"):
+        model, words = load_janus(recipe["from"])
+        model.vqmodel.requires_grad_(False)
+        return model.train(), words
+    sizes = section(recipe, "model", JanusSizes)
+    vq_config, vq = finished_tokenizer(recipe.get("tokenizer"))
+    words = JanusTokenizer(train_words(atelier_texts(), sizes.vocabulary), ImageRules(vq_config.side))
+    return build_janus(sizes, vq_config, vq), words
+
+
 def _inspector(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: model (InspectorSizes), data (InspectorConfig), loop; export (folder for the finished weights)."""
+    """Sections: model (InspectorSizes), data (InspectorConfig), loop; from: a folder of weights to go on from;
+    export: folder for the finished weights."""
     from ..atelier.inspector import Inspector, InspectorNet, InspectorSizes
     from .card import write_card
     from .inspector import InspectorConfig, InspectorTask
     from .loop import LoopConfig, train
 
-    _allow(recipe, "model", "data", "export")
+    _allow(recipe, "model", "data", "from", "export")
     sizes, data = section(recipe, "model", InspectorSizes), section(recipe, "data", InspectorConfig)
     loop, seed = section(recipe, "loop", LoopConfig), _seed(recipe)
-    net = train(InspectorTask(data, sizes, seed), loop, out, recipe=recipe)
+    task = InspectorTask(data, sizes, seed)
+    if recipe.get("from"):
+        task.model.load_state_dict(Inspector.load(recipe["from"]).net.state_dict())
+    net = train(task, loop, out, recipe=recipe)
     assert isinstance(net, InspectorNet)
     folder = Path(recipe.get("export") or out / "weights")
     Inspector(net).save(folder)

@@ -11,6 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..atelier.draw import draw
+from ..atelier.layout import random_scene
+from ..canvas import Conditions
+from ..generators.janus import JanusPainter
+from .janus import stack
+
 PROMPTS = (
     "a red cat", "three blue cats at night", "a photo of a dog", "a sheep left of an apple", "two bananas",
     "a green car and a purple house", "four clocks", "a clock at 4 o'clock", "a lit candle", "a bird above a tree",
@@ -29,10 +35,6 @@ def sheet(pictures: Sequence[np.ndarray], columns: int) -> Image.Image:
 @torch.no_grad()
 def reconstructions(task: Any, step: int, folder: Path, count: int = 48) -> None:
     """Held-out scenes above what the tokenizer makes of them, and their mean squared error in [-1, 1]."""
-    from ..atelier.draw import draw
-    from ..atelier.layout import random_scene
-    from .janus import stack
-
     rng = random.Random("held-out sheet")
     pictures = stack([draw(random_scene(rng), task.config.side) for _ in range(count)])
     task.model.eval()
@@ -54,9 +56,6 @@ def _pixels(pictures: Sequence[torch.Tensor]) -> np.ndarray:
 @torch.no_grad()
 def paintings(task: Any, step: int, folder: Path) -> None:
     """The fixed prompts as the model paints them now."""
-    from ..canvas import Conditions
-    from ..generators.janus import JanusPainter
-
     task.model.eval()
     painter = JanusPainter(task.model, task.words, guidance=3.0)
     canvas = painter.advance(painter.start(Conditions(PROMPTS), list(range(len(PROMPTS)))))

@@ -184,12 +184,21 @@ def load_tokenizer_weights(state: str | Path, vq: nn.Module) -> nn.Module:
 
 
 def finished_tokenizer(folder: str | Path | None) -> tuple[TokenizerConfig, nn.Module]:
-    """Sizes and network of the tokenizer run in `folder`; ValueError if there is none."""
+    """Sizes and network of the tokenizer in `folder`, a run of this module or a Janus checkpoint; ValueError if there
+    is neither."""
+    if folder and (Path(folder) / "config.json").is_file():
+        from ..models.janus_checkpoint import load_janus
+
+        model, _ = load_janus(folder)
+        vq = model.config.vq
+        sizes = {"codes": vq.num_embeddings, "base": vq.base_channels, "multipliers": tuple(vq.channel_multiplier)}
+        sizes |= {"res_blocks": vq.num_res_blocks, "latent": vq.latent_channels, "patch": model.config.patch}
+        return TokenizerConfig(side=model.config.grid * model.config.pixels_per_code, **sizes), model.vqmodel.eval()
     if not folder or not (Path(folder) / "state.pt").is_file():
         raise ValueError(
             f"there is no tokenizer run in {folder}; train one first: reverie train recipes/atelier/tokenizer.yaml"
         )
     recipe = json.loads((Path(folder) / "recipe.json").read_text())["recipe"]
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (recipe.get("model") or {}).items()}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (recipe.get("model") or {}).items()}
     config = TokenizerConfig(**values)
     return config, load_tokenizer_weights(Path(folder) / "state.pt", build_vq(config)).eval()

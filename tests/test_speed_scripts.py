@@ -1,0 +1,60 @@
+"""The scripts of speed/ at toy size: equal codes, and every number there. Times are not judged."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+SPEED = Path(__file__).parent.parent / "speed"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(SPEED))
+
+    def load(name: str) -> ModuleType:
+        # By path: `janus` and `memory` are too common as names to be left behind in sys.modules.
+        for other in ("twins", "memory", "janus", "group_norm"):
+            monkeypatch.delitem(sys.modules, other, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+def test_transformers_and_ours_paint_equal_codes(script):
+    janus = script("janus")
+    theirs, ours = janus.equal_codes(janus.SHAPES["toy"], images=5)
+    assert theirs.shape == (5, 16)
+    assert theirs.unique().numel() > 5, "the toy must not paint one code only"
+    assert torch.equal(theirs, ours)
+
+
+def test_every_way_has_a_time(script):
+    janus = script("janus")
+    clock = iter(range(10**6)).__next__
+    seconds = janus.measure(janus.SHAPES["toy"], torch.float32, images=2, timed=6, repeats=1, clock=clock)
+    assert len(seconds) == 6
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_timed_stretches_lie_in_the_image(script):
+    pieces = script("janus").pieces
+    assert pieces(16, 16) == [(0, 16)]
+    assert pieces(16, 6) == [(0, 2), (7, 9), (14, 16)]
+
+
+def test_bytes_of_a_token(script):
+    janus, memory = script("janus"), sys.modules["memory"]
+    model = janus.our_model(janus.SHAPES["toy"], torch.bfloat16)
+    weights, cache = memory.token_bytes(model, rows=4, slots=10)
+    assert cache == 2 * 2 * 4 * 10 * 64 * 2
+    assert weights > 2 * sum(p.numel() for p in model.language_model.model.layers.parameters())
+
+
+def test_normalisations_can_be_compared(script):
+    norm = script("group_norm")
+    module = torch.nn.GroupNorm(2, 4).bfloat16()
+    assert norm.ratio(module, norm.pictures(4, 3, batch=1), repeats=4) > 0
