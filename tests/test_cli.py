@@ -400,8 +400,17 @@ def test_importing_reverie_imports_nothing_heavy():
 def test_ctrl_c_leaves_only_whole_pictures(here, tiny, think):
     options = ["--think", think, "--thought-tokens", "400" if think == "before" else "1"]
     command = [*COMMAND, "generate", "a cat", "--model", tiny, "--json", "-n", "2000", *options]
+
+    def heed_interrupts() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, if the tests run in a shell's background
+
     with subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     ) as process:
         awaited = "finished" if think == "never" else "thought"
         for line in process.stdout:

@@ -137,7 +137,7 @@ def test_janus_learns_all_its_tasks_on_one_batch(task: JanusTask) -> None:
         optimizer.step()
         rows.append({name: float(value) for name, value in row.items()})
     for name in ("paint", "think", "look"):
-        assert rows[-1][name] < 0.7 * rows[0][name], name
+        assert rows[-1][name] < 0.82 * rows[0][name], name
 
 
 def test_painting_loss_is_that_of_the_canvas(task: JanusTask) -> None:
