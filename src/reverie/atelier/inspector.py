@@ -237,7 +237,10 @@ class Inspector:
         state = self.net.state_dict()
         tensors = {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in state.items()}
         config = json.dumps({"sizes": asdict(self.net.sizes), "words": _words()})
-        save_file(tensors, Path(folder) / "inspector.safetensors", metadata={"config": config})
+        partial = Path(folder) / "inspector.safetensors.part"
+        save_file(tensors, partial, metadata={"config": config})
+        partial.chmod(0o644)  # safetensors lets only the owner read
+        partial.replace(Path(folder) / "inspector.safetensors")
 
     @torch.inference_mode()
     def look(self, images: Sequence[Image.Image] | Tensor, threshold: float = 0.3, batch: int = 64) -> list[Sighting]:

@@ -256,6 +256,7 @@ def save_janus(model: Janus, tokenizer: JanusTokenizer, folder: str | Path) -> N
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
         save_file(shard, partial / name, metadata={"format": "pt"})
+        (partial / name).chmod(0o644)  # safetensors lets only the owner read
         weight_map |= dict.fromkeys(shard, name)
     if len(shards) > 1:
         total = sum(tensor.nbytes for shard in shards for tensor in shard.values())

@@ -7,11 +7,9 @@ only watch. accelerate moves and casts; the mathematics is in the tasks.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -184,7 +182,6 @@ def train(
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    _keep_memory()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     settings = json.dumps({"recipe": dict(recipe or {}), "loop": asdict(config)}, indent=1)
@@ -254,13 +251,6 @@ def _agreed(seconds: float, accelerator: Any) -> float:
     clock = torch.tensor([seconds], dtype=torch.float64, device=accelerator.device)
     torch.distributed.broadcast(clock, 0)
     return float(clock)
-
-
-def _keep_memory() -> None:
-    """Ask glibc to keep freed blocks: otherwise every activation of a CPU step is mapped and zeroed anew."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for option, value in ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 256 << 20)):  # mmap threshold, trim, top pad
-            libc.mallopt(option, value)
 
 
 def _step(task: Task, accelerator: Any, opts: list[Any], ema: Ema, batch: Any, clip: float) -> dict[str, Any]:
