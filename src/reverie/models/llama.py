@@ -223,7 +223,8 @@ class Llama(nn.Module):
         positions = positions.expand(batch, length)
         bias = additive(torch.arange(span, device=x.device) <= positions[:, None, :, None], x.dtype)
         rows = torch.arange(batch, device=x.device)[:, None]
-        for index, layer in enumerate(self._packed(cache.rows) or self._layers()):
+        layers: Iterable[Layer | PackedLayer] = self._packed(cache.rows) or self._layers()
+        for index, layer in enumerate(layers):
             projected = fixed_rows(layer.joined, cache.rows, flat)[:tokens].view(batch, length, -1, size)
             # Queries and keys turn together, before transposing, while memory is in order.
             turned = rotate(projected[:, :, : heads + groups], rotary)

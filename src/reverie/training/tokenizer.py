@@ -191,14 +191,23 @@ def finished_tokenizer(folder: str | Path | None) -> tuple[TokenizerConfig, nn.M
 
         model, _ = load_janus(folder)
         vq = model.config.vq
-        sizes = {"codes": vq.num_embeddings, "base": vq.base_channels, "multipliers": tuple(vq.channel_multiplier)}
-        sizes |= {"res_blocks": vq.num_res_blocks, "latent": vq.latent_channels, "patch": model.config.patch}
-        return TokenizerConfig(side=model.config.grid * model.config.pixels_per_code, **sizes), model.vqmodel.eval()
+        config = TokenizerConfig(
+            side=model.config.grid * model.config.pixels_per_code,
+            patch=model.config.patch,
+            codes=vq.num_embeddings,
+            base=vq.base_channels,
+            multipliers=tuple(vq.channel_multiplier),
+            res_blocks=vq.num_res_blocks,
+            latent=vq.latent_channels,
+        )
+        return config, model.vqmodel.eval()
     if not folder or not (Path(folder) / "state.pt").is_file():
         raise ValueError(
             f"there is no tokenizer run in {folder}; train one first: reverie train recipes/atelier/tokenizer.yaml"
         )
     recipe = json.loads((Path(folder) / "recipe.json").read_text())["recipe"]
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (recipe.get("model") or {}).items()}
+    values: dict[str, Any] = dict(recipe.get("model") or {})
+    if "multipliers" in values:
+        values["multipliers"] = tuple(values["multipliers"])
     config = TokenizerConfig(**values)
     return config, load_tokenizer_weights(Path(folder) / "state.pt", build_vq(config)).eval()
