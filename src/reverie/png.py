@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,14 +29,14 @@ def save_png(image: Image, path: str | Path, recipe: Mapping[str, Any] | None = 
     info = PngInfo()
     if recipe is not None:
         info.add_itxt(KEY, json.dumps(recipe, ensure_ascii=False))
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=".partial")
+    # The name is chosen before the file exists: an interrupt at any moment from here on finds it and takes it away.
+    partial = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             resized(image, size).save(file, format="PNG", pnginfo=info)
-        os.chmod(partial, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
     return path
 
@@ -93,9 +93,3 @@ def picture_hash(image: Image) -> str:
     """SHA-256 of size and RGB pixels: equal exactly for equal pictures, however they are compressed."""
     rgb = image.convert("RGB")
     return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
