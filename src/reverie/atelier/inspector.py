@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from ..files import write_atomically
 from .draw import SIDE, box
 from .kinds import KINDS
 from .scene import ACTIONS, BACKGROUNDS, COLOURS, STYLES, TEXTURES, Scene, Thing
@@ -233,14 +234,15 @@ class Inspector:
         """Write the weights, in bf16 and with the configuration in the header, to `folder`."""
         from safetensors.torch import save_file
 
-        Path(folder).mkdir(parents=True, exist_ok=True)
         state = self.net.state_dict()
         tensors = {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in state.items()}
         config = json.dumps({"sizes": asdict(self.net.sizes), "words": _words()})
-        partial = Path(folder) / "inspector.safetensors.part"
-        save_file(tensors, partial, metadata={"config": config})
-        partial.chmod(0o644)  # safetensors lets only the owner read
-        partial.replace(Path(folder) / "inspector.safetensors")
+
+        def write(partial: Path) -> None:
+            save_file(tensors, partial, metadata={"config": config})
+            partial.chmod(0o644)  # safetensors lets only the owner read
+
+        write_atomically(Path(folder) / "inspector.safetensors", write)
 
     @torch.inference_mode()
     def look(self, images: Sequence[Image.Image] | Tensor, threshold: float = 0.3, batch: int = 64) -> list[Sighting]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import platform
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..files import write_atomically
 from ..png import open_picture, save_png
 from . import geneval, stats
 from .protocol import Benchmark, Row
@@ -37,9 +37,7 @@ def write(
 
 
 def write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+    write_atomically(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
 def score(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from .loop import write_atomically
+from ..files import write_atomically
 
 
 def write_card(run: str | Path, folder: str | Path, title: str, notes: Sequence[str] = ()) -> Path:

@@ -31,6 +31,7 @@ from ..atelier.kinds import KINDS
 from ..atelier.layout import random_scene
 from ..atelier.sample import compose, random_demand
 from ..atelier.scene import STYLES, Scene, Thing
+from ..benchmarks.stats import wilson
 from .damage import Rebuilder, empty_picture
 
 Tally = dict[str, list[int]]  # name -> [right, asked]
@@ -152,11 +153,8 @@ def share(right: int, asked: int) -> dict[str, Any]:
     """The share with its 95% interval of Wilson's score."""
     if not asked:
         return {"right": 0, "asked": 0}
-    z, p = 1.96, right / asked
-    middle, scale = p + z * z / (2 * asked), 1 + z * z / asked
-    half = z * math.sqrt(p * (1 - p) / asked + z * z / (4 * asked * asked))
-    bounds = [round((middle - half) / scale, 5), round((middle + half) / scale, 5)]
-    return {"right": right, "asked": asked, "share": round(p, 5), "interval": bounds}
+    bounds = [round(bound, 5) for bound in wilson(right, asked)]
+    return {"right": right, "asked": asked, "share": round(right / asked, 5), "interval": bounds}
 
 
 def report(

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from ..files import write_atomically
 
 
 class Task(Protocol):
@@ -131,7 +132,6 @@ class Ema:
 class Progress:
     step: int = 0
     seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 class _Steps(torch.utils.data.Dataset):
@@ -156,14 +156,6 @@ def _batches(task: Task, config: LoopConfig, first: int, rank: int, processes: i
         prefetch_factor=4 if config.workers else None,
     )
     return iter(loader)
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a sibling file, then put it in place: readers see the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
 
 
 def train(

@@ -36,12 +36,12 @@ def sheet(pictures: Sequence[np.ndarray], columns: int) -> Image.Image:
 def reconstructions(task: Any, step: int, folder: Path, count: int = 48) -> None:
     """Held-out scenes above what the tokenizer makes of them, and their mean squared error in [-1, 1]."""
     rng = random.Random("held-out sheet")
-    pictures = stack([draw(random_scene(rng), task.config.side) for _ in range(count)])
+    drawn = stack([draw(random_scene(rng), task.config.side) for _ in range(count)]).float() / 127.5 - 1
     task.model.eval()
-    painted = task.reconstruct(pictures.float() / 127.5 - 1)
+    painted = task.reconstruct(drawn)
     task.model.train()
-    error = (painted - (pictures.float() / 127.5 - 1)).square().mean()
-    both = [_pixels(pair) for pair in zip(pictures.float() / 127.5 - 1, painted, strict=True)]
+    error = (painted - drawn).square().mean()
+    both = [_pixels(pair) for pair in zip(drawn, painted, strict=True)]
     sheet(both, 12).save(folder / "samples.png")
     with (folder / "samples.jsonl").open("a") as log:
         log.write(f'{{"step": {step}, "mse": {error:.5f}}}\n')
