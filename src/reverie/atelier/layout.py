@@ -23,21 +23,30 @@ _GRIDS: dict[int, list[tuple[list[tuple[float, float]], float]]] = {
 }
 _FACING = {"left of": (0.27, 0.73), "right of": (0.73, 0.27), "above": (0.26, 0.75), "below": (0.75, 0.26)}
 
+# The same, tidy: centres in twelfths of the picture, which are whole image tokens. One size for one and two things, one
+# for more, and within a size every centre falls on the same place of its token: a kind has few ways to be painted.
+_TIDY: dict[int, list[tuple[list[tuple[float, float]], float]]] = {
+    1: [([(6.5, 6.5)], 0.4)],
+    2: [([(2.5, 6.5), (9.5, 6.5)], 0.4), ([(6.5, 2.5), (6.5, 9.5)], 0.4), ([(2.5, 3.5), (9.5, 8.5)], 0.4)],
+    3: [([(2, 6), (6, 6), (10, 6)], 0.3), ([(3, 3), (9, 3), (6, 9)], 0.3)],
+    4: [([(3, 3), (9, 3), (3, 9), (9, 9)], 0.3)],
+    5: [([(2, 2), (10, 2), (6, 6), (2, 10), (10, 10)], 0.3)],
+    6: [([(2, 3), (6, 3), (10, 3), (2, 9), (6, 9), (10, 9)], 0.3)],
+}
+_TIDY_FACING = {"left of": (2.5, 9.5), "right of": (9.5, 2.5), "above": (2.5, 9.5), "below": (9.5, 2.5)}
+
 
 @dataclass(frozen=True)
 class Play:
     """How freely things lie about. Loose: anywhere near their place and a little larger or smaller, for training eyes.
-    Tidy: shifted by whole twelfths of the picture if at all, which are whole image tokens, so that a small painter
-    meets the same strokes again and again."""
+    Tidy: exactly there, on a grid of image tokens, so that a small painter meets the same strokes again and again."""
 
     rng: random.Random
     loose: bool
 
     def shift(self, amount: float) -> float:
         """Within +-`amount` of the picture's side."""
-        if self.loose:
-            return self.rng.uniform(-amount, amount)
-        return self.rng.choice((-1, 0, 0, 1)) / 12 if amount > 0.04 else 0.0
+        return self.rng.uniform(-amount, amount) if self.loose else 0.0
 
     def between(self, low: float, high: float) -> float:
         return self.rng.uniform(low, high) if self.loose else (low + high) / 2
@@ -61,12 +70,15 @@ def arrange(
         return _contain(things[0], things[1], play, relation)
     if relation in _FACING and n == 2:
         a, b = _FACING[relation]
-        drift = 0.5 + play.shift(0.05)
-        across = relation in ("left of", "right of")
-        centres, side = [(a, drift), (b, drift)] if across else [(drift, a), (drift, b)], 0.38
+        drift, side = 0.5 + play.shift(0.05), 0.38
+        if not loose:
+            (a, b), drift, side = (x / 12 for x in _TIDY_FACING[relation]), 6.5 / 12, 0.4
+        centres = [(a, drift), (b, drift)] if relation in ("left of", "right of") else [(drift, a), (drift, b)]
     else:
-        grids = _GRIDS[n]
+        grids = _GRIDS[n] if loose else _TIDY[n]
         centres, side = grids[0] if n == 2 and rng.random() < 0.7 else rng.choice(grids)
+        if not loose:
+            centres = [(x / 12, y / 12) for x, y in centres]
     amount = 0.05 if n == 1 else 0.022
     placed = []
     for thing, (x, y) in zip(things, centres, strict=True):
@@ -74,7 +86,7 @@ def arrange(
         room = 0.5 - scale / 2 - 0.01  # keeps the frame inside the picture
         x = 0.5 + max(-room, min(room, x + play.shift(amount) - 0.5))
         y = 0.5 + max(-room, min(room, y + play.shift(amount) - 0.5))
-        placed.append(replace(thing, x=round(x, 3), y=round(y, 3), scale=round(scale, 3)))
+        placed.append(replace(thing, x=round(x, 4), y=round(y, 4), scale=round(scale, 3)))
     return tuple(placed)
 
 
@@ -82,6 +94,8 @@ def _contain(inner: Thing, outer: Thing, play: Play, relation: str) -> tuple[Thi
     """The first thing in front of the middle of the second, or standing on its top edge. The second is drawn first."""
     if relation == "inside":
         big = replace(outer, x=0.5, y=0.53, scale=round(play.between(0.74, 0.82), 3))
+        if not play.loose:
+            return big, replace(inner, x=0.5, y=round(7 / 12, 4), scale=0.3)
         y = round(0.55 + play.shift(0.02), 3)
         return big, replace(inner, x=0.5, y=y, scale=round(play.between(0.26, 0.3), 3))
     big = replace(outer, x=0.5, y=0.72, scale=round(play.between(0.42, 0.46), 3))

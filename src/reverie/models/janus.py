@@ -5,8 +5,9 @@ classes (with the two places repaired where they leave the official code: see `e
 language model is ours (`models/llama.py`). Sizes come from the config alone, so the public checkpoints and the small
 ones of the Atelier are the same class. Loading and saving live in `models/janus_checkpoint.py`.
 
-Beyond the official layout a config may carry `gen_vision_config.params.patch`: pixels are first folded (pixel
-unshuffle) by that factor, so the VQ network works at 1/patch of the resolution on 3 * patch**2 channels.
+Beyond the official layout `gen_vision_config.params` may carry `patch`: pixels are first folded (pixel unshuffle) by
+that factor, so the VQ network works at 1/patch of the resolution on 3 * patch**2 channels; and `cells`: the encoder
+sees the pixels of each code alone (see `models/cells.py`).
 """
 
 import copy
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from transformers import JanusVisionConfig, JanusVisionModel, JanusVQVAE, JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVisionAlignerMLP, JanusVQVAEAlignerMLP, JanusVQVAEHead
 
+from reverie.models.cells import vq_latents
 from reverie.models.llama import KVCache, Llama, LlamaConfig
 
 # What `vision_config.params.model_name` stands for: (width, layers, heads, patch size, MLP ratio).
@@ -36,6 +38,8 @@ class JanusConfig:
     """Image codes a side when painting; the tower's patches (`vision.num_image_tokens`) need not agree with it."""
     patch: int = 1
     """Pixel-unshuffle factor in front of the VQ network."""
+    cells: bool = False
+    """Whether the VQ encoder sees the pixels of each code alone."""
     raw: dict = field(default_factory=dict, repr=False, compare=False)
     """The configuration in the authors' layout, as it is saved."""
 
@@ -121,7 +125,7 @@ def _parse(data: dict) -> JanusConfig:
     )
     # The authors fix the grid in their scripts, where it equals the tower's; our checkpoints fold pixels or name it.
     side = see["image_size"] // (2 ** (len(multipliers) - 1) * fold if "patch" in vq else patch)
-    return JanusConfig(language, vision, vq_config, data.get("gen_grid", side), fold, raw=copy.deepcopy(data))
+    return JanusConfig(language, vision, vq_config, data.get("gen_grid", side), fold, bool(vq.get("cells")), copy.deepcopy(data))
 
 
 def _language(data: dict) -> LlamaConfig:
@@ -266,7 +270,7 @@ class Janus(nn.Module):
     def image_latents(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) to unit-length latents (B, code size, h, w), before any quantisation."""
         folded = F.pixel_unshuffle(pixels, self.config.patch)
-        return F.normalize(self.vqmodel.quant_conv(self.vqmodel.encoder(folded)), dim=1)
+        return F.normalize(vq_latents(self.vqmodel, folded, self.config.cells), dim=1)
 
     def quantise(self, latents: Tensor) -> Tensor:
         """Nearest codebook row by cosine: (B, d, h, w) to (B, h * w). Stored rows need not be of unit length."""

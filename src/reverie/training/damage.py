@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..atelier.draw import draw
 from ..atelier.scene import BACKGROUNDS, STYLES, Scene
+from ..models.cells import vq_latents
 
 NOWHERE = "nowhere"
 """The background of pictures that show no place; not one of `BACKGROUNDS`, so nobody is asked for it."""
@@ -98,7 +99,7 @@ class Rebuilder:
         from .tokenizer import finished_tokenizer
 
         config, vq = finished_tokenizer(folder)
-        self.patch = config.patch
+        self.patch, self.cells = config.patch, config.cells
         self.grid = config.side // config.patch // 2 ** (len(config.multipliers) - 1)
         self.vq: Any = quicken(vq).to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
 
@@ -128,7 +129,7 @@ class Rebuilder:
     def encode(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> codes (B, h, w)."""
         folded = F.pixel_unshuffle(pixels.float() / 127.5 - 1, self.patch)
-        latent = self.vq.quant_conv(self.vq.encoder(folded.contiguous(memory_format=torch.channels_last)))
+        latent = vq_latents(self.vq, folded.contiguous(memory_format=torch.channels_last), self.cells)
         flat = F.normalize(latent.float().permute(0, 2, 3, 1), dim=-1)
         return (flat @ self.book().T).argmax(-1)
 

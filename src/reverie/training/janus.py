@@ -27,7 +27,7 @@ Rows = dict[str, Tensor]
 @dataclass
 class JanusTraining:
     """What a step is made of. blank: share of captions blanked for guidance; riddles: share of painting captions that
-    are the answers of riddles; the weights multiply the mean losses per token."""
+    are the answers of riddles; the weights multiply the mean losses per token. A part of 0 rows is left out."""
 
     paint: int = 32
     think: int = 16
@@ -72,7 +72,7 @@ def small_config(sizes: JanusSizes, vq: Any) -> dict[str, Any]:
     }  # fmt: skip
     codes = {
         "image_token_size": vq.codes, "n_embed": 8, "ch": vq.base, "ch_mult": list(vq.multipliers),
-        "z_channels": vq.latent, "num_res_blocks": vq.res_blocks, "patch": vq.patch,
+        "z_channels": vq.latent, "num_res_blocks": vq.res_blocks, "patch": vq.patch, "cells": vq.cells,
     }  # fmt: skip
     head = {"image_token_embed": sizes.width, "image_token_size": vq.codes, "n_embed": sizes.width}
     return {
@@ -104,10 +104,22 @@ def build_janus(sizes: JanusSizes, vq_config: Any, vq: torch.nn.Module) -> Janus
     return model
 
 
+def move_in(old: Janus, new: Janus) -> Janus:
+    """Put what `old` knows into `new`, which may paint with another tokenizer: all but the tokenizer, and of the code
+    tables only those whose shape and codes are the same."""
+    known = {name: value for name, value in old.state_dict().items() if not name.startswith(("vqmodel", "generation_"))}
+    missing, unexpected = new.load_state_dict(known, strict=False)
+    if unexpected or any(not name.startswith(("vqmodel", "generation_")) for name in missing):
+        raise ValueError("the checkpoint to go on from has other sizes than the recipe's model; make them agree.")
+    return new
+
+
 class JanusTask:
     """`training.loop.Task` of Janus in the Atelier."""
 
     def __init__(self, model: Janus, words: JanusTokenizer, mix: JanusTraining, seed: int = 0):
+        if not (mix.paint or mix.think or mix.look):
+            raise ValueError("paint, think and look are all 0, so there is nothing to learn; give one of them rows.")
         self.model, self.words, self.mix, self.seed = model, words, mix, seed
         self.pictures = model.config.vision.num_image_tokens
 
@@ -120,7 +132,10 @@ class JanusTask:
         looks = [lesson(rng) for _ in range(self.mix.look * 2)]
         looks = [found for found in looks if found.scene is not None][: self.mix.look]
         thinks = [lesson(rng, "think") for _ in range(self.mix.think)]
-        return {"paint": self._paint_rows(rng), "think": self._answer_rows(thinks), "look": self._answer_rows(looks)}
+        rows = {"paint": self._paint_rows(rng)} if self.mix.paint else {}
+        return rows | {
+            kind: self._answer_rows(found) for kind, found in (("think", thinks), ("look", looks)) if found
+        }
 
     def _paint_rows(self, rng: random.Random) -> Rows:
         from ..atelier.draw import draw
@@ -170,12 +185,13 @@ class JanusTask:
     # Losses.
 
     def loss(self, batch: dict[str, Rows]) -> tuple[Tensor, dict[str, Any]]:
-        paint = self._paint_loss(batch["paint"])
-        think = self._answer_loss(batch["think"])
-        look = self._answer_loss(batch["look"])
         mix = self.mix
-        total = mix.paint_weight * paint + mix.think_weight * think + mix.look_weight * look
-        return total, {"paint": paint.detach(), "think": think.detach(), "look": look.detach()}
+        weights = {"paint": mix.paint_weight, "think": mix.think_weight, "look": mix.look_weight}
+        losses = {
+            kind: self._paint_loss(rows) if kind == "paint" else self._answer_loss(rows) for kind, rows in batch.items()
+        }
+        total = torch.stack([weights[kind] * loss for kind, loss in losses.items()]).sum()
+        return total, {kind: loss.detach() for kind, loss in losses.items()}
 
     def _paint_loss(self, rows: Rows) -> Tensor:
         model, ids, length = self.model, rows["ids"], rows["length"]

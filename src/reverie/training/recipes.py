@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -43,12 +44,21 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         key, sign, value = override.partition("=")
         if not sign or not key:
             raise ValueError(f"{override!r} is not of the form key=value")
-        _put(recipe, key, yaml.safe_load(value))
+        _put(recipe, key, _value(value))
     if recipe.get("task") not in TASKS:
         raise ValueError(f"{path}: task is {recipe.get('task')!r}, but must be one of {', '.join(TASKS)}")
     if not recipe.get("out"):
         raise ValueError(f"{path}: give `out`, the folder for checkpoints and logs")
     return recipe
+
+
+def _value(text: str) -> Any:
+    """What an override means: YAML, and 2e-3, which YAML 1.1 takes for a word."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _put(recipe: dict[str, Any], dotted: str, value: Any) -> None:
@@ -104,7 +114,7 @@ def _tokenizer(recipe: dict[str, Any], out: Path) -> Path:
 
 def _janus(recipe: dict[str, Any], out: Path) -> Path:
     """Sections: tokenizer (folder of a tokenizer run), model (JanusSizes), mix (JanusTraining), loop; from: a Janus
-    checkpoint to go on from instead of a fresh model; decoder: a refined tokenizer run whose decoder replaces the
+    checkpoint to go on from instead of a fresh model (with `tokenizer`, everything but how it paints); decoder: a refined tokenizer run whose decoder replaces the
     first one at the end; export: folder for the finished checkpoint."""
     from ..models.janus_checkpoint import save_janus
     from .card import write_card
@@ -131,18 +141,20 @@ def _janus(recipe: dict[str, Any], out: Path) -> Path:
 
 
 def _janus_to_train(recipe: Mapping[str, Any]) -> tuple[Any, Any]:
-    """(model, tokenizer of text): a fresh one around the tokenizer run, or the checkpoint to go on from."""
+    """(model, tokenizer of text): a fresh one around the tokenizer run, or the checkpoint to go on from, or both."""
     from ..models.janus_checkpoint import load_janus
     from ..models.janus_text import ImageRules, JanusTokenizer
-    from .janus import JanusSizes, atelier_texts, build_janus
+    from .janus import JanusSizes, atelier_texts, build_janus, move_in
     from .tokenizer import finished_tokenizer
     from .words import train_words
 
+    sizes = section(recipe, "model", JanusSizes)
     if recipe.get("from"):
         model, words = load_janus(recipe["from"])
+        if recipe.get("tokenizer"):
+            model = move_in(model, build_janus(sizes, *finished_tokenizer(recipe["tokenizer"])))
         model.vqmodel.requires_grad_(False)
         return model.train(), words
-    sizes = section(recipe, "model", JanusSizes)
     vq_config, vq = finished_tokenizer(recipe.get("tokenizer"))
     words = JanusTokenizer(train_words(atelier_texts(), sizes.vocabulary), ImageRules(vq_config.side))
     return build_janus(sizes, vq_config, vq), words

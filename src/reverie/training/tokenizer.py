@@ -21,16 +21,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..atelier.scene import Scene
+from ..models.cells import vq_latents
 from .quick_norm import quicken
+
+PATIENCE = 40
+"""Steps after which a code that nobody used is given another place."""
 
 
 @dataclass
 class TokenizerConfig:
     """Sizes of the tokenizer; side / patch / 2^(levels - 1) is the token grid. demands: share of training pictures
-    of the kinds that prompts ask for, the rest being anything the Atelier can draw."""
+    of the kinds that prompts ask for, the rest being anything the Atelier can draw; cells: see `models.janus`."""
 
     side: int = 96
     patch: int = 4
+    cells: bool = True
     codes: int = 1024
     base: int = 128
     multipliers: tuple[int, ...] = (1, 1)
@@ -71,7 +76,7 @@ class TokenizerTask:
     def __init__(self, config: TokenizerConfig, seed: int = 0):
         self.config, self.seed = config, seed
         self.model = quicken(build_vq(config)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.last_used = torch.zeros(config.codes)
+        self.last_used = torch.full((config.codes,), float(PATIENCE))  # so that the first picture fills the codebook
         self.frozen = False
         self.seen: tuple[Tensor, Tensor] | None = None  # codes and latents of the step before
 
@@ -108,7 +113,7 @@ class TokenizerTask:
         """Unit latents (B, h, w, 8), the unit codebook (K, 8), and the nearest codes (B * h * w,)."""
         vq: Any = self.model
         folded = F.pixel_unshuffle(pixels, self.config.patch).contiguous(memory_format=torch.channels_last)
-        latent = vq.quant_conv(vq.encoder(folded)).float()
+        latent = vq_latents(vq, folded, self.config.cells).float()
         flat = F.normalize(latent.permute(0, 2, 3, 1), dim=-1)
         book = F.normalize(vq.quantize.embedding.weight.float(), dim=-1)
         with torch.no_grad():
@@ -139,13 +144,16 @@ class TokenizerTask:
 
     @torch.no_grad()
     def _revive(self, ids: Tensor, flat: Tensor) -> None:
-        """Set codes unused for 60 steps to latents of the batch before."""
+        """Set codes unused for PATIENCE steps to latents of the batch before, those farthest from any code first: most
+        of a drawn picture is flat ground, which needs few codes."""
         self.last_used += 1
         self.last_used[ids.unique().cpu()] = 0
-        dead = (self.last_used > 60).nonzero().squeeze(1)
+        dead = (self.last_used > PATIENCE).nonzero().squeeze(1)
         if len(dead):
-            taken = flat[torch.randint(len(flat), (len(dead),), device=flat.device)]
             weight = self.model.quantize.embedding.weight  # type: ignore[union-attr]
+            near = F.normalize(weight.float(), dim=-1)[ids]
+            far = (1 - (flat * near).sum(-1)).clamp(min=1e-6)
+            taken = flat[torch.multinomial(far, len(dead), replacement=True)]
             weight[dead.to(weight.device)] = taken.to(weight.dtype)
             self.last_used[dead] = 0
 
@@ -194,6 +202,7 @@ def finished_tokenizer(folder: str | Path | None) -> tuple[TokenizerConfig, nn.M
         config = TokenizerConfig(
             side=model.config.grid * model.config.pixels_per_code,
             patch=model.config.patch,
+            cells=model.config.cells,
             codes=vq.num_embeddings,
             base=vq.base_channels,
             multipliers=tuple(vq.channel_multiplier),
