@@ -1,9 +1,9 @@
 """Janus and Janus-Pro: one language model that reads pictures with a vision tower and paints them as VQ codes.
 
 Papers: Janus (arXiv 2410.13848), Janus-Pro (arXiv 2501.17811). The tower and the VQ tokenizer are the transformers
-classes (with the two places repaired where they leave the official code: see `encode_image` and `decode_codes`); the
-language model is ours (`models/llama.py`). Sizes come from the config alone, so the public checkpoints and the small
-ones of the Atelier are the same class. Loading and saving live in `models/janus_checkpoint.py`.
+classes (pictures as codes: `models/vq16.py`); the language model is ours (`models/llama.py`). Sizes come from the
+config alone, so the public checkpoints and the small ones of the Atelier are the same class. Loading and saving live in
+`models/janus_checkpoint.py`.
 
 Beyond the official layout `gen_vision_config.params` may carry `patch`: pixels are first folded (pixel unshuffle) by
 that factor, so the VQ network works at 1/patch of the resolution on 3 * patch**2 channels; and `cells`: the encoder
@@ -11,22 +11,19 @@ sees the pixels of each code alone (see `models/cells.py`).
 """
 
 import copy
-import math
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import JanusVisionConfig, JanusVisionModel, JanusVQVAE, JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVisionAlignerMLP, JanusVQVAEAlignerMLP, JanusVQVAEHead
 
-from reverie.models.cells import vq_latents
 from reverie.models.llama import KVCache, Llama, LlamaConfig
+from reverie.models.vq16 import VQ_16, CodedPictures, vq_config
 
 # What `vision_config.params.model_name` stands for: (width, layers, heads, patch size, MLP ratio).
 TOWERS = {"siglip_large_patch16": (1024, 24, 16, 16, 4.0), "siglip_so400m_patch14": (1152, 27, 16, 14, 3.7362)}
-VQ_16 = {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 256}
 
 
 @dataclass(frozen=True)
@@ -110,22 +107,16 @@ def _parse(data: dict) -> JanusConfig:
         raise ValueError(
             "gen_head_config.image_token_embed must equal gen_aligner_config.n_embed; correct config.json."
         )
-    vq_config = JanusVQVAEConfig(
-        embed_dim=vq.get("n_embed", 8),
-        num_embeddings=vq["image_token_size"],
-        latent_channels=vq.get("z_channels", VQ_16["z_channels"]),
-        base_channels=vq.get("ch", VQ_16["ch"]),
-        channel_multiplier=multipliers,
-        num_res_blocks=vq.get("num_res_blocks", 2),
-        in_channels=vq.get("in_channels", 3 * fold**2),
-        out_channels=vq.get("in_channels", 3 * fold**2),
+    codes = vq_config(
+        vq,
         projection_dim=head["image_token_embed"],
         num_hidden_layers=data["gen_aligner_config"]["params"].get("depth", 1),
         image_token_embed_dim=language.hidden_size,
     )
     # The authors fix the grid in their scripts, where it equals the tower's; our checkpoints fold pixels or name it.
     side = see["image_size"] // (2 ** (len(multipliers) - 1) * fold if "patch" in vq else patch)
-    return JanusConfig(language, vision, vq_config, data.get("gen_grid", side), fold, bool(vq.get("cells")), copy.deepcopy(data))
+    grid, cells = data.get("gen_grid", side), bool(vq.get("cells"))
+    return JanusConfig(language, vision, codes, grid, fold, cells, copy.deepcopy(data))
 
 
 def _language(data: dict) -> LlamaConfig:
@@ -199,7 +190,7 @@ def _known(section: dict) -> dict:
     }
 
 
-class Janus(nn.Module):
+class Janus(CodedPictures):
     """Everything with weights. Pixels are (B, 3, H, W) in [-1, 1] throughout; codes are (B, L) in row-major order."""
 
     def __init__(self, config: JanusConfig):
@@ -264,37 +255,3 @@ class Janus(nn.Module):
         tower = self.vision_model.post_layernorm.weight
         states = self.vision_model(pixel_values=pixels.to(tower)).last_hidden_state
         return self.aligner(states.to(self.device))
-
-    # Pictures as codes.
-
-    def image_latents(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) to unit-length latents (B, code size, h, w), before any quantisation."""
-        folded = F.pixel_unshuffle(pixels, self.config.patch)
-        return F.normalize(vq_latents(self.vqmodel, folded, self.config.cells), dim=1)
-
-    def quantise(self, latents: Tensor) -> Tensor:
-        """Nearest codebook row by cosine: (B, d, h, w) to (B, h * w). Stored rows need not be of unit length."""
-        rows = F.normalize(self.vqmodel.quantize.embedding.weight.float(), dim=-1)
-        return (latents.float().flatten(2).transpose(1, 2) @ rows.T).argmax(-1)
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) to codes (B, h * w). The transformers class forgets to normalise here (28% other codes)."""
-        return self.quantise(self.image_latents(pixels.to(self.vqmodel.quant_conv.weight)))
-
-    def code_latents(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """(B, h * w) codes to their unit-length codebook rows (B, d, h, w); a square grid if `size` is left out."""
-        height, width = size or (math.isqrt(codes.shape[1]),) * 2
-        if height * width != codes.shape[1]:
-            raise ValueError(
-                f"{codes.shape[1]} codes do not fill a grid of {height} x {width}; give the grid's (height, width)."
-            )
-        rows = F.normalize(self.vqmodel.quantize.embedding(codes), dim=-1)
-        return rows.transpose(1, 2).unflatten(2, (height, width)).contiguous()
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """(B, d, h, w) to pixels (B, 3, H, W), about [-1, 1] and not clipped."""
-        return F.pixel_shuffle(self.vqmodel.decoder(self.vqmodel.post_quant_conv(latents)), self.config.patch)
-
-    def decode_codes(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Any grid of codes to pixels; the transformers class accepts one grid only."""
-        return self.decode_latents(self.code_latents(codes.to(self.vqmodel.quant_conv.weight.device), size))

@@ -11,6 +11,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -86,15 +87,18 @@ def load_janus(
 def resolve(source: str | Path) -> Path:
     """The folder itself, or a local snapshot of the repository of that name."""
     folder = Path(source)
-    if folder.is_dir():
-        return folder
+    return folder if folder.is_dir() else fetch(source, ["*.json", "*.safetensors", "*.bin"])
+
+
+def fetch(source: str | Path, patterns: list[str]) -> Path:
+    """A local snapshot of the repository of that name: only files that fit one of the patterns."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise ValueError(f"{source} is neither a folder nor the id of a repository (owner/name); check the spelling.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.bin"]))
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"{source} is no folder here and could not be fetched: {str(error).splitlines()[0]}"
@@ -185,17 +189,21 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
     for path in paths:
         if not path.is_file():
             raise ValueError(f"{first} names the file {path.name}, which is not there; fetch the checkpoint again.")
-        try:
-            if path.suffix == ".safetensors":
-                yield path, load_file(path)
-            else:
-                yield path, torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{path} holds more than tensors and could run code, so it is not opened; use safetensors."
-            ) from error
-        except (SafetensorError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); fetch it again.") from error
+        yield path, read_tensors(path)
+
+
+def read_tensors(path: Path) -> dict:
+    """What a safetensors file or a weights-only pickle holds; ValueError, in one sentence, if it cannot be opened."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and could run code, so it is not opened; use safetensors."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); fetch it again.") from error
 
 
 def to_ours(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
@@ -245,23 +253,20 @@ def save_janus(model: Janus, tokenizer: JanusTokenizer, folder: str | Path) -> N
 
     An older checkpoint of that name is replaced.
     """
+    with replace_folder(folder) as partial:
+        (partial / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", "utf-8")
+        tokenizer.save(partial)
+        write_shards(_authors_tensors(model), partial)
+
+
+@contextmanager
+def replace_folder(folder: str | Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` at the end; nothing happens to it before."""
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    (partial / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", "utf-8")
-    tokenizer.save(partial)
-    shards = list(_shards(_authors_tensors(model)))
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
-        save_file(shard, partial / name, metadata={"format": "pt"})
-        (partial / name).chmod(0o644)  # safetensors lets only the owner read
-        weight_map |= dict.fromkeys(shard, name)
-    if len(shards) > 1:
-        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    yield partial
     if folder.exists():
         old = folder.with_name(folder.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
@@ -270,6 +275,21 @@ def save_janus(model: Janus, tokenizer: JanusTokenizer, folder: str | Path) -> N
         shutil.rmtree(old)
     else:
         os.replace(partial, folder)
+
+
+def write_shards(tensors: dict[str, Tensor], folder: Path) -> None:
+    """model.safetensors, or shards of at most 15 MiB with their index."""
+    shards = list(_shards(tensors))
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        (folder / name).chmod(0o644)  # safetensors lets only the owner read
+        weight_map |= dict.fromkeys(shard, name)
+    if len(shards) > 1:
+        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
 def _authors_tensors(model: Janus) -> dict[str, Tensor]:
