@@ -223,8 +223,8 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any],
     heads = overrides.get("n_head") or HEADS.get((layers, width))
     if heads is None:
         raise ValueError(
-            f"{path} has {layers} layers of width {width}, which is none of the authors' sizes; write the number of heads "
-            f'as {{"gpt_overrides": {{"n_head": ...}}}} into {path.with_name("args.json")}.'
+            f"{path} has {layers} layers of width {width}, which is none of the authors' sizes; write the number of "
+            f'heads as {{"gpt_overrides": {{"n_head": ...}}}} into {path.with_name("args.json")}.'
         )
     return {
         "model_type": "llamagen",
