@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**63 - 1
 MOST_IMAGES = 4096
+READERS = ("janus",)
+"""Families that also read pictures and write."""
+OWN_SETTINGS = {
+    "janus": ("guidance", "temperature"),
+    "llamagen": ("guidance", "temperature", "top_k", "top_p"),
+}
+"""What a checkpoint of a family may say about its own painting in config.json."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -154,22 +161,32 @@ class Painter:
 
     def generator(self, plan: Plan) -> Canvases:
         """The model as one that paints, at the temperature of the plan. A checkpoint may name its own guidance weight
-        and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`."""
+        and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`; LlamaGen also `top_k` and
+        `top_p`."""
+        said = self.model.config.raw.get("reverie", {})
+        own = {name: said[name] for name in OWN_SETTINGS.get(self.source.family or "", ()) if name in said}
+        if plan.temperature is not None:
+            own["temperature"] = plan.temperature
+        if self.source.family == "llamagen":
+            from reverie.generators.llamagen import LlamagenPainter
+
+            return LlamagenPainter(self.model, self.tokenizer, **own)
         from reverie.generators.janus import JanusPainter
 
-        own = self.model.config.raw.get("reverie", {})
-        temperature = own.get("temperature", 1.0) if plan.temperature is None else plan.temperature
-        return JanusPainter(self.model, self.tokenizer, guidance=own.get("guidance", 5.0), temperature=temperature)
+        return JanusPainter(self.model, self.tokenizer, **own)
 
-    def thinker(self) -> Thinker:
-        """The model as one that reasons about prompts, in the wording that suits it."""
+    def thinker(self) -> Thinker | None:
+        """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
         from reverie.canvas import Work
 
+        if self.source.family not in READERS:
+            return None
         work = Work()
         return Thinker(self.vlm(work), self.source.thinker, partial(check_length, self.source), work)
 
     def vlm(self, work: Work | None = None) -> VLM:
-        """The model as one that reads pictures and writes."""
+        """The model as one that reads pictures and writes; ValueError if it only paints."""
+        check_reads(self.source)
         from reverie.vlms.janus import JanusEyes
 
         return JanusEyes(self.model, self.tokenizer, work=work)
@@ -201,12 +218,25 @@ def load(
     source = fetched(resolve(name))
     import torch
 
-    from reverie.models.janus_checkpoint import load_janus
-
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     assert source.folder is not None
+    if source.family == "llamagen":
+        from reverie.models.llamagen_checkpoint import load_llamagen
+
+        if device_map is not None:
+            raise ValueError(f"{source.name} stays on one device, as every LlamaGen; give device, not device_map.")
+        where, words = _device(device), source.text_encoder
+        return Painter(source, *load_llamagen(source.folder, text_encoder=words, dtype=kind, device=where))
+    from reverie.models.janus_checkpoint import load_janus
+
     model, tokenizer = load_janus(source.folder, dtype=kind, device=_device(device), device_map=device_map)
     return Painter(source, model, tokenizer)
+
+
+def check_reads(source: Source) -> None:
+    """ValueError for a model that is known to paint only."""
+    if source.family is not None and source.family not in READERS:
+        raise ValueError(f"{source.name} only paints and cannot read or write; take a Janus, such as atelier-janus.")
 
 
 def check_place(device: str | None, dtype: Any = None) -> None:

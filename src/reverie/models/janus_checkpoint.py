@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from reverie.models.janus_text import JanusTokenizer
 
 SHARD_BYTES = 15 * 2**20
 IGNORED = re.compile(r"vision_model\.vision_tower\.attn_pool\..*|gen_vision_model\.quantize\.codebook_used")
+DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error)
+"""What torch raises on bytes that are no pickle, or half of one."""
 WEIGHTS = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 
 # (authors' name, our name), tried in order; {} stands for the same text on both sides.
@@ -202,8 +205,9 @@ def read_tensors(path: Path) -> dict:
         raise ValueError(
             f"{path} holds more than tensors and could run code, so it is not opened; use safetensors."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); fetch it again.") from error
+    except (SafetensorError, *DAMAGE) as error:
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} is damaged ({reason[0]}); fetch it again.") from error
 
 
 def to_ours(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:

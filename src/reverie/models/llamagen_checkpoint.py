@@ -257,7 +257,7 @@ def _block_size(path: Path) -> int:
 
 def _vq_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The section `vq` of our config.json, from the shapes of the tokenizer."""
-    base = shapes[f"{VQ_PREFIX}encoder.conv_in.weight"][0]
+    base, channels = shapes[f"{VQ_PREFIX}encoder.conv_in.weight"][:2]
     levels = _count(shapes, rf"{VQ_PREFIX}encoder\.conv_blocks\.(\d+)\..*")
     blocks = _count(shapes, rf"{VQ_PREFIX}encoder\.conv_blocks\.0\.res\.(\d+)\..*")
     last = [shapes[f"{VQ_PREFIX}encoder.conv_blocks.{i}.res.{blocks - 1}.conv2.weight"][0] for i in range(levels)]
@@ -268,6 +268,7 @@ def _vq_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "z_channels": latent,
         "n_embed": code,
         "num_res_blocks": blocks,
+        "patch": round((channels / 3) ** 0.5),
     }
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote_plus
@@ -96,6 +98,20 @@ def _cleaned_once(text: str) -> str:
     return text.strip()
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No progress bars of transformers: ours would be torn apart by them."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 class CaptionEncoder:
     """Token ids and T5 features of captions. Each caption is read alone, so that its numbers depend on nothing else."""
 
@@ -119,7 +135,8 @@ class CaptionEncoder:
             raise ValueError(f"{source} holds no {lacking[0]}, so it is no text encoder; give a T5 such as flan-t5-xl.")
         try:
             words = Path(source) / "tokenizer.json" if here else hf_hub_download(str(source), "tokenizer.json")
-            network = T5EncoderModel.from_pretrained(str(source), dtype=dtype, local_files_only=here)
+            with _quietly():
+                network = T5EncoderModel.from_pretrained(str(source), dtype=dtype, local_files_only=here)
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError, SafetensorError) as error:
             raise ValueError(
                 f"the text encoder {source} could not be loaded ({str(error).splitlines()[0]}); give a folder or the "
@@ -136,7 +153,8 @@ class CaptionEncoder:
         self.tokenizer.save(str(Path(folder) / "tokenizer.json"))
         network = T5EncoderModel(self.network.config).to(torch.bfloat16)
         network.load_state_dict(self.network.state_dict())
-        network.save_pretrained(folder)
+        with _quietly():
+            network.save_pretrained(folder)
 
     @property
     def width(self) -> int:

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FAMILIES = {"multi_modality": "janus", "janus": "janus"}
+FAMILIES = {"multi_modality": "janus", "janus": "janus", "llamagen": "llamagen"}
 """`model_type` of a config.json to the family that can load it."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Of one parameter."""
@@ -49,6 +49,10 @@ class Entry:
     """Hub id it is fetched from."""
     parameters: int | None = None
     thinker: str = "instruct"
+    files: tuple[str, ...] = ()
+    """What is fetched of that hub id, where not all of it."""
+    text_encoder: str | None = None
+    """Hub id of the text encoder that the model paints from, where it lies elsewhere."""
 
     @property
     def folder(self) -> Path | None:
@@ -71,6 +75,8 @@ class Source:
     id: str | None = None
     thinker: str = "instruct"
     config: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    files: tuple[str, ...] = ()
+    text_encoder: str | None = None
 
     def count(self) -> int | None:
         """Parameters, if they can be known without loading or fetching anything."""
@@ -84,7 +90,7 @@ def entries() -> dict[str, Entry]:
     import yaml
 
     table = yaml.safe_load((Path(__file__).parent / "models.yaml").read_text("utf-8"))
-    return {name: Entry(name, **row) for name, row in table.items()}
+    return {name: Entry(name, **row | {"files": tuple(row.get("files", ()))}) for name, row in table.items()}
 
 
 def resolve(name: str | Path, kind: str = "painter") -> Source:
@@ -111,6 +117,8 @@ def resolve(name: str | Path, kind: str = "painter") -> Source:
 def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct") -> Source:
     """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ...}` names its wording."""
     path = folder / "config.json"
+    if not path.is_file() and (settings := _bare_llamagen(folder)) is not None:
+        return Source(name or str(folder), "llamagen", folder, thinker=thinker, config=settings)
     if not path.is_file():
         raise ValueError(f"{folder} holds no config.json, so it is no checkpoint; give the folder that contains it.")
     try:
@@ -126,13 +134,27 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     return Source(name or str(folder), FAMILIES[kind], folder, thinker=thinker, config=config)
 
 
+def _bare_llamagen(folder: Path) -> dict[str, Any] | None:
+    """The args.json, if any, of a folder with LlamaGen's weights as the authors publish them; None for others. Their
+    files come without a config.json, but the image tokenizer's name gives them away."""
+    settings = folder / "args.json"
+    try:
+        found = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{settings} is not valid JSON ({error}); write it again.") from error
+    known = isinstance(found, dict) and found.get("gpt_type") == "t2i"
+    return found if known or any(folder.glob("vq_ds*_t2i.pt")) else None
+
+
 def fetched(source: Source) -> Source:
     """The same model with its folder on disk; a hub id is downloaded now (or found in the local cache)."""
     if source.folder is not None:
         return source
-    from reverie.models.janus_checkpoint import resolve as fetch
+    from reverie.models.janus_checkpoint import fetch, resolve
 
-    return from_folder(fetch(source.id or source.name), source.name, source.thinker)
+    name = source.id or source.name
+    folder = fetch(name, list(source.files)) if source.files else resolve(name)
+    return replace(from_folder(folder, source.name, source.thinker), text_encoder=source.text_encoder)
 
 
 def cached(hub_id: str) -> bool:
@@ -144,8 +166,9 @@ def cached(hub_id: str) -> bool:
 
 def fingerprint(folder: Path) -> str:
     """Tells weights apart without reading them whole: config, names, sizes, both ends of each file (16 hex digits)."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES):
+    settings = next((p for name in ("config.json", "args.json") if (p := folder / name).is_file()), None)
+    digest = hashlib.sha256(settings.read_bytes() if settings else b"")
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in WEIGHT_SUFFIXES):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())
         with path.open("rb") as file:
@@ -212,7 +235,8 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
     if entry.kind != kind:
         raise ValueError(f"{text} is an {entry.kind} and does not paint; `reverie models` says which models do.")
     if entry.folder is None:
-        return Source(text, entry.family, id=entry.id, thinker=entry.thinker)
+        shared = {"files": entry.files, "text_encoder": entry.text_encoder}
+        return Source(text, entry.family, id=entry.id, thinker=entry.thinker, **shared)  # type: ignore[arg-type]
     if not entry.folder.is_dir():
         raise ValueError(
             f"the weights of {text} ({entry.source}) are not in this installation; reinstall, or train them."
@@ -222,7 +246,7 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
 
 def count_parameters(folder: Path) -> int | None:
     """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none."""
-    return sum(count for path in folder.glob("*.safetensors") for _, count in _header(path)) or None
+    return sum(count for path in folder.rglob("*.safetensors") for _, count in _header(path)) or None
 
 
 def size_text(count: int, dtype: str | None) -> str:
