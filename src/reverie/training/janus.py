@@ -9,9 +9,9 @@ right, where a causal model never looks, so no mask is needed.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,10 @@ from torch import Tensor
 
 from ..models.janus import Janus, JanusConfig
 from ..models.janus_text import EOS, PLACEHOLDER, SYSTEM, JanusTokenizer
+
+if TYPE_CHECKING:
+    from ..atelier.language import Demand
+    from ..generators.janus import JanusPainter
 
 Rows = dict[str, Tensor]
 
@@ -123,6 +127,12 @@ class JanusTask:
         self.model, self.words, self.mix, self.seed = model, words, mix, seed
         self.pictures = model.config.vision.num_image_tokens
 
+    def painter(self) -> JanusPainter:
+        """The model as it is now, as one that paints."""
+        from ..generators.janus import JanusPainter
+
+        return JanusPainter(self.model, self.words, guidance=3.0)
+
     # Data: made in a worker, from (seed, step) alone.
 
     def batch(self, step: int) -> dict[str, Rows]:
@@ -139,18 +149,10 @@ class JanusTask:
 
     def _paint_rows(self, rng: random.Random) -> Rows:
         from ..atelier.draw import draw
-        from ..atelier.knowledge import riddle
-        from ..atelier.language import Demand, canonical, say
-        from ..atelier.sample import compose, random_demand
+        from ..atelier.sample import compose
 
         ids, pictures = [], []
-        for _ in range(self.mix.paint):
-            if rng.random() < self.mix.riddles:
-                puzzle = riddle(rng, "train")
-                demand, caption = Demand.from_record(puzzle.demand), puzzle.rewritten
-            else:
-                demand = random_demand(rng)
-                caption = canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train")
+        for caption, demand in captions(rng, self.mix.paint, self.mix.riddles):
             row = self.words.painting_ids(caption)
             ids.append(self.words.blank_ids(row) if rng.random() < self.mix.blank else row)
             pictures.append(draw(compose(demand, rng), self.mix.side))
@@ -233,6 +235,22 @@ class JanusTask:
         rows = (visible[chosen, None] * grid).round() * grid
         codes = codes.masked_fill(torch.arange(codes.shape[1], device=codes.device) >= rows, 0)
         return pixels.index_copy(0, chosen, model.decode_codes(codes).float().clamp(-1, 1))
+
+
+def captions(rng: random.Random, count: int, riddles: float) -> Iterator[tuple[str, Demand]]:
+    """Captions of the Atelier and what each demands; a share `riddles` are answers of riddles. `rng` may be used
+    between one and the next."""
+    from ..atelier.knowledge import riddle
+    from ..atelier.language import Demand, canonical, say
+    from ..atelier.sample import random_demand
+
+    for _ in range(count):
+        if rng.random() < riddles:
+            puzzle = riddle(rng, "train")
+            yield puzzle.rewritten, Demand.from_record(puzzle.demand)
+        else:
+            demand = random_demand(rng)
+            yield canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train"), demand
 
 
 def in_working_type(embeds: Tensor) -> Tensor:
