@@ -196,7 +196,8 @@ class NextTokenPainter(ABC):
         logits = padded_rows(self.model.code_logits, self.rows, hidden).float()
         if ways == 1:
             return logits
-        return guide(*logits.unflatten(0, (-1, 2)).unbind(1), weight)
+        conditional, blank = logits.unflatten(0, (-1, 2)).unbind(1)
+        return guide(conditional, blank, weight)
 
     def _embed(self, codes: Tensor) -> Tensor:
         """(N,) codes to (N, D), through blocks of fixed size like everything else."""

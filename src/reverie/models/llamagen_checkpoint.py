@@ -89,10 +89,8 @@ def load_llamagen(
 def load_networks(folder: str | Path, *, dtype: torch.dtype, device: str | torch.device = "cpu") -> Llamagen:
     """Transformer and image tokenizer, without the text encoder; either layout. ValueError as `load_llamagen`."""
     folder = Path(folder)
-    if (folder / "config.json").is_file():
-        config, found, where = _read_ours(folder)
-    else:
-        config, found, where = _read_authors(folder)
+    ours = (folder / "config.json").is_file()
+    config, found, where = _read_ours(folder) if ours else _read_authors(folder)
     with torch.device("meta"):
         model = Llamagen(config)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -139,10 +137,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
 # Our layout.
 
 
-def _read_ours(folder: Path) -> tuple[LlamagenConfig, dict[str, Tensor], Path]:
+def _read_ours(folder: Path) -> tuple[LlamagenConfig, dict[str, Tensor], str]:
     config = LlamagenConfig.from_dict(read_settings(folder))
     tensors = {key: tensor for _, part in weight_files(folder) for key, tensor in part.items()}
-    return config, from_authors(tensors, config), folder
+    return config, from_authors(tensors, config), str(folder)
 
 
 def save_llamagen(model: Llamagen, captions: CaptionEncoder, folder: str | Path) -> None:

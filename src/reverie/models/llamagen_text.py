@@ -142,7 +142,7 @@ class CaptionEncoder:
                 f"the text encoder {source} could not be loaded ({str(error).splitlines()[0]}); give a folder or the "
                 f"hub id of a T5, such as {PUBLIC_ENCODER}."
             ) from error
-        end = network.config.eos_token_id
+        end = cast("int | None", network.config.eos_token_id)
         return cls(Tokenizer.from_file(str(words)), network.eval().to(cast(Any, device)), 1 if end is None else end)
 
     def save(self, folder: str | Path) -> None:
@@ -151,7 +151,8 @@ class CaptionEncoder:
 
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(str(Path(folder) / "tokenizer.json"))
-        network = T5EncoderModel(self.network.config).to(torch.bfloat16)
+        network: Any = T5EncoderModel(self.network.config)
+        network.to(torch.bfloat16)
         network.load_state_dict(self.network.state_dict())
         with _quietly():
             network.save_pretrained(folder)

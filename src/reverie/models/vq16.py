@@ -16,7 +16,7 @@ from reverie.models.cells import vq_latents
 VQ_16 = {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 256}
 
 
-def vq_config(params: dict[str, Any], **heads: int) -> JanusVQVAEConfig:
+def vq_config(params: dict[str, Any], **heads: Any) -> JanusVQVAEConfig:
     """Sizes of the network from the authors' names: image_token_size codes of n_embed numbers, base channels `ch`,
     multipliers `ch_mult`, latent channels `z_channels`, residual blocks a level, and `patch` (pixels folded before the
     first convolution). Whatever is missing is VQ-16. heads: fields that only Janus' projections read."""

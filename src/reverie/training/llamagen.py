@@ -84,6 +84,8 @@ def build_captions(sizes: LlamagenSizes, count: int = 20000) -> CaptionEncoder:
 
     rng = random.Random("captions")
     words = train_words((clean_caption(text) for text, _ in drawn_captions(rng, count, 0.12)), sizes.vocabulary)
+    end = words.token_to_id(EOS)
+    assert end is not None
     config = T5Config(
         vocab_size=words.get_vocab_size(),
         d_model=sizes.text_width,
@@ -95,9 +97,9 @@ def build_captions(sizes: LlamagenSizes, count: int = 20000) -> CaptionEncoder:
         dropout_rate=0.0,  # there is no end of new captions
         is_encoder_decoder=False,
         pad_token_id=words.token_to_id(PAD),
-        eos_token_id=words.token_to_id(EOS),
+        eos_token_id=end,
     )
-    return CaptionEncoder(words, T5EncoderModel(config), words.token_to_id(EOS))
+    return CaptionEncoder(words, T5EncoderModel(config), end)
 
 
 def build_llamagen(sizes: LlamagenSizes, vq_config: Any, vq: nn.Module) -> tuple[Llamagen, CaptionEncoder]:
