@@ -10,7 +10,7 @@ from reverie.atelier.sample import compose
 from reverie.canvas import Conditions
 from reverie.models.llamagen_checkpoint import load_llamagen
 from reverie.training import recipes
-from reverie.training.janus import captions as drawn_captions
+from reverie.training.janus import captioned
 from reverie.training.llamagen import LlamagenSizes, LlamagenTask, LlamagenTraining, build_llamagen
 from reverie.training.tokenizer import TokenizerConfig, build_vq
 
@@ -45,7 +45,8 @@ def test_the_loss_is_that_of_the_canvas(task):
     """Padded captions in a batch and captions read alone give the same likelihood of the codes."""
     painter, batch = task.painter(), task.batch(1) | {"blank": torch.zeros(4, dtype=torch.bool)}
     rng, prompts = random.Random("0/1"), []
-    for caption, demand in drawn_captions(rng, 4, task.mix.riddles):
+    for _ in range(4):
+        demand, caption = captioned(rng, task.mix.riddles)
         prompts.append(caption)
         rng.random()  # whether it is blanked
         compose(demand, rng)

@@ -25,12 +25,11 @@ from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.models.llama import KVCache
-from reverie.models.rows import padded_rows
 
 Picker = Callable[[Tensor, Tensor, float], Tensor]
 
-VECTOR = 32
-"""Slots of the cache are read in multiples of this: a vector register of bfloat16, two of float32 (AVX-512)."""
+VECTOR = 64
+"""Slots of the cache are read in multiples of so many bytes' worth of numbers: a vector register of AVX-512."""
 
 
 @dataclass
@@ -70,8 +69,8 @@ class NextTokenCache:
 
 
 class NextTokenPainter(ABC):
-    """A `Generator` (see canvas.py) over a model with `embed_codes`, `code_logits`, `decode_codes`, a `language_model`
-    that is a `models.llama.Llama`, and a config with `language`, `grid` and `image_length`."""
+    """A `Generator` (see canvas.py) over a model with `embed_codes`, `code_logits_of_rows` and `decode_codes`, a
+    `language_model` that is a `models.llama.Llama`, and a config with `language`, `grid` and `image_length`."""
 
     model: Any
     guidance: float
@@ -193,7 +192,7 @@ class NextTokenPainter(ABC):
 
     def _guided(self, hidden: Tensor, weight: float, ways: int, step: int) -> Tensor:
         """(N * ways, D) to guided logits (N, V) of code `step`, in float32."""
-        logits = padded_rows(self.model.code_logits, self.rows, hidden).float()
+        logits = self.model.code_logits_of_rows(hidden, self.rows).float()
         if ways == 1:
             return logits
         conditional, blank = logits.unflatten(0, (-1, 2)).unbind(1)
@@ -213,7 +212,7 @@ class NextTokenPainter(ABC):
         shared = min(map(len, cache.prompts)) == longest
         slots = slice(longest + step, longest + step + 1) if shared else None
         # Reading the cache is the larger part of a step, so few slots beyond the last; whole vectors keep the rounding.
-        span = round_up(longest + step + 1, VECTOR)
+        span = round_up(longest + step + 1, VECTOR // cache.kv.keys.itemsize)
         work.decoded += len(embeds)
         return self._hidden(embeds[:, None], cache.kv, lengths, lengths + step, span=span, slots=slots)[:, 0]
 

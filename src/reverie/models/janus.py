@@ -1,9 +1,9 @@
 """Janus and Janus-Pro: one language model that reads pictures with a vision tower and paints them as VQ codes.
 
 Papers: Janus (arXiv 2410.13848), Janus-Pro (arXiv 2501.17811). The tower and the VQ tokenizer are the transformers
-classes (pictures as codes: `models/vq16.py`); the language model is ours (`models/llama.py`). Sizes come from the
-config alone, so the public checkpoints and the small ones of the Atelier are the same class. Loading and saving live in
-`models/janus_checkpoint.py`.
+classes (with the two places repaired where they leave the official code: see `encode_image` and `decode_codes`); the
+language model is ours (`models/llama.py`). Sizes come from the config alone, so the public checkpoints and the small
+ones of the Atelier are the same class. Loading and saving live in `models/janus_checkpoint.py`.
 
 Beyond the official layout `gen_vision_config.params` may carry `patch`: pixels are first folded (pixel unshuffle) by
 that factor, so the VQ network works at 1/patch of the resolution on 3 * patch**2 channels; and `cells`: the encoder
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from transformers import JanusVisionConfig, JanusVisionModel, JanusVQVAE, JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVisionAlignerMLP, JanusVQVAEAlignerMLP, JanusVQVAEHead
 
+from reverie.models.coded_pictures import VQ_16, CodedPictures, vq_config
 from reverie.models.llama import KVCache, Llama, LlamaConfig
-from reverie.models.vq16 import VQ_16, CodedPictures, vq_config
+from reverie.models.rows import padded_rows
 
 # What `vision_config.params.model_name` stands for: (width, layers, heads, patch size, MLP ratio).
 TOWERS = {"siglip_large_patch16": (1024, 24, 16, 16, 4.0), "siglip_so400m_patch14": (1152, 27, 16, 14, 3.7362)}
@@ -115,8 +116,9 @@ def _parse(data: dict) -> JanusConfig:
     )
     # The authors fix the grid in their scripts, where it equals the tower's; our checkpoints fold pixels or name it.
     side = see["image_size"] // (2 ** (len(multipliers) - 1) * fold if "patch" in vq else patch)
-    grid, cells = data.get("gen_grid", side), bool(vq.get("cells"))
-    return JanusConfig(language, vision, codes, grid, fold, cells, copy.deepcopy(data))
+    return JanusConfig(
+        language, vision, codes, data.get("gen_grid", side), fold, bool(vq.get("cells")), copy.deepcopy(data)
+    )
 
 
 def _language(data: dict) -> LlamaConfig:
@@ -244,6 +246,10 @@ class Janus(CodedPictures):
     def code_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., number of codes): what the next image code is."""
         return self.generation_head(hidden)
+
+    def code_logits_of_rows(self, hidden: Tensor, rows: int) -> Tensor:
+        """The same for (N, D), in blocks of exactly `rows` rows."""
+        return padded_rows(self.generation_head, rows, hidden)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         return self.language_model.lm_head(hidden)

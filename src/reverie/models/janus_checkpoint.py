@@ -11,9 +11,9 @@ import re
 import shutil
 import struct
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,7 @@ from reverie.models.janus_text import JanusTokenizer
 
 SHARD_BYTES = 15 * 2**20
 IGNORED = re.compile(r"vision_model\.vision_tower\.attn_pool\..*|gen_vision_model\.quantize\.codebook_used")
+FETCHED = ("*.json", "*.safetensors", "*.bin")
 DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error)
 """What torch raises on bytes that are no pickle, or half of one."""
 WEIGHTS = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
@@ -87,21 +88,18 @@ def load_janus(
     return (model.to(device) if device_map is None else place(model, device_map)), tokenizer
 
 
-def resolve(source: str | Path) -> Path:
-    """The folder itself, or a local snapshot of the repository of that name."""
+def resolve(source: str | Path, patterns: Sequence[str] | None = None) -> Path:
+    """The folder itself, or a local snapshot of the repository of that name (of the files that match `patterns`)."""
     folder = Path(source)
-    return folder if folder.is_dir() else fetch(source, ["*.json", "*.safetensors", "*.bin"])
-
-
-def fetch(source: str | Path, patterns: list[str]) -> Path:
-    """A local snapshot of the repository of that name: only files that fit one of the patterns."""
+    if folder.is_dir():
+        return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise ValueError(f"{source} is neither a folder nor the id of a repository (owner/name); check the spelling.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=patterns))
+        return Path(snapshot_download(str(source), allow_patterns=list(patterns or FETCHED)))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"{source} is no folder here and could not be fetched: {str(error).splitlines()[0]}"
@@ -176,16 +174,16 @@ def read_weights(folder: Path, model: Janus, dtype: torch.dtype) -> dict[str, Te
     return found
 
 
-def weights_path(folder: Path) -> Path:
-    for name in WEIGHTS:
+def weights_path(folder: Path, names: Sequence[str] = WEIGHTS) -> Path:
+    for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise ValueError(f"{folder} holds no weights ({', '.join(WEIGHTS)}); fetch the checkpoint again.")
+    raise ValueError(f"{folder} holds no weights ({', '.join(names)}); fetch the checkpoint again.")
 
 
-def weight_files(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
-    """Each weight file with its tensors, one file at a time."""
-    first = weights_path(folder)
+def weight_files(folder: Path, names: Sequence[str] = WEIGHTS) -> Iterator[tuple[Path, dict[str, Tensor]]]:
+    """Each weight file with its tensors, one file at a time; the first of `names` that is there decides which."""
+    first = weights_path(folder, names)
     paths = [first]
     if first.suffix == ".json":
         paths = [folder / name for name in sorted(set(json.loads(first.read_text("utf-8"))["weight_map"].values()))]
@@ -195,7 +193,7 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
         yield path, read_tensors(path)
 
 
-def read_tensors(path: Path) -> dict:
+def read_tensors(path: Path) -> dict[str, Any]:
     """What a safetensors file or a weights-only pickle holds; ValueError, in one sentence, if it cannot be opened."""
     try:
         if path.suffix == ".safetensors":
@@ -257,20 +255,29 @@ def save_janus(model: Janus, tokenizer: JanusTokenizer, folder: str | Path) -> N
 
     An older checkpoint of that name is replaced.
     """
-    with replace_folder(folder) as partial:
-        (partial / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", "utf-8")
-        tokenizer.save(partial)
-        write_shards(_authors_tensors(model), partial)
+    write_checkpoint(Path(folder), model.config.to_dict(), tokenizer.save, _authors_tensors(model))
 
 
-@contextmanager
-def replace_folder(folder: str | Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` at the end; nothing happens to it before."""
-    folder = Path(folder)
+def write_checkpoint(
+    folder: Path, config: dict[str, Any], save_tokenizer: Callable[[Path], None], tensors: dict[str, Tensor]
+) -> None:
+    """A folder with config.json, tokenizer and tensors, which appears whole or not at all and replaces an older one."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    save_tokenizer(partial)
+    shards = list(_shards(tensors))
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
+        save_file(shard, partial / name, metadata={"format": "pt"})
+        (partial / name).chmod(0o644)  # safetensors lets only the owner read
+        weight_map |= dict.fromkeys(shard, name)
+    if len(shards) > 1:
+        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
     if folder.exists():
         old = folder.with_name(folder.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
@@ -279,21 +286,6 @@ def replace_folder(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(old)
     else:
         os.replace(partial, folder)
-
-
-def write_shards(tensors: dict[str, Tensor], folder: Path) -> None:
-    """model.safetensors, or shards of at most 15 MiB with their index."""
-    shards = list(_shards(tensors))
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
-        save_file(shard, folder / name, metadata={"format": "pt"})
-        (folder / name).chmod(0o644)  # safetensors lets only the owner read
-        weight_map |= dict.fromkeys(shard, name)
-    if len(shards) > 1:
-        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
 def _authors_tensors(model: Janus) -> dict[str, Tensor]:

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import JanusVQVAE, JanusVQVAEConfig
 
+from reverie.models.coded_pictures import CodedPictures, vq_config
 from reverie.models.llama import KVCache, Llama, LlamaConfig
-from reverie.models.vq16 import CodedPictures, vq_config
+from reverie.models.rows import padded_rows
 
 CAPTION_SLOTS = 120
 """Caption vectors at most; also the rows of the unconditional caption in every checkpoint."""
@@ -141,6 +142,10 @@ class Llamagen(CodedPictures):
     def code_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., number of codes): what the next image code is."""
         return self.language_model.lm_head(hidden)
+
+    def code_logits_of_rows(self, hidden: Tensor, rows: int) -> Tensor:
+        """The same for (N, D), in blocks of exactly `rows` rows."""
+        return padded_rows(self.code_logits, rows, hidden)
 
     def unconditional_states(self, length: int) -> Tensor:
         """(length, caption_dim): the twin of a caption of `length` vectors. Its mask is the caption's own, so of the

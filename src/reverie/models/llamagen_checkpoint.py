@@ -21,15 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reverie.models.janus_checkpoint import (
-    fetch,
-    read_tensors,
-    replace_folder,
-    to_authors,
-    to_ours,
-    weight_files,
-    write_shards,
-)
+from reverie.models.janus_checkpoint import read_tensors, resolve, to_authors, to_ours, weight_files, write_checkpoint
 from reverie.models.llamagen import CAPTION_SLOTS, Llamagen, LlamagenConfig
 from reverie.models.llamagen_text import PUBLIC_ENCODER, CaptionEncoder
 
@@ -73,7 +65,7 @@ def load_llamagen(
     dtype: type of all weights; by default bfloat16 on accelerators and float32 on the CPU.
     Raises ValueError, in one sentence, for folders that do not hold a complete checkpoint.
     """
-    folder = Path(source) if Path(source).is_dir() else fetch(source, ["*.json", "*.safetensors", "*.pt"])
+    folder = resolve(source, ["*.json", "*.safetensors", "*.pt"])
     dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
     place = text_encoder or find_text_encoder(folder)
     model = load_networks(folder, dtype=dtype, device=device)
@@ -146,11 +138,8 @@ def _read_ours(folder: Path) -> tuple[LlamagenConfig, dict[str, Tensor], str]:
 def save_llamagen(model: Llamagen, captions: CaptionEncoder, folder: str | Path) -> None:
     """Writes our layout in bfloat16; the folder appears whole or not at all. An older one of that name is replaced."""
     tensors = {key: tensor.to("cpu", torch.bfloat16).contiguous() for key, tensor in to_authors_tensors(model).items()}
-    with replace_folder(folder) as partial:
-        config = {**model.config.to_dict(), "model_type": "llamagen"}
-        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-        write_shards(tensors, partial)
-        captions.save(partial / "text_encoder")
+    config = {**model.config.to_dict(), "model_type": "llamagen"}
+    write_checkpoint(Path(folder), config, lambda partial: captions.save(partial / "text_encoder"), tensors)
 
 
 # The authors' layout.

@@ -150,10 +150,9 @@ def fetched(source: Source) -> Source:
     """The same model with its folder on disk; a hub id is downloaded now (or found in the local cache)."""
     if source.folder is not None:
         return source
-    from reverie.models.janus_checkpoint import fetch, resolve
+    from reverie.models.janus_checkpoint import resolve as fetch
 
-    name = source.id or source.name
-    folder = fetch(name, list(source.files)) if source.files else resolve(name)
+    folder = fetch(source.id or source.name, source.files or None)
     return replace(from_folder(folder, source.name, source.thinker), text_encoder=source.text_encoder)
 
 

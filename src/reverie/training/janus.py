@@ -9,7 +9,7 @@ right, where a causal model never looks, so no mask is needed.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from ..models.janus_text import EOS, PLACEHOLDER, SYSTEM, JanusTokenizer
 
 if TYPE_CHECKING:
     from ..atelier.language import Demand
-    from ..generators.janus import JanusPainter
+    from ..canvas import Generator
 
 Rows = dict[str, Tensor]
 
@@ -127,8 +127,8 @@ class JanusTask:
         self.model, self.words, self.mix, self.seed = model, words, mix, seed
         self.pictures = model.config.vision.num_image_tokens
 
-    def painter(self) -> JanusPainter:
-        """The model as it is now, as one that paints."""
+    def painter(self) -> Generator:
+        """The model as it paints by now."""
         from ..generators.janus import JanusPainter
 
         return JanusPainter(self.model, self.words, guidance=3.0)
@@ -152,7 +152,8 @@ class JanusTask:
         from ..atelier.sample import compose
 
         ids, pictures = [], []
-        for caption, demand in captions(rng, self.mix.paint, self.mix.riddles):
+        for _ in range(self.mix.paint):
+            demand, caption = captioned(rng, self.mix.riddles)
             row = self.words.painting_ids(caption)
             ids.append(self.words.blank_ids(row) if rng.random() < self.mix.blank else row)
             pictures.append(draw(compose(demand, rng), self.mix.side))
@@ -237,20 +238,17 @@ class JanusTask:
         return pixels.index_copy(0, chosen, model.decode_codes(codes).float().clamp(-1, 1))
 
 
-def captions(rng: random.Random, count: int, riddles: float) -> Iterator[tuple[str, Demand]]:
-    """Captions of the Atelier and what each demands; a share `riddles` are answers of riddles. `rng` may be used
-    between one and the next."""
+def captioned(rng: random.Random, riddles: float) -> tuple[Demand, str]:
+    """What is to be painted and how it is said; a share of `riddles` are answers of riddles, in rewritten words."""
     from ..atelier.knowledge import riddle
     from ..atelier.language import Demand, canonical, say
     from ..atelier.sample import random_demand
 
-    for _ in range(count):
-        if rng.random() < riddles:
-            puzzle = riddle(rng, "train")
-            yield puzzle.rewritten, Demand.from_record(puzzle.demand)
-        else:
-            demand = random_demand(rng)
-            yield canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train"), demand
+    if rng.random() < riddles:
+        puzzle = riddle(rng, "train")
+        return Demand.from_record(puzzle.demand), puzzle.rewritten
+    demand = random_demand(rng)
+    return demand, canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train")
 
 
 def in_working_type(embeds: Tensor) -> Tensor:

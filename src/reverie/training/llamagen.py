@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from ..models.janus_text import EOS, PAD
 from ..models.llamagen import CAPTION_SLOTS, Llamagen, LlamagenConfig
 from ..models.llamagen_text import CaptionEncoder, clean_caption
-from .janus import captions as drawn_captions
-from .janus import lengths, pad, stack
+from .janus import captioned, lengths, pad, stack
 from .quick_norm import quicken
 from .words import train_words
 
@@ -83,7 +82,7 @@ def build_captions(sizes: LlamagenSizes, count: int = 20000) -> CaptionEncoder:
     from transformers import T5Config, T5EncoderModel
 
     rng = random.Random("captions")
-    words = train_words((clean_caption(text) for text, _ in drawn_captions(rng, count, 0.12)), sizes.vocabulary)
+    words = train_words((clean_caption(captioned(rng, 0.12)[1]) for _ in range(count)), sizes.vocabulary)
     end = words.token_to_id(EOS)
     assert end is not None
     config = T5Config(
@@ -131,7 +130,8 @@ class LlamagenTask:
 
         rng = random.Random(f"{self.seed}/{step}")
         ids, blank, pictures = [], [], []
-        for caption, demand in drawn_captions(rng, self.mix.paint, self.mix.riddles):
+        for _ in range(self.mix.paint):
+            demand, caption = captioned(rng, self.mix.riddles)
             ids.append(self.captions.ids(caption))
             blank.append(rng.random() < self.mix.blank)
             pictures.append(draw(compose(demand, rng), self.mix.side))
