@@ -66,10 +66,16 @@ class LlamagenPainter(NextTokenPainter):
 
     def log_prob(self, conditions: Conditions, codes: Tensor) -> Tensor:
         """(N, L) float32: the logarithm of the probability with which each of the codes (N, L) would be drawn after
-        those before it, -inf where `top_k` or `top_p` rules it out. One uncached pass, differentiable in the model.
+        those before it, -inf where `top_k` or `top_p` rules it out. See `log_distribution`."""
+        codes = codes.to(self.model.device)
+        return self.log_distribution(conditions, codes).gather(-1, codes[..., None]).squeeze(-1)
 
-        The distribution is the one that `advance` draws from, guidance and narrowing included; as a policy that learns
-        with guidance 1, top_k 0 and top_p 1 it is the plain conditional model.
+    def log_distribution(self, conditions: Conditions, codes: Tensor) -> Tensor:
+        """(N, L, number of codes) float32: log-probabilities of every code after each beginning of the codes (N, L). One
+        uncached pass, differentiable in the model.
+
+        The distribution is the one that `advance` draws from, guidance, temperature and narrowing included; as a policy
+        that learns with guidance 1, top_k 0 and top_p 1 it is the plain conditional model.
         """
         if len(conditions) != len(codes):
             raise ValueError(f"Got {len(conditions)} prompts for {len(codes)} rows of codes; give one for each.")
@@ -85,8 +91,7 @@ class LlamagenPainter(NextTokenPainter):
             conditional, blank = logits.chunk(2)
             first = self.guided_codes
             logits = torch.cat((guide(conditional, blank, weight)[:, :first], conditional[:, first:]), 1)
-        chosen = narrowed(logits, self.temperature, self.top_k, self.top_p).log_softmax(-1)
-        return chosen.gather(-1, codes[..., None]).squeeze(-1)
+        return narrowed(logits, self.temperature, self.top_k, self.top_p).log_softmax(-1)
 
     @property
     def guided_codes(self) -> int:

@@ -45,10 +45,6 @@ class LlamagenConfig:
     """The configuration as it is saved."""
 
     @property
-    def num_codes(self) -> int:
-        return self.language.vocab_size
-
-    @property
     def image_length(self) -> int:
         return self.grid**2
 

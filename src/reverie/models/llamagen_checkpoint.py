@@ -2,8 +2,8 @@
 
 The authors' files say nothing about themselves. Most sizes are read off the tensors; the number of heads follows from
 depth and width (`HEADS`), the size of pictures from the file's name (t2i_XL_stage1_256.pt). An `args.json` beside them,
-with the names of the authors' command line, overrules: gpt_ckpt, vq_ckpt, block_size, gpt_overrides.n_head,
-gpt_overrides.n_kv_head, and `text_encoder`, a folder or hub id.
+with the names of the authors' command line, overrules: gpt_ckpt, vq_ckpt, block_size or image_size,
+gpt_overrides.n_head, gpt_overrides.n_kv_head, and `text_encoder`, a folder or hub id.
 
 Files are opened as tensors only. Every tensor of the model must be there in the right shape; in the authors' files more
 may be there (positions, caches, usage counts), as their own scripts allow.
@@ -224,22 +224,25 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any],
             "norm_eps": 1e-5,
             "rope_base": 10000.0,
             "caption_dim": caption,
-            "block_size": settings.get("block_size") or _block_size(path),
+            "block_size": _block_size(settings, path),
         },
         "vq": vq | {"image_token_size": codes},
         "reverie": settings.get("reverie", {}),
     }
 
 
-def _block_size(path: Path) -> int:
-    """Codes of a picture, from a name such as t2i_XL_stage1_256.pt."""
-    side = re.search(r"_(256|384|512)(?:\D|$)", path.stem)
+def _block_size(settings: Mapping[str, Any], path: Path) -> int:
+    """Codes of a picture, from args.json or a name such as t2i_XL_stage1_256.pt."""
+    if isinstance(settings.get("block_size"), int):
+        return settings["block_size"]
+    named = re.search(r"_(256|384|512)(?:\D|$)", path.stem)
+    side = settings.get("image_size") or (int(named[1]) if named else None)
     if side is None:
         raise ValueError(
             f"the name {path.name} does not tell the size of its pictures; write the number of codes, such as "
             f'{{"block_size": 256}} for 256 x 256 pixels, into {path.with_name("args.json")}.'
         )
-    return (int(side[1]) // 16) ** 2
+    return (side // settings.get("downsample_size", 16)) ** 2
 
 
 def _vq_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

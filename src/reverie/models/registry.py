@@ -160,7 +160,8 @@ def cached(hub_id: str) -> bool:
     """Whether the hub's local cache holds it, by its documented layout: the hub library takes long to import."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return any((cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json"))
+    snapshots = cache / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    return any(snapshots.glob("*/config.json")) or any(snapshots.glob("*/*.pt"))
 
 
 def fingerprint(folder: Path) -> str:
