@@ -71,8 +71,8 @@ class LlamagenPainter(NextTokenPainter):
         return self.log_distribution(conditions, codes).gather(-1, codes[..., None]).squeeze(-1)
 
     def log_distribution(self, conditions: Conditions, codes: Tensor) -> Tensor:
-        """(N, L, number of codes) float32: log-probabilities of every code after each beginning of the codes (N, L). One
-        uncached pass, differentiable in the model.
+        """(N, L, number of codes) float32: log-probabilities of every code after each beginning of the codes (N, L).
+        One uncached pass, differentiable in the model.
 
         The distribution is the one that `advance` draws from, guidance, temperature and narrowing included; as a policy
         that learns with guidance 1, top_k 0 and top_p 1 it is the plain conditional model.
