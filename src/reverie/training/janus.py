@@ -8,6 +8,7 @@ right, where a causal model never looks, so no mask is needed.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,8 +131,8 @@ class JanusTask:
         from ..atelier.lessons import lesson
 
         rng = random.Random(f"{self.seed}/{step}")
-        looks = [lesson(rng) for _ in range(self.mix.look * 2)]
-        looks = [found for found in looks if found.scene is not None][: self.mix.look]
+        seen = (found for found in iter(lambda: lesson(rng), None) if found.scene is not None)
+        looks = list(itertools.islice(seen, self.mix.look))
         thinks = [lesson(rng, "think") for _ in range(self.mix.think)]
         rows = {"paint": self._paint_rows(rng)} if self.mix.paint else {}
         return rows | {kind: self._answer_rows(found) for kind, found in (("think", thinks), ("look", looks)) if found}
