@@ -136,10 +136,16 @@ def fetched(source: Source) -> Source:
 
 
 def cached(hub_id: str) -> bool:
-    """Whether the hub's local cache holds it, by its documented layout: the hub library takes long to import."""
+    """Whether the hub's local cache holds it."""
+    return bool(snapshots(hub_id))
+
+
+def snapshots(hub_id: str) -> list[Path]:
+    """Its folders in the hub's local cache, by the documented layout: the hub library takes long to import."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return any((cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json"))
+    found = (cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json")
+    return [path.parent for path in sorted(found)]
 
 
 def fingerprint(folder: Path) -> str:
