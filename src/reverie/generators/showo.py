@@ -17,6 +17,7 @@ whatever else is in the batch (tests/test_showo_canvas.py). Every matrix product
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -284,17 +285,17 @@ def mask_ratio(progress: Tensor, schedule: str = "cosine") -> Tensor:
     """The share of slots that stays masked at `progress` in [0, 1], in float32 as the official code has it."""
     progress = progress.float()
     if schedule == "cosine":
-        ratio = torch.cos(progress * (math.pi * 0.5))
-    elif schedule == "linear":
+        return torch.cos(progress * (math.pi * 0.5))
+    if schedule == "linear":
         ratio = 1 - progress
     elif schedule == "sigmoid":
         first, last = torch.tensor([-3.0, 3.0]).sigmoid()
-        ratio = ((last - (progress * 6 - 3).sigmoid()) / (last - first)).clamp(1e-6, 1.0)
-    elif schedule.startswith("pow") and schedule[3:].replace(".", "", 1).isdigit():
+        ratio = (last - (progress * 6 - 3).sigmoid()) / (last - first)
+    elif re.fullmatch(r"pow\d+(\.\d+)?", schedule):
         ratio = 1 - progress ** float(schedule[3:])
     else:
         raise ValueError(f"schedule={schedule!r}: must be cosine, linear, sigmoid, or pow and a number.")
-    return ratio
+    return ratio.clamp(1e-6, 1.0)
 
 
 def masked_counts(steps: int, length: int, schedule: str = "cosine") -> list[int]:
