@@ -201,7 +201,7 @@ def test_log_probabilities_come_from_where_the_codes_were_drawn():
     prompts = [generator.tokenizer.painting_ids(prompt) for prompt in PROMPTS]
     half = generator.advance(start(generator, PROMPTS, range(len(PROMPTS)), 1.0), 2)
     seen.clear()
-    codes, masked = unpack(generator._record(half)[:, 2])
+    masked = unpack(generator._record(half)[:, 2])[1]
     target = generator.codes(generator.advance(half, 3))
     with torch.no_grad():
         exact = model.log_prob(prompts, target, masked, rows=generator.rows)

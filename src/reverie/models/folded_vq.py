@@ -21,7 +21,8 @@ class FoldedVQ(nn.Module):
 
     def __init__(self, vq: nn.Module, patch: int, cells: bool):
         super().__init__()
-        self.vq, self.patch, self.cells = vq, patch, cells
+        self.vq: Any = vq
+        self.patch, self.cells = patch, cells
 
     @classmethod
     def from_section(cls, section: dict[str, Any]) -> "FoldedVQ":
@@ -39,27 +40,28 @@ class FoldedVQ(nn.Module):
                 out_channels=channels,
             )
         except KeyError as error:
-            raise ValueError(f"config.json lacks the field {error.args[0]!r} of a VQ tokenizer; complete it.") from error
+            missing = error.args[0]
+            raise ValueError(f"config.json lacks the field {missing!r} of a VQ tokenizer; complete it.") from error
         return cls(JanusVQVAE._from_config(config), section["patch"], bool(section.get("cells")))
 
     @property
     def num_codes(self) -> int:
-        return self.vq.quantize.embedding.weight.shape[0]  # type: ignore[union-attr]
+        return self.vq.quantize.embedding.weight.shape[0]
 
     @property
     def pixels_per_code(self) -> int:
-        return 2 ** (len(self.vq.config.channel_multiplier) - 1) * self.patch  # type: ignore[union-attr]
+        return 2 ** (len(self.vq.config.channel_multiplier) - 1) * self.patch
 
     def encode(self, pixels: Tensor) -> Tensor:
         """The nearest codebook row by cosine; neither side need be of unit length."""
-        vq: Any = self.vq
+        vq = self.vq
         folded = F.pixel_unshuffle(pixels.to(vq.quant_conv.weight), self.patch)
         latents = F.normalize(vq_latents(vq, folded, self.cells).float(), dim=1)
         rows = F.normalize(vq.quantize.embedding.weight.float(), dim=-1)
         return (latents.flatten(2).transpose(1, 2) @ rows.T).argmax(-1)
 
     def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        vq: Any = self.vq
+        vq = self.vq
         rows = F.normalize(vq.quantize.embedding(codes.to(vq.quant_conv.weight.device)), dim=-1)
         latents = rows.transpose(1, 2).unflatten(2, grid_of(codes, size)).contiguous()
         return F.pixel_shuffle(vq.decoder(vq.post_quant_conv(latents)), self.patch)
