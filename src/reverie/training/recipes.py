@@ -114,8 +114,9 @@ def _tokenizer(recipe: dict[str, Any], out: Path) -> Path:
 
 def _janus(recipe: dict[str, Any], out: Path) -> Path:
     """Sections: tokenizer (folder of a tokenizer run), model (JanusSizes), mix (JanusTraining), loop; from: a Janus
-    checkpoint to go on from instead of a fresh model (with `tokenizer`, everything but how it paints); decoder: a refined tokenizer run whose decoder replaces the
-    first one at the end; export: folder for the finished checkpoint."""
+    checkpoint to go on from instead of a fresh model (with `tokenizer`, everything but how it paints); decoder: a
+    refined tokenizer run whose decoder replaces the first one at the end; export: folder for the finished checkpoint.
+    """
     from ..models.janus_checkpoint import save_janus
     from .card import write_card
     from .janus import JanusTask, JanusTraining
