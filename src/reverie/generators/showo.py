@@ -3,8 +3,8 @@
 The procedure is the authors' (showlab/Show-o, t2i_generate; mask schedule of MaskGIT, arXiv 2202.04200): at each step
 every slot gets a code drawn from the guided logits; by the cosine schedule so many of the least confident unknown
 slots are masked again, confidence being log p(code) + T * Gumbel noise; T shrinks by (1 - r) at every step
-r = t / steps, cumulatively. A code that was kept never changes. Beyond it: several prompts at once, previews, new prompts in front of
-what is painted, rewinding, interruption; and the promise that none of this changes what an image becomes.
+r = t / steps, cumulatively. A code that was kept never changes. Beyond it: several prompts at once, previews, new
+prompts in front of what is painted, rewinding, interruption; and the promise that none of this changes what an image becomes.
 
 A canvas keeps the whole record: `tokens` (N, (steps + 1) * L) are L slots after step 0, after step 1, and so on.
 A slot holds its code where it is kept, and ~code (a negative number) where it is masked again, so that the guess can be
@@ -13,7 +13,8 @@ shown; ~(number of codes) stands for no guess yet. The stream of an image has on
 What is promised: on one machine and with one build of torch, the same prompt and seed give the same codes bit by bit,
 whatever else is in the batch (tests/test_showo_canvas.py). Every matrix product has exactly `rows` rows
 (models/rows.py), prompts enter alone, and attention always runs over L + 2 places against the same number of keys.
-Other `rows`, devices or builds agree up to rounding. On GPUs the same rules are followed, but bits were not compared there.
+Other `rows`, devices or builds agree up to rounding. On GPUs the same rules are followed, but bits were not compared
+there.
 """
 
 import math

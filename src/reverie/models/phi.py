@@ -173,6 +173,9 @@ class Phi(nn.Module):
     ) -> Tensor:
         """All layers, before the final norm. `seen` is (1 or B, 1, T or 1, all keys). Where `kept` is given, it takes
         the keys and values of every layer, and the rest of the last layer is left out."""
+        if torch.is_autocast_enabled(x.device.type):
+            # A residual stream in float32 would be twice as wide as the matrix products.
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         batch, length, width = x.shape
         positions = torch.arange(start, start + length, device=x.device)[None]
         # Attention of the training path is that of models/llama.py: faster on CPUs with a gradient.

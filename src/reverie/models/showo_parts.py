@@ -1,8 +1,8 @@
 """Where the parts of a Show-o checkpoint lie, and its configuration put together from them. Imports nothing heavy.
 
 The authors publish three repositories: the model (`show-o`), the image tokenizer (`magvitv2`) and Phi-1.5, of which
-only the configuration and the tokenizer are used. On disk these are three folders side by side, however they are called:
-each is recognised by its config.json. Either the folder above them or the model's own may be given. An
+only the configuration and the tokenizer are used. On disk these are three folders side by side, however they are
+called: each is recognised by its config.json. Either the folder above them or the model's own may be given. An
 `inference.yaml` beside them may say how long prompts are. Our layout is one folder with one config.json.
 """
 
