@@ -4,7 +4,8 @@ The procedure is the authors' (showlab/Show-o, t2i_generate; mask schedule of Ma
 every slot gets a code drawn from the guided logits; by the cosine schedule so many of the least confident unknown
 slots are masked again, confidence being log p(code) + T * Gumbel noise; T shrinks by (1 - r) at every step
 r = t / steps, cumulatively. A code that was kept never changes. Beyond it: several prompts at once, previews, new
-prompts in front of what is painted, rewinding, interruption; and the promise that none of this changes what an image becomes.
+prompts in front of what is painted, rewinding, interruption; and the promise that none of this changes what an image
+becomes.
 
 A canvas keeps the whole record: `tokens` (N, (steps + 1) * L) are L slots after step 0, after step 1, and so on.
 A slot holds its code where it is kept, and ~code (a negative number) where it is masked again, so that the guess can be
