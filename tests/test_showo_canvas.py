@@ -103,7 +103,7 @@ def test_the_cached_path_agrees_with_whole_sequences(dtype, guidance):
     half = generator.advance(start(generator, PROMPTS, range(len(PROMPTS)), guidance), 3)
     seen.clear()
     generator.advance(half, 4)
-    codes, masked = unpack(generator._record(half)[:, 3])
+    codes, masked = unpack(generator.record(half)[:, 3])
     slots = torch.where(masked, config.mask, codes + config.code_offset)
     frame = torch.tensor([[config.image_start, config.image_end]]).repeat(len(slots), 1)
     found = []
@@ -137,7 +137,7 @@ def test_pieces_equal_one_stroke_and_old_canvases_stay_valid():
 def test_kept_codes_never_change_and_the_schedule_is_kept(seed, guidance, temperature):
     generator = painter(torch.float32, temperature)
     canvas = generator.advance(start(generator, PROMPTS[:3], range(seed, seed + 3), guidance))
-    codes, masked = unpack(generator._record(canvas))
+    codes, masked = unpack(generator.record(canvas))
     for step in range(generator.steps):
         kept = ~masked[:, step]
         assert not (masked[:, step + 1] & kept).any()
@@ -201,7 +201,7 @@ def test_log_probabilities_come_from_where_the_codes_were_drawn():
     prompts = [generator.tokenizer.painting_ids(prompt) for prompt in PROMPTS]
     half = generator.advance(start(generator, PROMPTS, range(len(PROMPTS)), 1.0), 2)
     seen.clear()
-    masked = unpack(generator._record(half)[:, 2])[1]
+    masked = unpack(generator.record(half)[:, 2])[1]
     target = generator.codes(generator.advance(half, 3))
     with torch.no_grad():
         exact = model.log_prob(prompts, target, masked, rows=generator.rows)

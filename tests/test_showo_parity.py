@@ -134,8 +134,8 @@ def test_painting(showo):
         )  # fmt: skip
         known = showo.partial() if run["start"] == "partial" else None
         canvas = painter.advance(painter.start(Conditions(showo.prompts), range(len(showo.prompts)), known))
-        codes, masked = unpack(painter._record(canvas)[:, 1:].transpose(0, 1))  # (steps, N, L)
-        before = unpack(painter._record(canvas)[:, :-1].transpose(0, 1))[1]
+        codes, masked = unpack(painter.record(canvas)[:, 1:].transpose(0, 1))  # (steps, N, L)
+        before = unpack(painter.record(canvas)[:, :-1].transpose(0, 1))[1]
         showo.same(f"{name}_tokens", painter.codes(canvas))
         showo.same(f"{name}_step_masking", masked)
         showo.same(f"{name}_step_mask_len", masked.sum(-1).clamp(min=1))

@@ -112,7 +112,7 @@ class ShowoPainter:
         to = self.steps if to is None else to
         if not canvas.step <= to <= self.steps:
             raise ValueError(f"Cannot advance from step {canvas.step} to {to}; the last step is {self.steps}.")
-        record = self._record(canvas).to(self.model.device, copy=True)
+        slots = self.record(canvas).to(self.model.device, copy=True)
         if to == canvas.step or not len(canvas):
             return replace(canvas, step=to, cache=canvas.release())
         uniforms = canvas.uniforms.to(self.model.device)
@@ -120,14 +120,23 @@ class ShowoPainter:
         cache = self._texts(canvas)
         text = self._rows(cache, canvas.conditions)
         for step in range(canvas.step, to):
-            numbers = uniforms.view(record.shape)[:, step]
-            record[:, step + 1] = self._step(record[:, step], numbers, step, text, weight)
-            canvas.work.decoded += text.rows.numel() * (self.length + 2) if text.rows is not None else 0
-        return replace(canvas, tokens=record.flatten(1), uniforms=uniforms, step=to, cache=cache)
+            numbers = uniforms.view(slots.shape)[:, step]
+            slots[:, step + 1] = self._step(slots[:, step], numbers, step, text, weight)
+            canvas.work.decoded += self._ways(canvas.conditions) * len(canvas) * (self.length + 2)
+        return replace(canvas, tokens=slots.flatten(1), uniforms=uniforms, step=to, cache=cache)
+
+    def record(self, canvas: Canvas) -> Tensor:
+        """(N, steps + 1, L): the slots after each step; `unpack` tells codes from guesses."""
+        if canvas.tokens.shape[1] != (self.steps + 1) * self.length:
+            raise ValueError(
+                f"The canvas holds {canvas.tokens.shape[1] // self.length - 1} steps of {self.length} codes, but this "
+                f"painter takes {self.steps}; go on with the number of steps that it was started with."
+            )
+        return canvas.tokens.unflatten(1, (self.steps + 1, self.length))
 
     def codes(self, canvas: Canvas) -> Tensor:
         """(N, L) codes as they would be if painting stopped now: those kept, and the last guesses for the others."""
-        codes, _ = unpack(self._record(canvas)[:, canvas.step])
+        codes, _ = unpack(self.record(canvas)[:, canvas.step])
         return torch.where(codes == self.model.config.num_codes, self.fill, codes)
 
     @torch.no_grad()
@@ -166,15 +175,6 @@ class ShowoPainter:
 
     def _ways(self, conditions: Conditions) -> int:
         return 1 if self._weight(conditions) == 1 else 2
-
-    def _record(self, canvas: Canvas) -> Tensor:
-        """(N, steps + 1, L): the slots after each step; see `unpack`."""
-        if canvas.tokens.shape[1] != (self.steps + 1) * self.length:
-            raise ValueError(
-                f"The canvas holds {canvas.tokens.shape[1] // self.length - 1} steps of {self.length} codes, but this "
-                f"painter takes {self.steps}; go on with the number of steps that it was started with."
-            )
-        return canvas.tokens.unflatten(1, (self.steps + 1, self.length))
 
     def _step(self, slots: Tensor, uniforms: Tensor, step: int, text: TextStates, weight: float) -> Tensor:
         """(N, L) slots after step `step` to those after the next."""
