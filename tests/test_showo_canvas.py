@@ -214,6 +214,7 @@ def test_log_probabilities_come_from_where_the_codes_were_drawn():
     assert (everything <= quick).all()
     assert torch.equal(framed[:, 1:-1], everything)
     assert (framed[:, [0, -1]] < 0).all()
+    assert (model.log_prob(prompts, target, torch.zeros_like(masked), rows=generator.rows) == 0).all()
     with pytest.raises(ValueError, match="vocabulary='all'"):
         model.log_prob(prompts, target, masked, frame=True)
 

@@ -187,7 +187,7 @@ class Showo(nn.Module):
         return flat.unflatten(0, hidden.shape[:-1])
 
     def slot_logits(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:
-        """(B, L, number of codes): what stands in each slot. Sampling and `log_prob` both come from here."""
+        """(B, L, number of codes): what stands in each slot; made of the two calls that `log_prob` is made of."""
         return self.code_logits(self.paint(codes, masked, text, rows)[:, 1:-1], rows)
 
     def log_prob(
@@ -211,20 +211,20 @@ class Showo(nn.Module):
         """
         if frame and vocabulary != "all":
             raise ValueError("The tokens around the image are no image codes; take vocabulary='all' with frame=True.")
-        text = self.read_prompts(prompts, rows)
         codes, masked = codes.to(self.device), masked.to(self.device)
+        hidden = self.paint(codes, masked, self.read_prompts(prompts, rows), rows)
         if vocabulary == "codes":
-            logits, targets, counts = self.slot_logits(codes, masked, text, rows), codes, masked
+            hidden, targets, counts = hidden[:, 1:-1], codes, masked
         else:
-            edges = (self.config.image_start, self.config.image_end)
-            targets = codes + self.config.code_offset
-            targets = F.pad(F.pad(targets, (1, 0), value=edges[0]), (0, 1), value=edges[1])
+            targets = F.pad(codes + self.config.code_offset, (1, 1))
+            targets[:, 0], targets[:, -1] = self.config.image_start, self.config.image_end
             counts = F.pad(masked, (1, 1), value=frame)
-            hidden = self.paint(codes, masked, text, rows)
-            logits = each_row(self.showo.lm_head, rows, hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
-        chosen = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-        chosen = chosen.masked_fill(~counts, 0.0)
-        return chosen if frame or vocabulary == "codes" else chosen[:, 1:-1]
+        # The head is wide: it runs where something counts and nowhere else.
+        told = hidden[counts]
+        logits = self.code_logits(told, rows) if vocabulary == "codes" else each_row(self.showo.lm_head, rows, told)
+        chosen = logits.float().log_softmax(-1).gather(-1, targets[counts][:, None])[:, 0]
+        found = chosen.new_zeros(counts.shape).masked_scatter(counts, chosen)
+        return found if frame or vocabulary == "codes" else found[:, 1:-1]
 
     def read_prompts(self, prompts: Sequence[Sequence[int]], rows: int | None = None) -> TextStates:
         """States of prompts of any lengths. With `rows`, each enters alone, so that it notices no neighbour."""
