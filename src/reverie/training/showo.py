@@ -2,7 +2,7 @@
 
 The share follows the cosine schedule at a uniform random moment, as when painting (MaskGIT, arXiv 2202.04200; Show-o,
 arXiv 2408.12528, section 3.4): cos(pi u / 2), so most of the picture is usually hidden. The loss is the mean negative
-log-probability of the hidden codes, from the same functions that painting draws from (`Showo.paint`, `code_logits`), hence
+log-probability of the hidden codes, from the functions that painting draws from (`Showo.paint`, `code_logits`), hence
 over image codes alone; a share of captions is left blank, which is what guidance needs.
 
 The image tokenizer is the one that the Atelier's Janus paints with, frozen, and not a MAGVIT-v2: it is trained already,
