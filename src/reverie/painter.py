@@ -35,11 +35,15 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**63 - 1
 MOST_IMAGES = 4096
-READERS = ("janus",)
-"""Families that also read pictures and write."""
+SILENT = {
+    "llamagen": "only paints and cannot read or write",
+    "showo": "paints and answers questions about one picture, but holds no conversation",
+}
+"""Families that do not write, and what they do instead."""
 OWN_SETTINGS = {
     "janus": ("guidance", "temperature"),
     "llamagen": ("guidance", "temperature", "top_k", "top_p"),
+    "showo": ("guidance", "temperature", "steps"),
 }
 """What a checkpoint of a family may say about its own painting in config.json."""
 DTYPES = ("float32", "bfloat16", "float16")
@@ -171,6 +175,10 @@ class Painter:
             from reverie.generators.llamagen import LlamagenPainter
 
             return LlamagenPainter(self.model, self.tokenizer, **own)
+        if self.source.family == "showo":
+            from reverie.generators.showo import ShowoPainter
+
+            return ShowoPainter(self.model, self.tokenizer, **own)
         from reverie.generators.janus import JanusPainter
 
         return JanusPainter(self.model, self.tokenizer, **own)
@@ -179,14 +187,14 @@ class Painter:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
         from reverie.canvas import Work
 
-        if self.source.family not in READERS:
+        if self.source.family in SILENT:
             return None
         work = Work()
         return Thinker(self.vlm(work), self.source.thinker, partial(check_length, self.source), work)
 
     def vlm(self, work: Work | None = None) -> VLM:
-        """The model as one that reads pictures and writes; ValueError if it only paints."""
-        check_reads(self.source)
+        """The model as one that reads pictures and writes; ValueError if it does not write."""
+        check_writes(self.source)
         from reverie.vlms.janus import JanusEyes
 
         return JanusEyes(self.model, self.tokenizer, work=work)
@@ -197,6 +205,12 @@ class Painter:
         from reverie.vlms import Message
 
         picture = open_picture(image) if isinstance(image, str | Path) else image
+        check_looks(self.source)
+        if self.source.family == "showo":
+            from reverie.vlms.showo import ShowoEyes
+
+            looked = question or WORDINGS[self.source.thinker].look
+            return ShowoEyes(self.model, self.tokenizer).answer(picture, looked)
         asked = Message("user", question or WORDINGS[self.source.thinker].look, (picture.convert("RGB"),))
         return self.vlm().write([asked], 256).strip()
 
@@ -227,16 +241,28 @@ def load(
             raise ValueError(f"{source.name} stays on one device, as every LlamaGen; give device, not device_map.")
         where, words = _device(device), source.text_encoder
         return Painter(source, *load_llamagen(source.folder, text_encoder=words, dtype=kind, device=where))
+    if source.family == "showo":
+        from reverie.models.showo_checkpoint import load_showo
+
+        if device_map is not None:
+            raise ValueError("a Show-o is not spread over devices; leave device_map out.")
+        return Painter(source, *load_showo(source.folder, dtype=kind, device=_device(device)))
     from reverie.models.janus_checkpoint import load_janus
 
     model, tokenizer = load_janus(source.folder, dtype=kind, device=_device(device), device_map=device_map)
     return Painter(source, model, tokenizer)
 
 
-def check_reads(source: Source) -> None:
-    """ValueError for a model that is known to paint only."""
-    if source.family is not None and source.family not in READERS:
-        raise ValueError(f"{source.name} only paints and cannot read or write; take a Janus, such as atelier-janus.")
+def check_writes(source: Source) -> None:
+    """ValueError for a model that is known not to write, and so cannot think."""
+    if source.family in SILENT:
+        raise ValueError(f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus.")
+
+
+def check_looks(source: Source) -> None:
+    """ValueError for a model that is known not to look at pictures."""
+    if source.family == "llamagen":
+        check_writes(source)
 
 
 def check_place(device: str | None, dtype: Any = None) -> None:

@@ -8,6 +8,7 @@ right, where a causal model never looks, so no mask is needed.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from torch import Tensor
 
 from ..models.janus import Janus, JanusConfig
 from ..models.janus_text import EOS, PLACEHOLDER, SYSTEM, JanusTokenizer
+from .cross_entropy import cross_entropy
+
+if TYPE_CHECKING:
+    from ..atelier.language import Demand
+    from ..canvas import Generator
 
 if TYPE_CHECKING:
     from ..atelier.language import Demand
@@ -139,13 +145,11 @@ class JanusTask:
         from ..atelier.lessons import lesson
 
         rng = random.Random(f"{self.seed}/{step}")
-        looks = [lesson(rng) for _ in range(self.mix.look * 2)]
-        looks = [found for found in looks if found.scene is not None][: self.mix.look]
+        seen = (found for found in iter(lambda: lesson(rng), None) if found.scene is not None)
+        looks = list(itertools.islice(seen, self.mix.look))
         thinks = [lesson(rng, "think") for _ in range(self.mix.think)]
         rows = {"paint": self._paint_rows(rng)} if self.mix.paint else {}
-        return rows | {
-            kind: self._answer_rows(found) for kind, found in (("think", thinks), ("look", looks)) if found
-        }
+        return rows | {kind: self._answer_rows(found) for kind, found in (("think", thinks), ("look", looks)) if found}
 
     def _paint_rows(self, rng: random.Random) -> Rows:
         from ..atelier.draw import draw
@@ -211,7 +215,7 @@ class JanusTask:
         hidden = model.hidden(in_working_type(embeds))
         at = length[:, None] - 1 + torch.arange(codes.shape[1], device=ids.device)
         told = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
-        return F.cross_entropy(model.code_logits(told).float().flatten(0, 1), codes.flatten())
+        return cross_entropy(model.code_logits(told).flatten(0, 1), codes.flatten())
 
     def _answer_loss(self, rows: Rows) -> Tensor:
         model, ids = self.model, rows["ids"]
@@ -224,7 +228,7 @@ class JanusTask:
         place = torch.arange(ids.shape[1] - 1, device=ids.device)
         carries = (place >= rows["start"][:, None]) & (place < rows["length"][:, None] - 1)
         logits = model.text_logits(hidden[:, :-1][carries])
-        return F.cross_entropy(logits.float(), ids[:, 1:][carries])
+        return cross_entropy(logits, ids[:, 1:][carries])
 
     @torch.no_grad()
     def _partial(self, pixels: Tensor, visible: Tensor) -> Tensor:

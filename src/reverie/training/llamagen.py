@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.janus_text import EOS, PAD
 from ..models.llamagen import CAPTION_SLOTS, Llamagen, LlamagenConfig
 from ..models.llamagen_text import CaptionEncoder, clean_caption
+from .cross_entropy import cross_entropy
 from .janus import captioned, lengths, pad, stack
 from .quick_norm import quicken
 from .words import train_words
@@ -146,7 +146,7 @@ class LlamagenTask:
         with torch.no_grad():
             codes = self.network.encode_image(batch["pixels"].float() / 127.5 - 1)  # (B, L)
         logits = self.network(self._states(batch), batch["length"], codes[:, :-1])
-        loss = F.cross_entropy(logits.float().flatten(0, 1), codes.flatten())
+        loss = cross_entropy(logits.flatten(0, 1), codes.flatten())
         return loss, {"perplexity": loss.detach().exp()}
 
     def _states(self, batch: dict[str, Tensor]) -> Tensor:
