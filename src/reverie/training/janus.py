@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from ..atelier.language import Demand
     from ..canvas import Generator
 
-if TYPE_CHECKING:
-    from ..atelier.language import Demand
-    from ..canvas import Generator
-
 Rows = dict[str, Tensor]
 
 
