@@ -14,6 +14,7 @@ import torch
 from reverie.canvas import Conditions, pick
 from reverie.generators.llamagen import LlamagenPainter, to_uint8
 from reverie.models.llamagen_checkpoint import load_networks, save_llamagen
+from reverie.models.registry import resolve
 
 ROOT = Path(os.environ.get("REVERIE_FIXTURES", Path(__file__).parents[2] / "shared" / "fixtures"))
 FOLDERS = [
@@ -183,8 +184,10 @@ class NoText:
 
 
 def test_our_layout_holds_the_same_model(llamagen, tmp_path):
+    assert resolve(llamagen.folder / "checkpoint").family == "llamagen"
     save_llamagen(llamagen.model, NoText(), tmp_path / "ours")
     ours = load_networks(tmp_path / "ours", dtype=torch.float32)
+    assert resolve(tmp_path / "ours").family == "llamagen"
     assert ours.config == llamagen.model.config
     for (name, tensor), (other, again) in zip(
         llamagen.model.state_dict().items(), ours.state_dict().items(), strict=True

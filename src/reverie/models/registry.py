@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -179,11 +179,17 @@ def snapshots(hub_id: str) -> list[Path]:
     return sorted({path.parent for pattern in ("*/config.json", "*/*.pt") for path in root.glob(pattern)})
 
 
+def weights_in(folder: Path, suffixes: Sequence[str] = WEIGHT_SUFFIXES) -> list[Path]:
+    """The weight files of a checkpoint, those of a text encoder inside it included."""
+    places = (folder, folder / "text_encoder", folder / "flan-t5-xl")
+    return sorted(path for place in places for path in place.glob("*") if path.suffix in suffixes)
+
+
 def fingerprint(folder: Path) -> str:
     """Tells weights apart without reading them whole: config, names, sizes, both ends of each file (16 hex digits)."""
     settings = next((p for name in ("config.json", "args.json") if (p := folder / name).is_file()), None)
     digest = hashlib.sha256(settings.read_bytes() if settings else b"")
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in WEIGHT_SUFFIXES):
+    for path in weights_in(folder):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())
         with path.open("rb") as file:
@@ -281,7 +287,7 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
 
 def count_parameters(folder: Path) -> int | None:
     """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none."""
-    return sum(count for path in folder.rglob("*.safetensors") for _, count in _header(path)) or None
+    return sum(count for path in weights_in(folder, (".safetensors",)) for _, count in _header(path)) or None
 
 
 def size_text(count: int, dtype: str | None) -> str:
