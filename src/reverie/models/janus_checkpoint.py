@@ -76,9 +76,6 @@ def load_janus(
     with torch.device("meta"):
         model = Janus(config)
     model.load_state_dict(read_weights(folder, model, dtype), assign=True)
-    # The one buffer that no file holds.
-    count = config.vision.num_image_tokens
-    model.vision_model.embeddings.position_ids = torch.arange(count).expand(1, -1)
     model.eval()
     return (model.to(device) if device_map is None else place(model, device_map)), tokenizer
 
