@@ -396,6 +396,18 @@ def test_importing_reverie_imports_nothing_heavy():
     assert done.stdout == "[]\n", done
 
 
+def test_a_picture_needs_neither_transformers_nor_the_compiler_of_torch(here, tiny):
+    """Each takes longer to import than a picture takes to paint."""
+    script = (
+        "import sys, reverie.cli\n"
+        f"reverie.cli.main(['generate', 'a cat', '--model', {str(tiny)!r}, '--think', 'before', '-q'])\n"
+        "heavy = ('transformers', 'accelerate', 'huggingface_hub', 'torch._dynamo', 'torch._inductor', 'sympy')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stdout.endswith(".png\n[]\n"), done
+
+
 @pytest.mark.parametrize("think", ["never", "before"])
 def test_ctrl_c_leaves_only_whole_pictures(here, tiny, think):
     options = ["--think", think, "--thought-tokens", "400" if think == "before" else "1"]
