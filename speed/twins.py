@@ -65,7 +65,7 @@ class Shape:
 
 SHAPES = {
     "toy": Shape(width=64, layers=2, heads=4, ffn=96, codes=64, grid=4, channels=32, vocabulary=300),
-    "shipped": Shape(width=256, layers=8, heads=4, ffn=768, codes=1024, grid=12),
+    "shipped": Shape(width=256, layers=8, heads=4, ffn=768, codes=2048, grid=12),
     "100m": Shape(width=768, layers=14, heads=12, ffn=2048, codes=16384, grid=24),
 }
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from reverie.models.cells import vq_latents
 from reverie.models.llama import KVCache, Llama, LlamaConfig
+from reverie.models.rows import Packed, packed, padded_rows
 from reverie.models.siglip import Tower, TowerConfig
 from reverie.models.vq16 import VQ16, VQConfig
 
@@ -226,6 +227,17 @@ class CodeHead(nn.Module):
         return self.vision_head(F.gelu(self.proj_out(x)))
 
 
+class PackedHead:
+    """The head on weights packed for the CPU."""
+
+    def __init__(self, head: CodeHead, rows: int):
+        self.inner = Packed([head.proj_out.weight], rows, head.proj_out.bias)
+        self.outer = Packed([head.vision_head.weight], rows, head.vision_head.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.outer(F.gelu(self.inner(x)))
+
+
 class Janus(nn.Module):
     """Everything with weights. Pixels are (B, 3, H, W) in [-1, 1] throughout; codes are (B, L) in row-major order."""
 
@@ -281,6 +293,10 @@ class Janus(nn.Module):
     def code_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., number of codes): what the next image code is."""
         return self.generation_head(hidden)
+
+    def code_logits_of_rows(self, hidden: Tensor, rows: int) -> Tensor:
+        """The same for (N, D), in blocks of exactly `rows` rows."""
+        return padded_rows(packed(self.generation_head, rows, PackedHead) or self.generation_head, rows, hidden)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         return self.language_model.lm_head(hidden)
