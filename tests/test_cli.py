@@ -230,6 +230,9 @@ def test_models_lists_what_there_is(capsys):
     assert "13.8 GiB" in out
     rows = {row["name"]: row for row in json.loads(call(capsys, "models", "--json")[1])}
     assert rows["janus-pro-1b"]["memory"]["bfloat16"] == 2 * rows["janus-pro-1b"]["parameters"]
+    assert rows["janus-pro-1b"]["packing"]["bfloat16"] > 2 * 1.2e9, "a second copy of the layers"
+    assert rows["janus-pro-7b"]["packing"]["bfloat16"] < 0.2e9, "layers above the limit are not copied"
+    assert "on a CPU" in out
     assert all(row["source"] and row["licence"] for row in rows.values())
 
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PACKING_LIMIT = 4 << 30
-"""Bytes of a network beyond which it is not packed: packing keeps a second copy of its matrices in memory."""
+from reverie.models.registry import PACKING_LIMIT
 
 
 def fixed_rows(function: Callable, rows: int, *inputs: Tensor) -> Any:
@@ -75,16 +74,11 @@ _PACKED: WeakKeyDictionary[nn.Module, tuple[tuple, Any]] = WeakKeyDictionary()
 def packed(module: M, rows: int, pack: Callable[[M, int], Any]) -> Any:
     """pack(module, rows), kept until a weight changes; None where packing is not possible or its copy of the weights
     would be larger than PACKING_LIMIT."""
-    if not Packed.possible(next(module.parameters())) or not packing_bytes(module):
+    matrices = sum(p.nbytes for p in module.parameters() if p.dim() == 2)
+    if not Packed.possible(next(module.parameters())) or matrices > PACKING_LIMIT:
         return None
     state = (rows, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in module.parameters()))
     known = _PACKED.get(module)
     if known is None or known[0] != state:
         known = _PACKED[module] = state, pack(module, rows)
     return known[1]
-
-
-def packing_bytes(module: nn.Module) -> int:
-    """Bytes of the second copy of the matrices of `module`, where it is packed."""
-    size = sum(p.nbytes for p in module.parameters() if p.dim() == 2)
-    return size if size <= PACKING_LIMIT else 0
