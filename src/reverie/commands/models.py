@@ -26,7 +26,8 @@ def models(as_json: bool) -> int:
     for line in table:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]))
     print(
-        "\nMemory is that of the weights, with a second copy of most matrices where a CPU paints; caches come on top. Any folder or hub id of a Janus works, too."
+        "\nMemory is that of the weights, with a second copy of most matrices where a CPU paints; caches come on top.\n"
+        "Any folder or hub id of a Janus works, too."
     )
     return 0
 
