@@ -64,3 +64,9 @@ def test_a_command_is_timed(script):
     wall, cpu = script("first_picture").run([sys.executable, "-c", "pass"])
     assert wall > 0
     assert cpu > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bits_do_not_depend_on_the_batch(script, dtype):
+    bits = script("batch_bits")
+    assert bits.different(bits.SHAPES["toy"], dtype, codes=3) == []
