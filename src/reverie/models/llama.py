@@ -257,7 +257,7 @@ class Llama(nn.Module):
         flat = pad_rows(x.reshape(tokens, width), cache.rows)
         positions = positions.expand(batch, length)
         bias = additive(torch.arange(span, device=x.device) <= positions[:, None, :, None], x.dtype)
-        places = None if slots else cache.places(positions)
+        places = cache.places(positions) if slots is None else None
         layers: Iterable[Layer | PackedLayer] = cache.layers_of(self.model) or self._layers()
         for index, layer in enumerate(layers):
             projected = fixed_rows(layer.joined, cache.rows, flat)[:tokens].view(batch, length, -1, size)
@@ -266,10 +266,10 @@ class Llama(nn.Module):
             query, key = turned.transpose(1, 2).split((heads, groups), 1)
             value = projected[:, :, heads + groups :].transpose(1, 2)
             for store, new in ((cache.keys[index], key), (cache.values[index], value)):
-                if slots is None:
-                    store.view(-1, size).index_copy_(0, places, new.reshape(-1, size))
-                else:
+                if places is None:
                     store[:, :, slots] = new
+                else:
+                    store.view(-1, size).index_copy_(0, places, new.reshape(-1, size))
             attended = fused(query, cache.keys[index, :, :, :span], cache.values[index, :, :, :span], bias)
             flat = fixed_rows(layer.after, cache.rows, flat, pad_rows(attended.reshape(tokens, -1), cache.rows))
         return fixed_rows(self.model.norm, cache.rows, flat)[:tokens].view(batch, length, width)
