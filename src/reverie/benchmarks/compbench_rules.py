@@ -139,12 +139,10 @@ def _around_anchor(tokens: Tokens) -> list[str]:
 
 
 def _after(tokens: Tokens) -> list[str]:
-    for place, (word, tag) in enumerate(tokens):
-        if tag == "NOUN":
-            return [word]
-        if tag == "PROPN" and place + 1 < len(tokens) and tokens[place + 1][1] not in ("PROPN", "NOUN"):
-            return [word]
-    return []
+    nouns = [word for word, tag in tokens if tag == "NOUN"]
+    pairs = zip(tokens, tokens[1:], strict=False)
+    names = [word for (word, tag), (_, after) in pairs if tag == "PROPN" and after != "PROPN"]
+    return (nouns or names)[:1]
 
 
 def spatial_score(
@@ -168,9 +166,7 @@ def spatial_score(
 # -------------------------------------------------------------------------------------------- 3D positions
 
 
-def depth_relation_score(
-    relation: str, a: Box, b: Box, depth: np.ndarray, official: bool = False
-) -> float:
+def depth_relation_score(relation: str, a: Box, b: Box, depth: np.ndarray, official: bool = False) -> float:
     """How well a stands in front of or behind b by a depth map (H, W), larger is nearer."""
     low, high = float(depth.min()), float(depth.max())
     scaled = (depth - low) / (high - low) if high > low else np.zeros_like(depth)

@@ -21,7 +21,10 @@ from .protocol import Sample
 
 Protocol = Literal["legacy", "verified"]
 CATEGORIES = ("CULTURE", "TIME", "SPACE", "BIOLOGY", "PHYSICS", "CHEMISTRY")
-ENDS: dict[str, tuple[int, ...]] = {"legacy": (400, 567, 700, 800, 900, 1000), "verified": (400, 520, 640, 760, 880, 1000)}
+ENDS: dict[str, tuple[int, ...]] = {
+    "legacy": (400, 567, 700, 800, 900, 1000),
+    "verified": (400, 520, 640, 760, 880, 1000),
+}
 """The last prompt id of each category."""
 GROUPS = {"culture": CATEGORIES[:1], "space-time": CATEGORIES[1:3], "science": CATEGORIES[3:]}
 FILES = {"culture": "cultural_common_sense", "space-time": "spatio-temporal_reasoning", "science": "natural_science"}
@@ -179,9 +182,7 @@ class Run:
         return sum(means.get(name, 0.0) * len(ids(self.protocol, name)) / 1000 for name in CATEGORIES)
 
 
-def tally(
-    files: Sequence[Iterable[str]], protocol: Protocol, category: str = "all", official: bool = False
-) -> Run:
+def tally(files: Sequence[Iterable[str]], protocol: Protocol, category: str = "all", official: bool = False) -> Run:
     """A run from the lines of its score files (JSON Lines), by the rules of the official calculator.
 
     category: `all`, or a key of `GROUPS`. Nothing is reported where ids are missing: for `all` any of 1 to 1000, for
