@@ -8,6 +8,7 @@ prompt file is needed. Demonstration images are the data set's (Hugging Face yze
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,17 +32,10 @@ VALUES = {
 OPTIONS = {theme: tuple(words.split()) for theme, words in VALUES.items()}
 SHOWN = {"3d": "wireframe", "park": "amusement park"}
 """How a word is written where a model or a judge reads it."""
+_DETAILS = {"color": "object", "background": "animal", "style": "object", "action": "animal", "texture": "object"}
 TASKS = {
-    number: pair if number % 2 else pair[::-1]
-    for place, pair in enumerate(
-        [
-            ("color", "object"),
-            ("background", "animal"),
-            ("style", "object"),
-            ("action", "animal"),
-            ("texture", "object"),
-        ]
-    )
+    number: (detail, thing) if number % 2 else (thing, detail)
+    for place, (detail, thing) in enumerate(_DETAILS.items())
     for number in (2 * place + 1, 2 * place + 2)
 }
 """Task to what is shown (x) and what is hidden (theta)."""
@@ -96,24 +90,19 @@ class Episode:
         return self._option(1)
 
     def _option(self, place: int) -> int:
-        x, theta = TASKS[self.task]
         theme = sorted_themes(self.task)[place]
-        return OPTIONS[theme].index(self.words[-1] if theme == x else self.theta) + 1
+        return OPTIONS[theme].index(self.words[-1] if theme == TASKS[self.task][0] else self.theta) + 1
 
     @property
     def stem(self) -> str:
         """Name of the output file without its suffix."""
-        return "_".join([str(self.index), self.theta, *(_shown(self.task, word) for word in self.words)])
+        return "_".join([str(self.index), self.theta, *(SHOWN.get(word, word) for word in self.words)])
 
 
 def sorted_themes(task: int) -> tuple[str, str]:
     """The theme of the detail and that of the object or animal, whichever of them is shown."""
     pair = TASKS[task]
     return pair if pair[1] in ("object", "animal") else pair[::-1]
-
-
-def _shown(task: int, word: str) -> str:
-    return SHOWN.get(word, word)
 
 
 def episode(task: int, shots: int, index: int, prompt_type: str = "default", lists: str = "default") -> Episode:
@@ -133,7 +122,7 @@ def episode(task: int, shots: int, index: int, prompt_type: str = "default", lis
     theta = OPTIONS[theta_theme][theta_list[shots + 1]]
     hints = {"exact": [theta] * (shots + 1), "misleading": [OPTIONS[theta_theme][i] for i in theta_list[: shots + 1]]}
     parts = zip(words, hints.get(prompt_type, [""] * len(words)), strict=True)
-    texts = tuple(f"{_shown(task, word)} {hint}".strip() + ": " for word, hint in parts)
+    texts = tuple(f"{SHOWN.get(word, word)} {hint}".strip() + ": " for word, hint in parts)
     images = tuple(demo_image(task, x, theta_list[shots + 1]) for x in x_list[:shots])
     names = tuple(Path(path).stem for path in images)
     return Episode(task, shots, index, texts, words, theta, images, names)
@@ -165,6 +154,8 @@ def file(episode: Episode, prompt_type: str = "default") -> str:
 
 # --------------------------------------------------------------------------------------------------- scoring
 
+NUMBER = re.compile(r"(?<![\w.,])\d+(?:\.\d+)?(?!\w)")
+
 
 def parse(answer: str, official: bool = False) -> int:
     """The option that a judge names, 1 to 10, or -1.
@@ -177,14 +168,8 @@ def parse(answer: str, official: bool = False) -> int:
         digits = "".join(letter for letter in answer if letter.isdigit())
         value = int(digits) if digits.isdecimal() else -1
         return value if 1 <= value <= 10 else -1
-    numbers = {float(word) for word in _numbers(answer)}
+    numbers = {float(word) for word in NUMBER.findall(answer)}
     return int(numbers.pop()) if len(numbers) == 1 and numbers <= set(range(1, 11)) else -1
-
-
-def _numbers(answer: str) -> list[str]:
-    import re
-
-    return re.findall(r"(?<![\w.,])\d+(?:\.\d+)?(?!\w)", answer)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ depth map is cut transposed; and in 3D a thing that is seen again before its par
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,15 +23,14 @@ Tokens = Sequence[tuple[str, str]]
 NEAR = 150.0  # pixels, in the detector's frame whose short side is 479
 PERSONS = ("girl", "boy", "man", "woman")
 RELATIONS = (
-    "on side of", "next to", "near", "on the left of", "on the right of", "on the bottom of", "on the top of", "on top of",
+    "on side of", "next to", "near", "on the left of", "on the right of", "on the bottom of", "on the top of",
+    "on top of",
 )  # fmt: skip
 RELATIONS_3D = ("in front of", "behind", "hidden")
 ANCHORS = ("on top of", "on bottom of", "on the left", "on the right", "next to", "on side of", "near")
 MENDED = {"on top of": "on the top of", "on bottom of": "on the bottom of"}
 NOT_THINGS = ("top", "the side", "the left", "the right")
-NUMBERS = {"a": 1, "an": 1} | {
-    word: number for number, word in enumerate("one two three four five six seven eight".split(), 1)
-}
+NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
 SAME_AS = {
     "boy": "person", "girl": "person", "man": "person", "woman": "person",
     "ship": "boat", "goldfish": "fish", "painting": "picture",
@@ -140,7 +140,7 @@ def _around_anchor(tokens: Tokens) -> list[str]:
 
 def _after(tokens: Tokens) -> list[str]:
     nouns = [word for word, tag in tokens if tag == "NOUN"]
-    pairs = zip(tokens, tokens[1:], strict=False)
+    pairs = pairwise(tokens)
     names = [word for (word, tag), (_, after) in pairs if tag == "PROPN" and after != "PROPN"]
     return (nouns or names)[:1]
 
@@ -217,7 +217,7 @@ def _placed(names: Sequence[str], detections: Detections) -> list[tuple[str, Box
 
 
 def duplicate(a: Box, b: Box, limit: float = 0.9) -> bool:
-    """Whether two boxes count as one thing: they overlap by more than `limit`, or one lies that far inside the other."""
+    """Whether two boxes count as one thing: they overlap by more than `limit`, or one is that far inside the other."""
     shared, one, other = overlap(a, b, 1.0)
     return iou(a, b, 1.0) > limit or shared > limit * one or shared > limit * other
 

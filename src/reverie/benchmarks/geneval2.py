@@ -1,7 +1,8 @@
-"""GenEval 2 (Kamath et al. 2025, arXiv:2512.16853; facebookresearch/GenEval2 at a6e82d22): 800 prompts of 3 to 10 atoms.
+"""GenEval 2 (Kamath et al. 2025, arXiv:2512.16853; facebookresearch/GenEval2 at a6e82d22).
 
-Soft-TIFA: Qwen3-VL-8B-Instruct answers every question about an image in one token, and the probability of the accepted
-spellings is the soft score. The headline is the geometric mean over a prompt's questions (GM), averaged over prompts.
+800 prompts of 3 to 10 atoms. Soft-TIFA: Qwen3-VL-8B-Instruct answers every question about an image in one token, and
+the probability of the accepted spellings is the soft score. The headline is the geometric mean over a prompt's
+questions (GM), averaged over prompts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from .protocol import Sample
 
 PROMPTS, ATOMS = 800, range(3, 11)
 SKILLS = ("object", "attribute", "count", "position", "verb")
-COUNTS = dict(zip("one two three four five six seven eight nine ten".split(), range(1, 11), strict=True))
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+COUNTS = {word: number for number, word in enumerate(WORDS, 1)}
 SOURCE = Source(
     "GenEval 2",
     "https://github.com/facebookresearch/GenEval2, file geneval2_data.jsonl, commit a6e82d22",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from . import stats
 
-Group = Mapping[Hashable, Sequence[float | None]]
+Group = Mapping[Any, Sequence[float | None]]
 """Prompt to the values of its images; None where there is no value."""
 
 
@@ -36,20 +36,21 @@ def of_prompts(group: Group, scale: float = 1.0) -> stats.Estimate:
 
 
 def of_strata(
-    groups: Mapping[Hashable, Group],
+    groups: Mapping[Any, Group],
     weighting: stats.Weighting = "strata",
-    weights: Mapping[Hashable, float] | None = None,
+    weights: Mapping[Any, float] | None = None,
     scale: float = 1.0,
 ) -> stats.Estimate:
     """Mean of the groups' means (weighted, where weights are given), or of all values."""
-    rows = [
+    rows: list[tuple[float, Any, Any]] = [
         (value, (stratum, prompt), stratum)
         for stratum, group in groups.items()
         for prompt, values in group.items()
         for value in values
         if value is not None
     ]
-    values, clusters, strata = ([row[i] for row in rows] for i in range(3))
+    values = [value for value, _, _ in rows]
+    clusters, strata = [cluster for _, cluster, _ in rows], [stratum for _, _, stratum in rows]
     return scaled(stats.estimate(values, clusters, strata, weighting, weights=weights), scale)
 
 

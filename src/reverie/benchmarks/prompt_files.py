@@ -74,7 +74,7 @@ class Source:
 
     def lines(self, path: Path, number: int | None = None) -> list[str]:
         """Its lines without their ends and what follows a tab; empty lines do not count."""
-        found = [line.split("\t")[0].rstrip() for line in self.text(path).splitlines() if line.strip()]
+        found = [line.split("\t")[0].rstrip() for line in self.text(path).split("\n") if line.strip()]
         self.check_number(path, found, number)
         return found
 
@@ -83,7 +83,7 @@ class Source:
         text = self.text(path)
         try:
             found = (
-                json.loads(text) if path.suffix == ".json" else [json.loads(s) for s in text.splitlines() if s.strip()]
+                json.loads(text) if path.suffix == ".json" else [json.loads(s) for s in text.split("\n") if s.strip()]
             )
         except json.JSONDecodeError as error:
             raise self.broken(path, f"is no JSON ({error.msg}, line {error.lineno})") from error

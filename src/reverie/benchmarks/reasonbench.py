@@ -190,7 +190,7 @@ Averages = Sequence[float | None]
 
 def image_averages(answers: Sequence[str], counts: Sequence[int] | None = None, official: bool = False) -> Averages:
     """From the answers to an image's question sets. counts: how many questions each set has."""
-    numbers = counts or [None] * len(answers)
+    numbers: Sequence[int | None] = counts or [None] * len(answers)
     return [average(scores_in(text, n, official)) for text, n in zip(answers, numbers, strict=True)]
 
 
@@ -236,7 +236,9 @@ def outcome(images: Mapping[str, Mapping[str, Averages]], official: bool = False
         scores[what] = of_strata(values, scale=100)
         scores |= {f"{name} {what}": of_prompts(group, 100) for name, group in values.items()}
     notes = [
-        f"dimension {name} is missing: overall is not T2I-ReasonBench's" for name in DIMENSIONS if name not in found
+        f"dimension {name} is missing: the overall scores are not T2I-ReasonBench's"
+        for name in DIMENSIONS
+        if name not in found
     ]
     for name, group in found.items():
         if (lost := sum(pair is None for pair in group.values())) or len(group) < PROMPTS:

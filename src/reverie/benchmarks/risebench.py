@@ -28,7 +28,7 @@ FLAG = "consistency_free"
 JUDGE, TRIES = "GPT-4.1-2025-04-14", 5
 SOURCE = Source(
     "RISEBench",
-    "https://huggingface.co/datasets/PhoenixZ/RISEBench (full) or https://github.com/PhoenixZ810/RISEBench (64 samples)",
+    "https://huggingface.co/datasets/PhoenixZ/RISEBench (64 samples: https://github.com/PhoenixZ810/RISEBench)",
     "none stated, so the samples are not distributed with this package",
     "PhoenixZ/RISEBench",
     {"data_total.json": "8c60e730429e9f18df98e200fcefb9c246a4edeec17772eb1613076af2cb90c7"},

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def estimate(
     strata: Sequence[Hashable] | None = None,
     weighting: Weighting = "items",
     level: float = 0.95,
-    weights: Mapping[Hashable, float] | None = None,
+    weights: Mapping[Any, float] | None = None,
 ) -> Estimate:
     """Mean and interval of values, each with the cluster (prompt) and stratum (task) that it belongs to.
 
@@ -124,7 +124,7 @@ class _Table:
         values: Sequence[float],
         clusters: Sequence[Hashable],
         strata: Sequence[Hashable] | None,
-        weights: Mapping[Hashable, float] | None = None,
+        weights: Mapping[Any, float] | None = None,
     ) -> _Table:
         strata = strata if strata is not None else [0] * len(values)
         groups: dict[Hashable, dict[Hashable, list[float]]] = {}
