@@ -119,6 +119,13 @@ def _evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the whole evaluation (default: 0)")
 
 
+def _compare_arguments(parser: Parser) -> None:
+    parser.add_argument("first", help="the folder of a run that evaluate wrote")
+    parser.add_argument("second", help="the folder of another run of the same benchmark")
+    parser.add_argument("--all", action="store_true", help="list every prompt that differs, not only the first")
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+
+
 def _train_arguments(parser: Parser) -> None:
     parser.add_argument("recipe", help="a YAML file, such as recipes/atelier/janus.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="put in place of the recipe's own values")
@@ -157,6 +164,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return evaluate(arguments)
 
 
+def _compare(arguments: argparse.Namespace) -> int:
+    from reverie.commands.compare import compare
+
+    return compare(arguments)
+
+
 def _train(arguments: argparse.Namespace) -> int:
     from reverie.commands.train import train
 
@@ -176,6 +189,7 @@ VERBS = {
     "describe": ("Say what a model sees in a picture.", _describe_arguments, _describe),
     "models": ("List the models that are here or can be loaded.", _models_arguments, _models),
     "evaluate": ("Run a benchmark and write its scores.", _evaluate_arguments, _evaluate),
+    "compare": ("Say by how much one run of a benchmark is better than another.", _compare_arguments, _compare),
     "train": ("Run a training recipe.", _train_arguments, _train),
     "version": ("Print the version.", lambda parser: None, _version),
 }
