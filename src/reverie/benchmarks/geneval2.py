@@ -57,6 +57,12 @@ def spellings(answer: str) -> tuple[str, ...]:
     return tuple(space + text for text in plain for space in ("", " "))
 
 
+def soft_score(first_tokens: Mapping[str, float], answer: str) -> float:
+    """The summed probability of the accepted spellings, from the answer's likeliest first tokens. Numbers and yes or no
+    are single tokens in the official judge's vocabulary."""
+    return sum(first_tokens.get(spelling, 0.0) for spelling in spellings(answer))
+
+
 def question(text: str) -> str:
     """What the judge is asked."""
     return f"{text} Answer in one word."

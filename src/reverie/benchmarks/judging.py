@@ -8,13 +8,14 @@ benchmark's module takes; `Answer.outcome` says what became of every question.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from PIL.Image import Image
 
 from ..vlms import VLM, Message
+from ..vlms.openai import ServedVLM
 from . import cobsat, geneval2, genevalpp, reasonbench, risebench, wise
 from .asking import Answer, ask
 from .protocol import Sample
@@ -61,16 +62,19 @@ def judge_reasonbench(
     """The averages of an image's question sets. Each set is asked after the description, and alone."""
     opening = Message("user", prompt("reasonbench-describe"), (image,))
     seen = ask(judge, [opening], lambda text: text, 1, 1000)
+    sets = reasonbench.question_sets(sample)
+    if seen.value is None:
+        return [None] * len(sets), [Answer(None, seen.text, 1, seen.outcome)] * len(sets)
     answers = []
-    for questions in reasonbench.question_sets(sample):
+    for questions in sets:
         lines = [f"{n}. {question}\n   Criterion: {criterion}" for n, (question, criterion) in enumerate(questions, 1)]
         text = prompt("reasonbench-score", questions="\n".join(lines), number=str(len(questions)))
-        turns = [opening, Message("assistant", seen.text), Message("user", text)]
+        turns = [opening, Message("assistant", seen.value), Message("user", text)]
         answers.append(ask(judge, turns, _scores_of(len(questions), official), 3, 1000))
     return [reasonbench.average(one.value) for one in answers], answers
 
 
-def _scores_of(number: int, official: bool):
+def _scores_of(number: int, official: bool) -> Callable[[str], list[float] | None]:
     return lambda text: reasonbench.scores_in(text, number, official)
 
 
@@ -149,6 +153,10 @@ def judge_genevalpp(judge: VLM, sample: Sample, image: Image | None) -> tuple[in
     return genevalpp.FAILED if answer.value is None else answer.value, answer
 
 
-def soft_scores(first_tokens: Mapping[str, float], answer: str) -> float:
-    """GenEval 2: the summed probability of the accepted spellings, each by the first token that a server names."""
-    return sum(first_tokens.get(spelling, 0.0) for spelling in geneval2.spellings(answer))
+def judge_geneval2(judge: ServedVLM, sample: Sample, image: Image) -> list[float]:
+    """The soft score of every question about an image. The judge must name the probabilities of its first tokens."""
+    scores = []
+    for question, answer in sample.record["vqa_list"]:
+        tokens = judge.first_tokens([Message("user", geneval2.question(question), (image,))])
+        scores.append(geneval2.soft_score(tokens, answer))
+    return scores

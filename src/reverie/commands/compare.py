@@ -36,8 +36,9 @@ def compare(arguments: argparse.Namespace) -> int:
         print("The judges differ, so this compares judges as well as pictures.")
     width = max(map(len, gains))
     for name, gain in gains.items():
-        sure = "" if gain.low <= 0 <= gain.high else " *"
-        print(f"{name:{width}}  {gain.mean:+.3f}  [{gain.low:+.3f}, {gain.high:+.3f}]  {gain.items} prompts{sure}")
+        low, high = gain.low or 0.0, gain.high or 0.0
+        sure = "" if low <= 0 <= high else " *"
+        print(f"{name:{width}}  {gain.mean:+.3f}  [{low:+.3f}, {high:+.3f}]  {gain.items} prompts{sure}")
     print("Second minus first, 95% intervals of a paired bootstrap over prompts; * where the interval leaves out 0.")
     for title, rows in (("Better", better), ("Worse", worse)):
         _print_rows(f"{title} in {second}", rows, None if arguments.all else SHOWN)
@@ -63,14 +64,16 @@ def changed_prompts(first: str | Path, second: str | Path) -> tuple[list[dict[st
             found.setdefault(row.id, []).append(row.correct)
             prompts[row.id] = (row.tag, row.prompt)
         shares.append({name: sum(group) / len(group) for name, group in found.items()})
-    changes = [
-        {"id": name, "tag": prompts[name][0], "prompt": prompts[name][1], "first": before, "second": shares[1][name]}
-        for name, before in shares[0].items()
-        if shares[1].get(name, before) != before
-    ]
-    changes.sort(key=lambda change: -abs(change["second"] - change["first"]))
-    better = [change for change in changes if change["second"] > change["first"]]
-    return better, [change for change in changes if change["second"] < change["first"]]
+    better: list[dict[str, Any]] = []
+    worse: list[dict[str, Any]] = []
+    for name, before in shares[0].items():
+        after = shares[1].get(name, before)
+        change = {"id": name, "tag": prompts[name][0], "prompt": prompts[name][1], "first": before, "second": after}
+        if after != before:
+            (better if after > before else worse).append(change)
+    for group in (better, worse):
+        group.sort(key=lambda change: -abs(change["second"] - change["first"]))
+    return better, worse
 
 
 def told_short(setting: Any) -> str:
