@@ -164,7 +164,7 @@ def test_wise_protocols_do_not_mix(tmp_path):
     write_wise(tmp_path, "legacy", drop=1)
     with pytest.raises(ValueError, match=r"cultural.*holds 399 prompts, not 400"):
         wise.read(tmp_path, "legacy")
-    lines = [json.dumps({"prompt_id": n, "score": n % 2}) for n in range(1, 1001)]
+    lines = [wise.score_line(sample, {"score": int(sample.id) % 2}) for sample in samples]
     score = wise.outcome(wise.tally([lines], "verified"))
     assert score.benchmark == "wise-verified"
     assert score.scores["overall"].mean == pytest.approx(0.5)
@@ -187,6 +187,21 @@ def test_reasonbench_files(tmp_path):
     (tmp_path / "prompts" / kind.prompts).write_text(json.dumps(prompts[:-1]))
     with pytest.raises(ValueError, match="199 prompts, not 200"):
         reasonbench.read(tmp_path, "entity")
+
+
+def test_reasonbench_csv(tmp_path):
+    answers = ['{"score": [1, 0.5]}', '{"score": [1]}']
+    averages = reasonbench.image_averages(answers)
+    rows = [(f"000{n}.png", "a prompt, with comma", "a dog", answers, averages) for n in range(1, 4)]
+    reasonbench.write_csv(tmp_path / "idiom.csv", "idiom", rows)
+    assert reasonbench.read_csv(tmp_path / "idiom.csv", "idiom") == {name: [0.75, 1.0] for name, *_ in rows}
+    found = {"idiom": reasonbench.read_csv(tmp_path / "idiom.csv", "idiom")}
+    score = reasonbench.outcome(found)
+    assert score.scores["accuracy"].mean == pytest.approx(75)
+    assert score.scores["idiom quality"].mean == pytest.approx(100)
+    assert any("3 of 200" in note for note in score.notes)
+    with pytest.raises(ValueError, match="no column score_e_avg"):
+        reasonbench.read_csv(tmp_path / "idiom.csv", "entity")
 
 
 # --------------------------------------------------------------------------------------------------- layouts
@@ -251,8 +266,8 @@ def test_dpg_prompts_as_text_files(tmp_path):
     for sample in dpg.read(place("dpg_bench")):
         (folder / f"{sample.id}.txt").write_text(sample.prompt + "\n")
     assert dpg.read(tmp_path) == dpg.read(place("dpg_bench"))
-    table = "item_id,proposition_id,dependency,category_broad,question_natural_language\n"
-    table += 'a,1,0,entity,Is it?\na,2,"1,3",global,"Is it, too?"\n'
+    table = "item_id,proposition_id,dependency,tuple,question_natural_language\n"
+    table += 'a,1,0,entity - whole (it),Is it?\na,2,"1,3",global - (photo),"Is it, too?"\n'
     (tmp_path / "dpg_bench" / "dpg_bench.csv").write_text(table)
     questions = dpg.read_questions(tmp_path)
     assert questions["a"][1] == dpg.Question(2, "Is it, too?", (1, 3), "global")
@@ -303,16 +318,20 @@ def test_one_free_sample_does_not_change_the_others():
 
 def test_dpg_bugs_are_named():
     questions = {
-        "a": (dpg.Question(1, "?", (0,), "entity"), dpg.Question(2, "?", (1,), "global")),
-        "b": (dpg.Question(1, "?", (0,), "entity"),),
+        "a": (dpg.Question(1, "?", (0,), "entity - whole"), dpg.Question(2, "?", (0,), "global")),
+        "b": (dpg.Question(1, "?", (0,), "entity - part"), dpg.Question(2, "?", (1,), "global")),
     }
-    answers = {"a": [["no", "yes"], ["yes", "yes"]], "b": [["yes"], ["no"]]}
+    answers = {"a": [["no", "yes"], ["yes", "yes"]], "b": [["no", "yes"], ["no", "yes"]]}
     mended, official = (dpg.outcome(answers, questions, flag) for flag in (False, True))
-    assert mended.scores["total"].mean == pytest.approx(50)
+    assert mended.scores["total"].mean == pytest.approx(37.5)
     assert mended.scores["global"].mean == pytest.approx(50)
-    assert official.scores["total"].mean == pytest.approx(75)
+    assert mended.scores["entity"].mean == pytest.approx(25)
+    assert mended.scores["entity - part"].mean == 0
+    assert official.scores["total"].mean == pytest.approx(50)
     assert official.scores["global"].mean == pytest.approx(100)
     assert any("bugs repeated" in note for note in official.notes)
+    questions["a"] = (questions["a"][0], dpg.Question(2, "?", (1,), "global"))
+    assert dpg.outcome(answers, questions, True).scores["total"].clusters == 1, "it stops at the first item"
 
 
 # ---------------------------------------------------------------------------------------------- properties

@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -76,8 +75,6 @@ class Episode:
     theta: str
     images: tuple[str, ...]
     """Paths of the demonstration images in the data set."""
-    captions: tuple[str, ...]
-    """Names of the images, for the caption variant's tables."""
 
     @property
     def detail(self) -> int:
@@ -124,8 +121,7 @@ def episode(task: int, shots: int, index: int, prompt_type: str = "default", lis
     parts = zip(words, hints.get(prompt_type, [""] * len(words)), strict=True)
     texts = tuple(f"{SHOWN.get(word, word)} {hint}".strip() + ": " for word, hint in parts)
     images = tuple(demo_image(task, x, theta_list[shots + 1]) for x in x_list[:shots])
-    names = tuple(Path(path).stem for path in images)
-    return Episode(task, shots, index, texts, words, theta, images, names)
+    return Episode(task, shots, index, texts, words, theta, images)
 
 
 def demo_image(task: int, x: int, theta: int) -> str:

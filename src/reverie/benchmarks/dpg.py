@@ -31,6 +31,7 @@ class Question:
     parents: tuple[int, ...]
     """Questions that must be answered with yes for this one to count."""
     category: str
+    """Such as "attribute - color"; what stands before the dash is the broad category."""
 
 
 def read(folder: str | Path) -> tuple[Sample, ...]:
@@ -54,20 +55,19 @@ def read(folder: str | Path) -> tuple[Sample, ...]:
 
 
 def read_questions(folder: str | Path) -> dict[str, tuple[Question, ...]]:
-    """The questions of each item from dpg_bench.csv, by its columns item_id, proposition_id, dependency,
-    category_broad and question_natural_language."""
+    """The questions of each item from dpg_bench.csv, by its columns item_id, proposition_id, dependency, tuple (which
+    begins with the category) and question_natural_language."""
     path = SOURCE.locate(folder, "dpg_bench/dpg_bench.csv")
     reader = csv.DictReader(io.StringIO(SOURCE.text(path)))
-    needed = {"item_id", "proposition_id", "dependency", "category_broad", "question_natural_language"}
+    needed = {"item_id", "proposition_id", "dependency", "tuple", "question_natural_language"}
     if missing := needed - set(reader.fieldnames or ()):
         raise SOURCE.broken(path, f"has no column {sorted(missing)[0]}")
     found: dict[str, list[Question]] = {}
     for line, row in enumerate(reader, 2):
         try:
             parents = tuple(int(part) for part in row["dependency"].split(",") if part.strip())
-            question = Question(
-                int(row["proposition_id"]), row["question_natural_language"], parents, row["category_broad"]
-            )
+            category = row["tuple"].split("(")[0].strip(" -")
+            question = Question(int(row["proposition_id"]), row["question_natural_language"], parents, category)
         except (ValueError, AttributeError) as error:
             raise SOURCE.broken(path, f"has no whole question in line {line}") from error
         found.setdefault(row["item_id"], []).append(question)
@@ -141,28 +141,34 @@ def outcome(
     questions: Mapping[str, Sequence[Question]],
     official: bool = False,
 ) -> Outcome:
-    """Score in per cent, total and by category, from item to the answers for each of its images.
+    """Score in per cent, total and by category (broad ones first), from item to the answers for each of its images.
 
-    official: the first question of the table is lost, and categories are scored on the last image of each grid before
-    dependencies; otherwise on all images and after them.
+    official: the first question of the table is lost, and with it the whole item if another question depends on it;
+    categories are scored on the last image of each grid, before dependencies. Otherwise on all images, after them.
     """
     totals: dict[str, list[float]] = {}
-    categories: dict[str, dict[str, list[float]]] = {}
-    dropped = next(iter(questions), None) if official else None
+    broad: dict[str, dict[str, list[float]]] = {}
+    narrow: dict[str, dict[str, list[float]]] = {}
+    first = next(iter(questions), None) if official else None
     for item, rows in prompts.items():
         asked = list(questions[item])
-        if item == dropped:
+        if item == first:
             asked, rows = asked[1:], [row[1:] for row in rows]
+            if not asked or any(questions[item][0].number in question.parents for question in asked):
+                continue
         parents = {question.number: question.parents for question in asked}
         plain = [answered(row, list(parents)) for row in rows]
         settled = [respect_parents(scores, parents, official) for scores in plain]
-        totals[item] = [image_score(scores) for scores in settled if scores]
+        totals[item] = [image_score(scores) for scores in settled]
         for scores in plain[-1:] if official else settled:
             for question in asked:
-                categories.setdefault(question.category, {}).setdefault(item, []).append(scores[question.number])
+                names = (broad, question.category.split("-")[0].strip()), (narrow, question.category)
+                for group, name in names:
+                    group.setdefault(name, {}).setdefault(item, []).append(scores[question.number])
     found = {"total": of_prompts(totals, 100)}
-    found |= {name: of_prompts(group, 100) for name, group in sorted(categories.items())}
-    notes = [] if len(prompts) == PROMPTS else [f"{len(prompts)} of {PROMPTS} prompts have a score"]
+    for group in (broad, narrow):
+        found |= {name: of_prompts(values, 100) for name, values in sorted(group.items())}
+    notes = [] if len(totals) == PROMPTS else [f"{len(totals)} of {PROMPTS} prompts have a score"]
     if official:
         notes.append(
             "bugs repeated: the first question of the table is lost, categories count the last image only and before "

@@ -7,13 +7,17 @@ what to compare; quality, the second number, is nearly saturated. Both are in pe
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import write_atomically
 from .outcome import Outcome, of_prompts, of_strata
 from .prompt_files import Source
 from .protocol import Sample
@@ -152,8 +156,6 @@ def _loads(text: str) -> dict[str, Any] | None:
 
 
 def _without_trailing_commas(text: str) -> str:
-    import re
-
     return re.sub(r",(\s*[}\]])", r"\1", text)
 
 
@@ -210,6 +212,36 @@ def cell(value: object) -> float | None:
     except ValueError:
         return None
     return None if math.isnan(number) else number
+
+
+def read_csv(path: str | Path, dimension: str) -> dict[str, Averages]:
+    """Image to averages from an official CSV; its last line, which holds the final scores, drops out."""
+    if not Path(path).is_file():
+        raise ValueError(f"There is no {path}: give the CSV that T2I-ReasonBench's script wrote for {dimension}.")
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        names = DIMENSIONS[dimension].averages
+        if missing := [name for name in names if name not in (reader.fieldnames or ())]:
+            raise ValueError(f"{path} has no column {missing[0]}: it is not a CSV of the dimension {dimension}.")
+        rows = {row["id"]: [cell(row[name]) for name in names] for row in reader}
+    return {name: averages for name, averages in rows.items() if is_picture(name)}
+
+
+def write_csv(path: str | Path, dimension: str, rows: Sequence[tuple[str, str, str, Sequence[str], Averages]]) -> None:
+    """The official CSV, from file name, prompt, description, answers and averages of each image."""
+    kind = DIMENSIONS[dimension]
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(kind.header)
+    for name, prompt, description, answers, averages in rows:
+        told = [part for text in answers for part in (text, json.dumps(scores_in(text)))]
+        writer.writerow([name, prompt, description, *told, *averages])
+    final = dimension_scores([averages for *_, averages in rows], dimension)
+    if final:
+        writer.writerow(
+            ["", "", *(f"{what}: {value}" for what, value in zip(("accuracy", "quality"), final, strict=True))]
+        )
+    write_atomically(Path(path), lambda partial: partial.write_text(file.getvalue(), "utf-8"))
 
 
 def dimension_scores(rows: Sequence[Averages], dimension: str) -> tuple[float, float] | None:

@@ -150,6 +150,11 @@ def complete(scores: Mapping[str, float], protocol: Protocol) -> bool:
     return all(name in scores for name in FIELDS[protocol])
 
 
+def score_line(sample: Sample, scores: Mapping[str, float]) -> str:
+    """A line of the official score files, which `tally` and the official calculator read."""
+    return json.dumps({"prompt_id": int(sample.id), "Subcategory": sample.record.get("Subcategory")} | dict(scores))
+
+
 # ------------------------------------------------------------------------------------------------------ runs
 
 

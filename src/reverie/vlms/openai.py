@@ -119,10 +119,12 @@ class ServedVLM:
         pictures: Pictures = Pictures(),
         workers: int = 8,
         extra: Mapping[str, Any] | None = None,
+        limit_field: str = "max_tokens",
     ) -> None:
         """url: up to and with /v1. key: sent as a bearer token; from the variable OPENAI_API_KEY if not given. workers:
         requests at a time in `write_batch`. extra: further fields of each request, such as
-        {"chat_template_kwargs": {"enable_thinking": False}} for servers that know them."""
+        {"chat_template_kwargs": {"enable_thinking": False}} for servers that know them. limit_field: what the server
+        calls the longest answer; some hosted models want max_completion_tokens."""
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"The server's address {url!r} must start with http:// or https://.")
         if workers < 1:
@@ -130,7 +132,7 @@ class ServedVLM:
         self.model, self.url, self.workers = model, url.rstrip("/"), workers
         self.budget, self.patience, self.pictures = budget, patience, pictures
         self.cache = AnswerCache(cache) if cache is not None else None
-        self.extra, self.usage = dict(extra or {}), Usage()
+        self.extra, self.limit_field, self.usage = dict(extra or {}), limit_field, Usage()
         self._key = key if key is not None else os.environ.get("OPENAI_API_KEY")
         self._guard = threading.Lock()
 
@@ -147,7 +149,7 @@ class ServedVLM:
         on_text: Callable[[str], None] | None = None,
     ) -> str:
         """The answer, in one piece. NoAnswer where there is none to be had, BudgetSpent where the budget is."""
-        reply = self._ask(messages, {"max_tokens": max_new_tokens, "temperature": temperature, "seed": seed})
+        reply = self._ask(messages, {self.limit_field: max_new_tokens, "temperature": temperature, "seed": seed})
         if on_text:
             on_text(reply.text)
         return reply.text
@@ -177,7 +179,7 @@ class ServedVLM:
 
     def first_tokens(self, messages: Messages) -> dict[str, float]:
         """The likeliest first tokens of the answer, at most 20, with their probabilities."""
-        asked = {"max_tokens": 1, "temperature": 0.0, "seed": 0, "logprobs": True, "top_logprobs": ALTERNATIVES}
+        asked = {self.limit_field: 1, "temperature": 0.0, "seed": 0, "logprobs": True, "top_logprobs": ALTERNATIVES}
         reply = self._ask(messages, asked)
         if not reply.logprobs:
             raise ValueError(f"{self.url} names no probabilities of tokens: use a server that does, such as vLLM.")
