@@ -14,7 +14,7 @@ from PIL import Image
 
 from reverie.benchmarks.asking import ask
 from reverie.vlms import IMAGE, Message
-from reverie.vlms.openai import Budget, BudgetSpent, NoAnswer, Patience, Pictures, ServedVLM
+from reverie.vlms.openai import Budget, BudgetSpent, NoAnswer, Patience, Pictures, ServedVLM, Unusable
 
 QUICK = Patience(timeout=0.5, tries=4, pause=0.01, longest=0.05)
 
@@ -145,7 +145,7 @@ def test_it_gives_up_in_one_sentence(tmp_path):
     assert not list(tmp_path.rglob("*.json"))
     with serving(Model(["404"] * 99)) as url:
         vlm = ServedVLM("toy", url, patience=QUICK)
-        with pytest.raises(NoAnswer, match="status 404"):
+        with pytest.raises(Unusable, match="status 404"):
             vlm.write(user("hello"))
         assert vlm.usage.requests == 1, "asking again does not help there"
     with pytest.raises(NoAnswer):
@@ -237,5 +237,8 @@ def test_an_unreadable_answer_is_asked_for_again(tmp_path):
         assert len(model.bodies) == 3
         answer = ask(vlm, user("what else?"), parse, tries=3)
         assert (answer.value, answer.outcome) == (None, "unparsable")
-    answer = ask(ServedVLM("toy", url, patience=QUICK), user("gone?"), parse)
-    assert (answer.value, answer.outcome) == (None, "judge error")
+        model.faults = ["500"] * 99
+        answer = ask(ServedVLM("toy", url, patience=QUICK), user("broken?"), parse)
+        assert (answer.value, answer.outcome) == (None, "judge error")
+    with pytest.raises(Unusable, match="refused"):
+        ask(ServedVLM("toy", url, patience=QUICK), user("gone?"), parse)

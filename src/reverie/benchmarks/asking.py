@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from ..vlms import VLM, Messages
-from ..vlms.openai import BudgetSpent, NoAnswer
+from ..vlms.openai import NoAnswer, Unusable
 
 T = TypeVar("T")
 
@@ -27,13 +27,14 @@ def ask(
 ) -> Answer[T]:
     """At most `tries` answers, each with a seed of its own, until `parse` makes something of one.
 
-    A judge that cannot be reached ends in the outcome "judge error"; a spent budget goes through as BudgetSpent.
+    Where the judge fails on this question, the outcome is "judge error". Where it would fail on every question (no
+    server, a wrong key or name, a spent budget), Unusable goes through.
     """
     text = ""
     for attempt in range(tries):
         try:
             text = judge.write(messages, max_new_tokens, 0.0, attempt)
-        except BudgetSpent:
+        except Unusable:
             raise
         except NoAnswer as error:
             return Answer(None, str(error), attempt + 1, "judge error")

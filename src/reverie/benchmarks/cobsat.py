@@ -39,6 +39,7 @@ TASKS = {
 }
 """Task to what is shown (x) and what is hidden (theta)."""
 NAMES = {number: f"{TASKS[number - (number - 1) % 2][0]}-{'I' if number % 2 else 'II'}" for number in TASKS}
+JUDGE = "LLaVA-1.5-13B"
 SHOTS = (2, 4, 6, 8)
 TYPES = ("default", "instruct", "cot", "caption", "exact", "misleading")
 LISTS = {"default": 0, "ft_test": 5}

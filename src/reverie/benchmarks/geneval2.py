@@ -17,6 +17,7 @@ from .protocol import Sample
 
 PROMPTS, ATOMS = 800, range(3, 11)
 SKILLS = ("object", "attribute", "count", "position", "verb")
+JUDGE = "Qwen3-VL-8B-Instruct"
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 COUNTS = {word: number for number, word in enumerate(WORDS, 1)}
 SOURCE = Source(

@@ -170,14 +170,20 @@ class Run:
     """Ids that are missing for an overall score; None where nothing is missing or nothing was checked."""
     missing_in_file: tuple[int, ...] | None
     aborted: bool
+    """Whether the official calculator reports nothing."""
     overall: bool
     """Whether there is an overall score: all categories asked for, and every id present."""
 
     def means(self) -> dict[str, float]:
-        return {name: sum(flat) / len(flat) for name in self.values if (flat := _flat(self.values[name]))}
+        """By category, as the official calculator reports them."""
+        return (
+            {}
+            if self.aborted
+            else {name: sum(flat) / len(flat) for name in self.values if (flat := _flat(self.values[name]))}
+        )
 
     def counts(self) -> dict[str, int]:
-        return {name: len(flat) for name in self.values if (flat := _flat(self.values[name]))}
+        return {} if self.aborted else {name: len(flat) for name in self.values if (flat := _flat(self.values[name]))}
 
     def overall_score(self) -> float | None:
         """The categories' means weighted by their share of the 1,000 prompts."""
@@ -218,7 +224,7 @@ def tally(files: Sequence[Iterable[str]], protocol: Protocol, category: str = "a
     aborted = bool(missing) or not any(accepted)
     return Run(
         protocol,
-        {} if aborted else {name: group for name, group in values.items() if group},
+        {name: group for name, group in values.items() if group},
         tuple(accepted),
         missing or None,
         lost,
@@ -256,13 +262,20 @@ def _flat(group: Mapping[int, Sequence[float]]) -> list[float]:
 
 
 def outcome(run: Run, official: bool = False) -> Outcome:
-    """Overall and by category, each with its interval over prompts; overall is left out where it is withheld."""
+    """Overall and by category, each with its interval over prompts.
+
+    Where ids are missing, the official calculator reports nothing. Otherwise the categories are reported for what is
+    there, and the mean under a name that no complete run has.
+    """
+    values = {} if official and run.aborted else run.values
     weights = {name: len(ids(run.protocol, name)) / 1000 for name in CATEGORIES}
-    scores = {name: of_prompts(group) for name, group in run.values.items()}
+    scores = {name: of_prompts(group) for name, group in values.items()}
     if run.overall:
-        scores = {"overall": of_strata(run.values, weights=weights)} | scores
+        scores = {"overall": of_strata(values, weights=weights)} | scores
+    elif values:
+        scores = {"mean of what is there": of_strata(values, "items")} | scores
     notes = []
     for gone, what in ((run.missing, "the run"), (run.missing_in_file, "the file")):
         if gone:
-            notes.append(f"{len(gone)} prompt ids are missing from {what}, first {gone[0]}: no score is reported")
+            notes.append(f"{len(gone)} prompt ids are missing from {what}, first {gone[0]}: there is no overall score")
     return Outcome(f"wise-{run.protocol}", scores, tuple(notes), official)

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import random
+import socket
 import threading
 import time
 import urllib.error
@@ -34,6 +35,7 @@ from ..png import picture_hash
 from . import IMAGE, Message, Messages
 from .answers import AnswerCache, Reply, key_of
 
+NEVER = {401, 403, 404}  # statuses that every question would get
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}  # statuses after which another try may help
 ALTERNATIVES = 20  # the most that servers name for a token
 LARGEST = 64 << 20  # bytes of an answer; more is nonsense
@@ -43,7 +45,11 @@ class NoAnswer(ConnectionError):
     """A server gave no usable answer, however often it was asked."""
 
 
-class BudgetSpent(NoAnswer):
+class Unusable(NoAnswer):
+    """There is no server, or it knows neither the key nor the model: no other question would fare better."""
+
+
+class BudgetSpent(Unusable):
     """Nothing more may be asked. What was answered before is in the cache."""
 
 
@@ -228,22 +234,25 @@ class ServedVLM:
 
     def _try(self, body: bytes) -> Reply:
         """One question, sent until it is answered."""
-        trouble = ""
+        trouble, gone = "", False
         for attempt in range(self.patience.tries):
             self._spend()
             try:
                 return self._count(_reply(self._send(body)))
             except _Refused as refused:
                 self._failed()
-                trouble, asked_for = str(refused), refused.wait
+                trouble, asked_for, gone = str(refused), refused.wait, refused.gone
                 if not refused.again:
                     break
             except (OSError, http.client.HTTPException) as error:
                 self._failed()
-                trouble, asked_for = str(getattr(error, "reason", None) or error) or type(error).__name__, None
+                reason = getattr(error, "reason", None) or error
+                trouble, asked_for = str(reason) or type(error).__name__, None
+                gone = isinstance(reason, ConnectionRefusedError | socket.gaierror)
             if attempt + 1 < self.patience.tries:
                 self._wait(attempt, asked_for)
-        raise NoAnswer(f"{self.model} at {self.url} gives no answer ({trouble}): check the server and the model's name")
+        said = f"{self.model} at {self.url} gives no answer ({trouble}): check the server, the model's name and the key"
+        raise Unusable(said) if gone else NoAnswer(said)
 
     def _wait(self, attempt: int, asked_for: float | None) -> None:
         # at random between half and all of it, so that many clients do not come back at the same moment
@@ -293,16 +302,17 @@ class ServedVLM:
         except urllib.error.HTTPError as error:
             wait = error.headers.get("Retry-After", "")
             said = error.read(500).decode("utf-8", "replace").strip()
-            again = error.code in AGAIN
-            raise _Refused(f"status {error.code}: {said}", again, float(wait) if wait.isdecimal() else None) from error
+            seconds = float(wait) if wait.isdecimal() else None
+            raise _Refused(f"status {error.code}: {said}", error.code in AGAIN, seconds, error.code in NEVER) from error
 
 
 class _Refused(Exception):
-    """What the server sent is no answer. again: whether another try may help; wait: the seconds that it asks for."""
+    """What the server sent is no answer. again: whether another try may help; wait: the seconds that it asks for; gone:
+    whether every other question would be refused, too."""
 
-    def __init__(self, what: str, again: bool, wait: float | None = None) -> None:
+    def __init__(self, what: str, again: bool, wait: float | None = None, gone: bool = False) -> None:
         super().__init__(what)
-        self.again, self.wait = again, wait
+        self.again, self.wait, self.gone = again, wait, gone
 
 
 def _message(message: Message, pictures: Sequence[bytes], kind: str) -> dict[str, Any]:
