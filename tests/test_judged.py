@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 
 import pytest
@@ -11,21 +12,28 @@ from PIL import Image
 from test_benchmark_readers import write_wise
 from test_served_vlm import Model, serving, text_of
 
-from reverie.benchmarks import cobsat, judged, risebench, wise
+from reverie.benchmarks import cobsat, judged_benchmarks, risebench, wise
 from reverie.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not the version")
 
 
+def rest(folder, url):
+    where = ["--images", str(folder / "images"), "--out", str(folder / "out")]
+    return [*where, "--judge", "toy", "--server", url]
+
+
 def go(name, url, folder, *more):
-    where = ["--data", str(folder / "data"), "--images", str(folder / "images"), "--out", str(folder / "out")]
-    return main(["judge", name, *where, "--judge", "toy", "--server", url, *more])
+    return main(["judge", name, "--data", str(folder / "data"), *rest(folder, url), *more])
 
 
 def test_wise_from_folder_to_scores(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     (tmp_path / "images").mkdir()
     write_wise(tmp_path / "data", "verified", "_verified")
+    legacy = tmp_path / "legacy"
+    legacy.mkdir()
+    write_wise(legacy, "legacy")
     samples = wise.read(tmp_path / "data", "verified")
     for sample in samples[:-2:50]:
         Image.new("RGB", (4, 4), (int(sample.id) % 256, 0, 0)).save(tmp_path / "images" / wise.file(sample))
@@ -57,6 +65,17 @@ def test_wise_from_folder_to_scores(tmp_path, capsys):
         assert "0 requests (0 failed), 21 answers from the cache" in capsys.readouterr().err
         rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
         assert Counter(row["outcome"] for row in rows) == {"unparsable": 1, "scored": 18, "missing": 1}
+        assert main(["judge", "wise-legacy", "--data", str(legacy), *rest(tmp_path, url)]) == 2
+        assert "holds a run with benchmark 'wise-verified'" in capsys.readouterr().err
+    first, second = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(first, second)
+    changed = [json.dumps(row | {"score": 1.0 if row["score"] is not None else None}) for row in rows]
+    (second / "rows.jsonl").write_text("\n".join(changed) + "\n")
+    assert main(["compare", str(first), str(second), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["gain"]["overall"]["items"] == 18
+    assert told["gain"]["overall"]["mean"] == pytest.approx(sum(row["score"] == 0 for row in rows) / 18)
+    assert len(told["better"]) == sum(row["score"] == 0 for row in rows)
 
 
 def test_bad_requests_ask_nothing(tmp_path, capsys):
@@ -104,7 +123,13 @@ def test_risebench_and_a_budget(tmp_path, capsys):
 
 
 def test_every_name_has_a_layout():
-    assert set(judged.BENCHMARKS) >= {"wise-legacy", "wise-verified", "t2i-reasonbench", "geneval++", "geneval2"}
-    benchmark = judged.find("cobsat-4")
+    assert set(judged_benchmarks.BENCHMARKS) >= {
+        "wise-legacy",
+        "wise-verified",
+        "t2i-reasonbench",
+        "geneval++",
+        "geneval2",
+    }
+    benchmark = judged_benchmarks.find("cobsat-4")
     sample = cobsat.samples(3, 4, number=2)[1]
     assert benchmark.file(sample) == cobsat.file(cobsat.episode(3, 4, 1))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-SETTINGS = ("model", "plan", "seed", "judge", "images")
+SETTINGS = ("model", "plan", "seed", "judge", "wording", "official", "images")
 SHOWN = 20  # prompts listed of each kind, unless all are asked for
 
 
@@ -52,16 +52,16 @@ def differing_settings(first: str | Path, second: str | Path) -> dict[str, tuple
 
 
 def changed_prompts(first: str | Path, second: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The prompts of which the second run got more images right, as a share, and those of which it got fewer; largest
-    change first."""
-    from reverie.benchmarks.harness import read_rows
+    """The prompts of which the second run scored higher, in the mean over their images, and those of which it scored
+    lower; largest change first."""
+    from reverie.benchmarks.harness import scored_rows
 
     shares: list[dict[str, float]] = []
     prompts: dict[str, tuple[str, str]] = {}
     for folder in (first, second):
-        found: dict[str, list[bool]] = {}
-        for row in read_rows(folder):
-            found.setdefault(row.id, []).append(row.correct)
+        found: dict[str, list[float]] = {}
+        for row in scored_rows(folder):
+            found.setdefault(row.id, []).append(row.value)
             prompts[row.id] = (row.tag, row.prompt)
         shares.append({name: sum(group) / len(group) for name, group in found.items()})
     better: list[dict[str, Any]] = []

@@ -13,7 +13,8 @@ from reverie.commands.outputs import check_writable
 
 
 def judge(arguments: argparse.Namespace) -> int:
-    from reverie.benchmarks.judged import find, run
+    from reverie.benchmarks.judged import run
+    from reverie.benchmarks.judged_benchmarks import find
     from reverie.vlms.openai import Budget, ServedVLM
 
     for flag in ("limit", "requests", "workers"):
