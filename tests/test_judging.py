@@ -86,11 +86,16 @@ def test_risebench(more, pictures):
     record |= {"reference": "a brown steak"} | more
     sample = risebench.sample(record)
     judge = Judge(lambda text: "Fine.\nFinal Score: " + ("1" if "<0 or 1>" in text else "5"))
-    own = {"in.png": PICTURE, "ref.png": PICTURE}
+    own = {"in.png": PICTURE.copy(), "ref.png": PICTURE.copy()}
     answers = judging.judge_risebench(judge, sample, PICTURE, own)
     assert [len(messages[0].images) for messages in judge.heard] == pictures
     assert len(answers) == len(risebench.asked(record))
     row = risebench.judge(record, {name: answer.text for name, answer in answers.items()}, False)
+    shown = [messages[0].images for messages in judge.heard]
+    if "judge1" in answers:
+        assert shown[0][0] is own["in.png"]
+        judging.judge_risebench(judge, sample, PICTURE, own, official=True)
+        assert judge.heard[len(shown)][0].images[0] is own[record.get("reference_img", "in.png")]
     assert row.passed
     assert row.score == 5
 

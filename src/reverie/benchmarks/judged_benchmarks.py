@@ -95,7 +95,7 @@ def _risebench(size: str) -> Judged:
     def ask(judge: VLM, sample: Sample, picture: Image, data: Path, official: bool) -> Asked:
         names = [name for key in ("image", "reference_img") if (name := sample.record.get(key))]
         pictures = {name: open_picture(_own(data, name)).convert("RGB") for name in names}
-        answers = judging.judge_risebench(judge, sample, picture, pictures)
+        answers = judging.judge_risebench(judge, sample, picture, pictures, official)
         return {name: one.text for name, one in answers.items()}, list(answers.values())
 
     def outcome(values: Mapping[str, Any], samples: Sequence[Sample], official: bool) -> Outcome:

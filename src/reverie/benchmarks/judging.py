@@ -78,10 +78,13 @@ def _scores_of(number: int, official: bool) -> Callable[[str], list[float] | Non
     return lambda text: reasonbench.scores_in(text, number, official)
 
 
-def judge_risebench(judge: VLM, sample: Sample, image: Image, pictures: Mapping[str, Image]) -> dict[str, Answer[int]]:
+def judge_risebench(
+    judge: VLM, sample: Sample, image: Image, pictures: Mapping[str, Image], official: bool = False
+) -> dict[str, Answer[int]]:
     """The answers about one edited image, by the names that `risebench.judge` takes (their `text`).
 
-    pictures: the sample's own, by path: `image`, and `reference_img` where it has one.
+    pictures: the sample's own, by path: `image`, and `reference_img` where it has one. official: the question about
+    consistency then shows the reference in place of the original, as the official script does.
     """
     record, logical = sample.record, sample.tag == "logical_reasoning"
     source, reference = pictures[record["image"]], record.get("reference_img")
@@ -89,8 +92,7 @@ def judge_risebench(judge: VLM, sample: Sample, image: Image, pictures: Mapping[
     said = f"The right answer: {target}\n" if target else ""
     asked: dict[str, tuple[str, Sequence[Image]]] = {}
     if "ApprConsistency" in risebench.asked(record):
-        # with a reference image, the official script shows that one as the original
-        first = pictures[reference] if reference else source
+        first = pictures[reference] if reference and official else source
         name = "risebench-consistency"
         text = (
             prompt(f"{name}-logical", instruction=sample.prompt, reference=said)

@@ -214,9 +214,14 @@ def outcome(rows: Sequence[Row], size: str = "full", official: bool = False) -> 
             scores[title] = of_prompts(group)
     notes = [f"{failed} samples had no readable answer: they do not pass"] if (failed := _failed(rows)) else []
     if official:
-        notes.append("bug repeated: one consistency_free sample removes consistency from most weighted scores")
+        notes.append(
+            "bugs repeated: one consistency_free sample removes consistency from most weighted scores; consistency is "
+            "judged against the reference image where there is one"
+        )
     else:
-        notes.append("bug mended: consistency_free concerns only the samples that have it")
+        notes.append(
+            "bugs mended: consistency_free concerns only the samples that have it; consistency is judged against the original"
+        )
     if len(rows) != SIZES[size][1]:
         notes.append(f"{len(rows)} of {SIZES[size][1]} samples")
     return Outcome(f"risebench-{size}", scores, tuple(notes), official)
