@@ -220,7 +220,8 @@ def outcome(rows: Sequence[Row], size: str = "full", official: bool = False) -> 
         )
     else:
         notes.append(
-            "bugs mended: consistency_free concerns only the samples that have it; consistency is judged against the original"
+            "bugs mended: consistency_free concerns only the samples that have it; consistency is judged against the "
+            "original"
         )
     if len(rows) != SIZES[size][1]:
         notes.append(f"{len(rows)} of {SIZES[size][1]} samples")
