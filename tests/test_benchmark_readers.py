@@ -61,6 +61,8 @@ def test_public_files(name, tmp_path):
     folder = place(name)
     samples = read(folder)
     assert len({sample.id for sample in samples}) == len(samples)
+    if name.startswith("geneval"):
+        assert read(folder / file) == samples
     assert all(sample.prompt.strip() == sample.prompt and sample.prompt for sample in samples)
     with pytest.raises(ValueError, match=r"get it from https://.*licence"):
         read(tmp_path)

@@ -61,7 +61,7 @@ def test_wise_from_folder_to_scores(tmp_path, capsys):
         assert "2 requests" in shown.err, "the one that only the mended rule could read is asked for again"
         assert json.loads((tmp_path / "out" / "scores.json").read_text())["outcomes"] == {"unparsable": 2, "scored": 18}
         (tmp_path / "images" / "101.png").unlink()
-        assert go("wise-verified", url, tmp_path, "--limit", "20") == 0
+        assert go("wise-verified", url, tmp_path, "--limit", "20", "--requests", "0") == 0
         assert "0 requests (0 failed), 21 answers from the cache" in capsys.readouterr().err
         rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
         assert Counter(row["outcome"] for row in rows) == {"unparsable": 1, "scored": 18, "missing": 1}

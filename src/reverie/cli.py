@@ -127,7 +127,9 @@ def _judge_arguments(parser: Parser) -> None:
     parser.add_argument("--judge", required=True, metavar="MODEL", help="the name of the served model")
     parser.add_argument("--server", default="http://localhost:8000/v1", metavar="URL", help="up to and with /v1")
     parser.add_argument("--cache", metavar="DIR", help="of answers, so that none is asked for twice (default: in OUT)")
-    parser.add_argument("--requests", type=int, metavar="N", help="the most requests to send")
+    parser.add_argument(
+        "--requests", type=int, metavar="N", help="the most requests to send; 0 scores from the cache alone"
+    )
     parser.add_argument("--workers", type=int, default=8, metavar="N", help="requests at a time (default: 8)")
     parser.add_argument("--no-thinking", action="store_true", help="tell a vLLM server to switch thinking off")
     parser.add_argument("--official", action="store_true", help="repeat the bugs of the benchmark's own code")

@@ -33,9 +33,12 @@ class Source:
         return f"get it from {self.where} (licence: {self.licence})"
 
     def locate(self, folder: str | Path | None, name: str) -> Path:
-        """The file `name` below `folder` or in it; without a folder, from the hub. ValueError if it is not there."""
+        """The file `name` below `folder` or in it, or `folder` itself where that is the file; without a folder, from
+        the hub. ValueError if it is not there."""
         if folder is None:
             return self._fetch(name)
+        if Path(folder).is_file() and Path(folder).name == Path(name).name:
+            return Path(folder)
         for path in (Path(folder) / name, Path(folder) / Path(name).name):
             if path.is_file():
                 return path

@@ -17,10 +17,10 @@ def judge(arguments: argparse.Namespace) -> int:
     from reverie.benchmarks.judged_benchmarks import find
     from reverie.vlms.openai import Budget, ServedVLM
 
-    for flag in ("limit", "requests", "workers"):
+    for flag, least in (("limit", 1), ("requests", 0), ("workers", 1)):
         value = getattr(arguments, flag)
-        if value is not None and value < 1:
-            raise ValueError(f"--{flag} {value}: must be at least 1.")
+        if value is not None and value < least:
+            raise ValueError(f"--{flag} {value}: must be at least {least}.")
     find(arguments.benchmark)
     out = Path(arguments.out)
     check_writable(out)

@@ -18,6 +18,7 @@ import math
 import os
 import random
 import socket
+import ssl
 import threading
 import time
 import urllib.error
@@ -248,7 +249,7 @@ class ServedVLM:
                 self._failed()
                 reason = getattr(error, "reason", None) or error
                 trouble, asked_for = str(reason) or type(error).__name__, None
-                gone = isinstance(reason, ConnectionRefusedError | socket.gaierror)
+                gone = isinstance(reason, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError)
             if attempt + 1 < self.patience.tries:
                 self._wait(attempt, asked_for)
         said = f"{self.model} at {self.url} gives no answer ({trouble}): check the server, the model's name and the key"
