@@ -1,7 +1,8 @@
 """Pictures as codes: the VQ-16 tokenizer that Janus and LlamaGen share (LlamaGen, arXiv 2406.06525, section 3.1).
 
-The network is the transformers class; what stands here is the way in and out of it, with the two places repaired where
-that class leaves the official code (see `quantise` and `decode_codes`). Loading lives with each family's checkpoint.
+The network is `models/vq16.py`; what stands here is the way in and out of it, with the two places repaired where the
+class of transformers leaves the official code (see `encode_image` and `decode_codes`). Loading lives with each family's
+checkpoint.
 """
 
 import math
@@ -9,19 +10,19 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import JanusVQVAE, JanusVQVAEConfig
 
 from reverie.models.cells import vq_latents
+from reverie.models.vq16 import VQ16, VQConfig
 
 VQ_16 = {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 256}
 
 
-def vq_config(params: dict[str, Any], **heads: Any) -> JanusVQVAEConfig:
+def vq_config(params: dict[str, Any], **heads: Any) -> VQConfig:
     """Sizes of the network from the authors' names: image_token_size codes of n_embed numbers, base channels `ch`,
     multipliers `ch_mult`, latent channels `z_channels`, residual blocks a level, and `patch` (pixels folded before the
     first convolution). Whatever is missing is VQ-16. heads: fields that only Janus' projections read."""
     channels = params.get("in_channels", 3 * params.get("patch", 1) ** 2)
-    return JanusVQVAEConfig(
+    return VQConfig(
         embed_dim=params.get("n_embed", 8),
         num_embeddings=params["image_token_size"],
         latent_channels=params.get("z_channels", VQ_16["z_channels"]),
@@ -38,7 +39,7 @@ class CodedPictures(nn.Module):
     """A network that has a `vqmodel` and, in its config, `patch` (pixel-unshuffle factor in front of it) and `cells`
     (see `models/cells.py`). Pixels are (B, 3, H, W) in [-1, 1]; codes are (B, L) in row-major order."""
 
-    vqmodel: JanusVQVAE
+    vqmodel: VQ16
     config: Any
 
     def image_latents(self, pixels: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import JanusVQVAE, JanusVQVAEConfig
 
 from reverie.models.coded_pictures import CodedPictures, vq_config
 from reverie.models.llama import KVCache, Llama, LlamaConfig
 from reverie.models.rows import padded_rows
+from reverie.models.vq16 import VQ16, VQConfig
 
 CAPTION_SLOTS = 120
 """Caption vectors at most; also the rows of the unconditional caption in every checkpoint."""
@@ -32,7 +32,7 @@ CAPTION_SLOTS = 120
 @dataclass(frozen=True)
 class LlamagenConfig:
     language: LlamaConfig
-    vq: JanusVQVAEConfig
+    vq: VQConfig
     caption_dim: int
     """Width of the text encoder's output."""
     grid: int
@@ -106,7 +106,7 @@ class Llamagen(CodedPictures):
         self.config = config
         self.language_model = Llama(config.language)
         self.caption = CaptionProjection(config.caption_dim, config.language.hidden_size)
-        self.vqmodel = JanusVQVAE._from_config(config.vq)
+        self.vqmodel = VQ16(config.vq)
         # A buffer: the authors never train it.
         self.register_buffer("unconditional", torch.randn(CAPTION_SLOTS, config.caption_dim) / config.caption_dim**0.5)
 
