@@ -332,7 +332,7 @@ def size_text(source: Source, count: int, dtype: str | None) -> str:
 
 def with_packing(weights: int | None, packing: int) -> str:
     """Memory for people: weights, and in brackets what a CPU needs beyond them."""
-    return memory_text(weights) + (f" (+{memory_text(packing)} on a CPU)" if packing else "")
+    return memory_text(weights) + (f" (+{memory_text(packing)} on a CPU)" if packing >= 2**19 else "")
 
 
 def number_text(count: int | None) -> str:
