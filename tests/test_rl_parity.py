@@ -97,7 +97,7 @@ def test_flow_policy_loss(case: dict[str, Any], golden: dict[str, Tensor]) -> No
     close(terms.log["approx_kl"], golden["approx_kl"], 1e-8)
     close(terms.log["clipped"], golden["clip_frac"], 1e-8)
     guard = ratio_guard(
-        golden["mean_new"][:, None], golden["mean_old"][:, None], std.reshape(-1, 1), sqrt_dt.reshape(-1, 1)
+        golden["mean_new"][:, None], golden["mean_old"][:, None], std.reshape(-1, 1), sqrt_dt.reshape(-1, 1), one
     )
     terms = policy_terms(new, old, golden["advantage"], one, rule, guard=guard)
     close(guard.bias, golden["guard_bias"], 1e-8)

@@ -46,18 +46,18 @@ def group_advantages(rewards: Tensor, groups: Tensor, rule: Normalisation) -> Te
     r = rewards.to(torch.float64)
     there = ~r.isnan()
     _, index = groups.unique(return_inverse=True)
-    count, mean, std, flat = _statistics(r, there, index, rule.ddof)
+    mean, std, flat = _statistics(r, there, index, rule.ddof)
     centred = torch.where(there, r - mean[index], 0.0)
     if rule.scale == "group":
         centred = centred / (std[index] + rule.eps)
     elif rule.scale == "batch":
-        _, _, whole, _ = _statistics(r, there, torch.zeros_like(index), rule.ddof)
+        _, whole, _ = _statistics(r, there, torch.zeros_like(index), rule.ddof)
         centred = centred / (whole[0] + rule.eps)
     return torch.where(there & ~flat[index], centred, 0.0)
 
 
-def _statistics(r: Tensor, there: Tensor, index: Tensor, ddof: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Count, mean, std and whether nothing differs, of each group; each (G,) or (G, T)."""
+def _statistics(r: Tensor, there: Tensor, index: Tensor, ddof: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, std and whether nothing differs, of each group; each (G,) or (G, T)."""
     shape = (int(index.max()) + 1 if len(index) else 0, *r.shape[1:])
     where = index.reshape(-1, *[1] * (r.ndim - 1)).expand_as(r)
     known = torch.where(there, r, 0.0)
@@ -68,4 +68,4 @@ def _statistics(r: Tensor, there: Tensor, index: Tensor, ddof: int) -> tuple[Ten
     std = (empty.scatter_add(0, where, squares) / (count - ddof).clamp(min=1)).sqrt()
     low = torch.full_like(empty, torch.inf).scatter_reduce(0, where, torch.where(there, r, torch.inf), "amin")
     high = torch.full_like(empty, -torch.inf).scatter_reduce(0, where, torch.where(there, r, -torch.inf), "amax")
-    return count, mean, std, low >= high
+    return mean, std, low >= high

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +48,8 @@ class LoopConfig:
     minutes: float | None = None
     lr: float = 3e-4
     muon_lr: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    """Factors on the rate of parameters whose name begins with the key: several policies, one run."""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: float = 0.02
@@ -93,16 +95,34 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
         table = "embed" in name or "head" in name
         (matrices if config.muon_lr and p.ndim == 2 and not table else rest).append(p)
     found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, eps=1e-9)
+        torch.optim.AdamW(
+            _by_rate(model, rest, config), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, eps=1e-9
+        )
     ]
     if matrices:
         assert config.muon_lr is not None
         found.append(
             torch.optim.Muon(
-                matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+                _by_rate(model, matrices, config),
+                lr=config.muon_lr,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
             )
         )
     return found
+
+
+def _by_rate(model: nn.Module, chosen: list[nn.Parameter], config: LoopConfig) -> Any:
+    """Groups of one learning rate each, or the parameters themselves where there is only one rate."""
+    if not config.rates:
+        return chosen
+    groups: dict[float, list[nn.Parameter]] = {}
+    wanted = {id(p) for p in chosen}
+    for name, p in model.named_parameters():
+        if id(p) in wanted:
+            rate = next((rate for prefix, rate in config.rates.items() if name.startswith(prefix)), 1.0)
+            groups.setdefault(rate, []).append(p)
+    return [{"params": found, "rate": rate} for rate, found in groups.items()]
 
 
 class Ema:
@@ -199,7 +219,7 @@ def train(
             factor = learning_rate(config, share)
             for opt, base in zip(opts, bases, strict=False):
                 for group in opt.param_groups:
-                    group["lr"] = base * factor
+                    group["lr"] = base * factor * group.get("rate", 1.0)
             row = _step(task, accelerator, prepared, ema, next(batches), config.clip)
             progress.step += 1
             progress.seconds = time.monotonic() - clock

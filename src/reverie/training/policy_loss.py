@@ -1,4 +1,4 @@
-"""The one policy loss: clipped surrogate, KL to a reference, masks, lengths, weights. For tokens and for SDE steps alike.
+"""The one policy loss, for tokens and SDE steps alike: clipped surrogate, KL to a reference, masks, lengths, weights.
 
     ratio = exp(log_prob - old_log_prob)
     loss  = -min(ratio A, clip(ratio, 1 - low, 1 + high) A) + beta KL            per step, where sampled
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 AVERAGES = ("rows", "tokens", "constant")
+KLS = ("k3", "gaussian", "published", "velocity")
 LIMIT = 20.0
 """Log-ratios beyond this go on linearly: exp(20) is far outside any trust region, exp(89) is infinite in float32."""
 
@@ -34,6 +35,11 @@ class PolicyRule:
     """Ratios are clipped to [1 - clip_low, 1 + clip_high]; flow policies take 1e-5 to 1e-4, see models/flow_sde.py."""
     beta: float = 0.0
     """Weight of the KL to the reference; 0 never computes the reference."""
+    kl: str = "k3"
+    """How the KL is measured. `k3`: from log-probabilities. Of Gaussian steps: `gaussian`, exact; `published`, as in
+    Flow-GRPO's code, which leaves the length of the step out; `velocity`, squared distance of velocities."""
+    guard: bool = False
+    """Repair the ratios of Gaussian steps as GRPO-Guard does, see `ratio_guard`."""
     average: str = "tokens"
     """`rows`: mean over each row's steps, then over rows (GRPO); `tokens`: over all steps (DAPO); `constant`: the sum
     over rows times `length` (Dr. GRPO)."""
@@ -47,6 +53,8 @@ class PolicyRule:
     def __post_init__(self) -> None:
         if self.average not in AVERAGES:
             raise ValueError(f"average={self.average!r}: must be one of {', '.join(AVERAGES)}")
+        if self.kl not in KLS:
+            raise ValueError(f"kl={self.kl!r}: must be one of {', '.join(KLS)}")
         if self.average == "constant" and self.length < 1:
             raise ValueError("average='constant' needs `length`, the number of steps a row may have at most")
         if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
@@ -194,8 +202,17 @@ class Guard:
     """(1, L) factor on the policy loss, so that every step pulls alike."""
 
 
-def ratio_guard(mean: Tensor, old_mean: Tensor, rate: Tensor, sqrt_dt: Tensor) -> Guard:
-    """The guard of steps with means (B, L, ...), noise rates and square roots of time (B, L) (see `FlowStep.rate`)."""
-    s, d = rate.mean(0, keepdim=True), sqrt_dt.mean(0, keepdim=True)  # batch means, as published
+def ratio_guard(mean: Tensor, old_mean: Tensor, rate: Tensor, sqrt_dt: Tensor, mask: Tensor) -> Guard:
+    """The guard of steps with means (B, L, ...), noise rates and square roots of time (B, L) (see `FlowStep.rate`).
+
+    Rate and time are means over the batch, as published, of the steps that were sampled (`mask`).
+    """
+    count = mask.sum(0, keepdim=True)
+
+    def typical(x: Tensor) -> Tensor:
+        """(1, L); 1 where nobody sampled, so that nothing is divided by 0."""
+        return torch.where(count > 0, torch.where(mask.bool(), x, 0.0).sum(0, keepdim=True) / count.clamp(min=1), 1.0)
+
+    s, d = typical(rate), typical(sqrt_dt)
     distance = ((mean - old_mean.detach()) ** 2).flatten(2).mean(2)
     return Guard(distance / (2 * (s * d) ** 2), s * d, 1 / d**2)
