@@ -1,8 +1,8 @@
 """DiffusionNFT: reinforcement on the forward process. No SDE, no log-probabilities: any sampler may make the images.
 
 A finished image x0 is noised again, x = (1 - sigma) x0 + sigma noise, and the model's velocity v is mixed with that of
-the policy which painted it, v_old:  v+ = (1 - m) v_old + m v,  v- = (1 + m) v_old - m v.  A good image (optimality r near
-1) pulls v+ towards itself, a bad one pulls v-, and so pushes v away:
+the policy which painted it, v_old:  v+ = (1 - m) v_old + m v,  v- = (1 + m) v_old - m v.  A good image (optimality
+r near 1) pulls v+ towards itself, a bad one pulls v-, and so pushes v away:
 
     loss = r |x0(v+) - x0|^2 / w+  +  (1 - r) |x0(v-) - x0|^2 / w-,      w = mean |x0(v) - x0|, no gradient
 
