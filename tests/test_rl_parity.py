@@ -18,6 +18,7 @@ from torch import Tensor
 from reverie.models.flow_sde import SdeNoise, clean_image, flow_step, gaussian_kl
 from reverie.training.advantage import Normalisation, group_advantages
 from reverie.training.policy_loss import PolicyRule, average, policy_terms, ratio_guard
+from reverie.training.tree import Branch, Credit, Segment, Tree, group_values, lessons
 
 ROOT = Path(os.environ.get("REVERIE_FIXTURES", Path(__file__).parents[2] / "shared" / "fixtures"))
 
@@ -54,7 +55,8 @@ def test_token_grpo(case: dict[str, Any], golden: dict[str, Tensor]) -> None:
 
     for kind in ("seq_mean", "token_mean", "const_len"):
         names = {"seq_mean": "rows", "token_mean": "tokens", "const_len": "constant"}
-        policy = PolicyRule(case["eps_low"], case["eps_high"], case["beta"], names[kind], case["max_completion_length"])
+        limits = {"average": names[kind], "length": case["max_completion_length"]}
+        policy = PolicyRule(case["eps_low"], case["eps_high"], case["beta"], **limits)
         new = golden["logp_new"].clone().requires_grad_()
         terms = policy_terms(
             new, golden["logp_old"], golden["advantage"], golden["mask"], policy, reference=golden["logp_ref"]
@@ -130,3 +132,41 @@ def test_flow_sde_step(case: dict[str, Any], golden: dict[str, Tensor]) -> None:
     close(replay.log_prob.detach(), golden["replay_log_prob"], 1e-4, 2e-4)
     (gradient,) = torch.autograd.grad(replay.log_prob.sum(), velocity)
     close(gradient, golden["replay_grad_model_output"], 1e-3, 1e-5)
+
+
+# ------------------------------------------------------------------------------------------------- Dual-GRPO
+
+
+@pytest.mark.parametrize(("case", "golden"), cases("grpo/dual_grpo_advantages"))
+def test_dual_grpo_advantages(case: dict[str, Any], golden: dict[str, Tensor]) -> None:
+    names = ("aes", "con", "sem")
+
+    def word(policy: str) -> Segment:
+        return Segment(policy, "text", torch.zeros(1), torch.ones(1, dtype=torch.bool), torch.zeros(1))
+
+    def image(p: int, j: int, k: int) -> Branch:
+        return Branch([word("dit")], rewards={name: float(golden[f"r_{name}"][p, j, k]) for name in names})
+
+    trees = [
+        Tree(
+            "one prompt for all: groups are places, not texts",
+            [Branch([word("llm")], [image(p, j, k) for k in range(case["K"])]) for j in range(case["J"])],
+        )
+        for p in range(case["prompts"])
+    ]
+    rule = Normalisation("group", ddof=case["ddof"], eps=case["adv_eps"])
+    for suffix, (beta1, beta2) in (("", (case["beta1"], case["beta2"])), ("_unscaled", (1.0, 1.0))):
+        credits = {
+            "llm": Credit({"sem": beta1}, rule),
+            "dit": Credit({name: beta2 * case["weights"][name] for name in names}, rule),
+        }
+        found = lessons(trees, credits)
+        for policy in ("llm", "dit"):
+            got = torch.tensor([lesson.advantage for lesson in found[policy]], dtype=torch.float64)
+            close(got, golden[f"{policy}_advantage{suffix}"], atol=1e-6 if "zero_var" in case["note"] else 1e-12)
+    plain = [branch for tree in trees for branch in tree.branches]
+    credit = Credit({"sem": case["beta1"]}, rule)
+    close(group_values(plain, credit), golden["llm_reward"])
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    credit = Credit({name: case["beta2"] * case["weights"][name] for name in names}, rule)
+    close(group_values(leaves, credit), golden["dit_reward"])

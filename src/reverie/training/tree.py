@@ -218,13 +218,17 @@ def group_values(branches: Sequence[Branch], credit: Credit) -> Tensor:
 
     A leaf without one of the rewards is left out of the mean; without any leaf the value is NaN.
     """
-    rows = []
-    for branch in branches:
-        leaves = torch.tensor([_named(leaf, credit.rewards) for leaf in branch.leaves()], dtype=torch.float64)
-        if credit.ensemble == "sum":
-            leaves = leaves @ torch.tensor(list(credit.rewards.values()), dtype=torch.float64)
-        rows.append(leaves.nanmean(0))
-    return torch.stack(rows) if rows else torch.empty(0, dtype=torch.float64)
+    if not branches:
+        return torch.empty(0, dtype=torch.float64)
+    leaves = [(i, _named(leaf, credit.rewards)) for i, branch in enumerate(branches) for leaf in branch.leaves()]
+    owner = torch.tensor([i for i, _ in leaves])
+    values = torch.tensor([named for _, named in leaves], dtype=torch.float64)
+    if credit.ensemble == "sum":
+        values = values @ torch.tensor(list(credit.rewards.values()), dtype=torch.float64)
+    there = ~values.isnan()
+    empty = torch.zeros(len(branches), *values.shape[1:], dtype=torch.float64)
+    count = empty.index_add(0, owner, there.to(torch.float64))
+    return empty.index_add(0, owner, torch.where(there, values, 0.0)) / count  # 0 / 0: NaN, as wanted
 
 
 def _named(leaf: Branch, names: Mapping[str, float]) -> list[float]:
