@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from reverie.canvas import draw_uniforms, pick
-from reverie.models.flow_sde import SdeNoise, Window, flow_step
+from reverie.models.flow_sde import SdeNoise, Window
+from reverie.training.flow_policy import FlowPolicy
 from reverie.training.learner import pad
-from reverie.training.rollout import GaussianSteps, Path, Scored
+from reverie.training.rollout import Path, Scored
 from reverie.training.tree import Segment
 
 
@@ -68,63 +69,23 @@ class Words(nn.Module):
 
 
 class Flow(nn.Module):
-    """An affine velocity field in the plane, sampled by the SDE inside a window and by the ODE elsewhere."""
+    """An affine velocity field in the plane."""
 
     def __init__(self, steps: int = 6, noise: SdeNoise | None = None, window: Window | None = None) -> None:
         super().__init__()
-        self.name, self.modality = "flow", "image"
-        self.sigmas = torch.linspace(1, 0, steps + 1)
-        self.noise, self.window = noise or SdeNoise("sde", 0.7), window or Window(0, steps - 1)
         self.slope, self.shift = nn.Parameter(torch.eye(2)), nn.Parameter(torch.zeros(2))
-        self.register_buffer("first_slope", torch.eye(2))
-        self.register_buffer("first_shift", torch.zeros(2))
-
-    def velocity_at(self, x: Tensor, frozen: bool = False) -> Tensor:
-        slope, shift = (self.first_slope, self.first_shift) if frozen else (self.slope, self.shift)
-        return (x[:, None, :] * slope).sum(-1) - shift  # not a matrix product: rows must round alike in any batch
-
-    def _step(self, x: Tensor, velocity: Tensor, i: int, **known: Tensor):
-        noise = self.noise if i in self.window else SdeNoise("ode")
-        return flow_step(x, velocity, float(self.sigmas[i]), float(self.sigmas[i + 1]), noise, second=0.8, **known)
-
-    def write(self, paths: Sequence[Path]) -> list[list[Segment]]:
-        steps = len(self.sigmas) - 1
-        streams = [torch.Generator().manual_seed(path.seed) for path in paths]
-        draws = torch.stack([torch.randn(steps + 1, 2, generator=g) for g in streams])
-        x = start = draws[:, 0]
-        latents, scores, means = [], [], []
-        for i in range(steps):
-            step = self._step(x, self.velocity_at(x), i, draw=draws[:, i + 1])
-            x = step.x_next
-            latents.append(x)
-            scores.append(step.log_prob)
-            means.append(step.mean)
-        sampled = self.window.sampled(steps)
-        rows = zip(torch.stack(latents, 1), torch.stack(scores, 1), torch.stack(means, 1), start, strict=True)
-        return [[Segment(self.name, self.modality, a, sampled, lp, context=x0, mean=m)] for a, lp, m, x0 in rows]
-
-    def _score(self, segments: Sequence[Segment], frozen: bool) -> Scored:
-        latents = torch.stack([torch.cat([s.context[None], s.actions]) for s in segments])
-        found = []
-        for i in range(latents.shape[1] - 1):
-            velocity = self.velocity_at(latents[:, i], frozen)
-            found.append((self._step(latents[:, i], velocity, i, x_next=latents[:, i + 1]), velocity))
-        width = (len(segments), -1)
-        gaussian = GaussianSteps(
-            torch.stack([step.mean for step, _ in found], 1),
-            torch.stack([step.std.expand(len(segments), 1)[:, 0] for step, _ in found], 1).view(width),
-            torch.stack([step.rate.expand(len(segments), 1)[:, 0] for step, _ in found], 1).view(width),
-            (self.sigmas[:-1] - self.sigmas[1:]).sqrt().expand(len(segments), -1),
-            torch.stack([velocity for _, velocity in found], 1),
+        self.policy = FlowPolicy(
+            "flow",
+            lambda x, sigma, conditions: self.velocity_at(x),
+            torch.linspace(1, 0, steps + 1),
+            (2,),
+            noise or SdeNoise("sde", 0.7),
+            (lambda path: window) if window else None,
+            frozen=lambda x, sigma, conditions: x.float() @ torch.eye(2),
         )
-        return Scored(torch.stack([step.log_prob for step, _ in found], 1), None, gaussian)
 
-    def log_prob(self, segments: Sequence[Segment]) -> Scored:
-        return self._score(segments, frozen=False)
-
-    def reference(self, segments: Sequence[Segment]) -> Scored:
-        with torch.no_grad():
-            return self._score(segments, frozen=True)
+    def velocity_at(self, x: Tensor) -> Tensor:
+        return (x.float()[:, None, :] * self.slope).sum(-1) - self.shift  # no matrix product: rows must round alike
 
 
 def written(path: Path, policy: str) -> Tensor:

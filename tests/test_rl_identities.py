@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from reverie.training.advantage import Normalisation, group_advantages
 from reverie.training.forward_loss import forward_loss, optimality
 from reverie.training.learner import PolicyLearner
 from reverie.training.policy_loss import PolicyRule, average, bounded_exp, combine, combine_jointly, k3, policy_terms
-from reverie.training.rollout import Level, grow, judge
+from reverie.training.rollout import Level, Path, Scored, grow, judge
 from reverie.training.tree import Branch, Credit, Lesson, Segment, Tree, best_and_worst, lessons, reward_log
 
 FAST = settings(max_examples=60, deadline=None)
@@ -190,10 +192,13 @@ def test_a_path_depends_on_its_own_seed_alone() -> None:
 # ----------------------------------------------------------------------------------------- the clipped loss
 
 
-@pytest.mark.parametrize("policy", [Words("p", 4, 6), Flow(), Flow(noise=SdeNoise("cps", 0.8), window=Window(1, 3))])
-def test_before_the_first_update_the_ratio_is_exactly_one(policy: Words | Flow) -> None:
+@pytest.mark.parametrize("storage", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("model", [Words("p", 4, 6), Flow(), Flow(noise=SdeNoise("cps", 0.8), window=Window(1, 3))])
+def test_before_the_first_update_the_ratio_is_exactly_one(model: Words | Flow, storage: torch.dtype) -> None:
+    policy = model.policy if isinstance(model, Flow) else model
+    policy.storage = storage
     with torch.no_grad():
-        for p in policy.parameters():
+        for p in model.parameters():
             p += torch.randn(p.shape, generator=torch.Generator().manual_seed(4))
         trees = grow(list("abc"), [1, 2, 3], [Level(5, policy.write)])
     parts = [Lesson(branch.segments[0], 1.0, 0) for tree in trees for branch in tree.branches]
@@ -323,9 +328,79 @@ def test_chunks_idle_rows_and_padding_change_nothing() -> None:
                 assert torch.allclose(x, y, atol=1e-7)
 
 
+class Unified:
+    """One policy for text and image, as Janus is; it has no reference."""
+
+    name = "ulm"
+
+    def __init__(self) -> None:
+        self.parts = {"text": Words("ulm", 2, 4), "image": Words("ulm", 9, 4, modality="image")}
+
+    def write(self, paths: Sequence[Path]) -> list[list[Segment]]:
+        text, image = (part.write(paths) for part in self.parts.values())
+        return [t + i for t, i in zip(text, image, strict=True)]
+
+    def log_prob(self, segments: Sequence[Segment]) -> Scored:
+        (modality,) = {segment.modality for segment in segments}
+        return self.parts[modality].log_prob(segments)
+
+    def reference(self, segments: Sequence[Segment]) -> Scored:
+        raise AssertionError("with beta=0 nobody may ask for the reference")
+
+
+def test_every_pass_earns_the_same_and_either_side_can_be_left_out() -> None:
+    policy = Unified()
+    tables = [part.table for part in policy.parts.values()]
+    with torch.no_grad():
+        (tree,) = grow(["p"], [1], [Level(4, policy.write)])
+    for i, branch in enumerate(tree.branches):
+        branch.rewards["r"] = float(i)
+    some = lessons([tree], {"ulm": Credit({"r": 1.0})})["ulm"]
+    assert [x.advantage for x in some[::2]] == [x.advantage for x in some[1::2]]
+    rules = {"text": PolicyRule(), "image": PolicyRule()}
+    pulls = {}
+    for name, values in {
+        "both": {},
+        "text": {"weights": {"image": 0.0}},
+        "image": {"weights": {"text": 0.0}},
+        "joint": {"joint": True},
+    }.items():
+        loss, _ = PolicyLearner(policy, Credit({"r": 1.0}), rules, **values).loss(some, 0)
+        pulls[name] = [
+            torch.zeros(()) if g is None else g for g in torch.autograd.grad(loss, tables, allow_unused=True)
+        ]
+    assert (pulls["text"][1] == 0).all()
+    assert (pulls["image"][0] == 0).all()
+    assert torch.equal(pulls["both"][0], pulls["text"][0])
+    assert torch.equal(pulls["both"][1], pulls["image"][1])
+    assert torch.allclose(pulls["joint"][0], pulls["text"][0] * 2 / 11)  # 2 words among 9 codes
+    assert torch.allclose(pulls["joint"][1], pulls["image"][1] * 9 / 11)
+    with pytest.raises(ValueError, match="nothing that it could learn from"):
+        PolicyLearner(policy, Credit({"r": 1.0}), rules, {"text": 0.0, "image": 0.0}).loss(some, 0)
+    with pytest.raises(ValueError, match="give a PolicyRule"):
+        PolicyLearner(policy, Credit({"r": 1.0}), {"text": PolicyRule()}).loss(some, 0)
+
+
+def test_judges_see_the_raw_prompt_and_every_path_its_own_image() -> None:
+    words = Words("u", 2, 9)
+    trees = grow(["a", "b"], [1, 2], [Level(2, words.write), Level(2, words.write)])
+    seen = []
+    judge(
+        trees,
+        lambda paths: [(p.prompt, len(p.segments), p.seed) for p in paths],
+        {"r": lambda prompts, images: [seen.append((p, *i)) or 0.0 for p, i in zip(prompts, images, strict=True)]},
+    )
+    assert [(row[0], row[1], row[2]) for row in seen] == [("a", "a", 2)] * 4 + [("b", "b", 2)] * 4
+    assert [leaf.result[2] for tree in trees for leaf in tree.leaves()] == [row[3] for row in seen]
+    assert [leaf.seed for tree in trees for leaf in tree.leaves()] == [row[3] for row in seen]
+    with pytest.raises(ValueError, match="judged 1 of 8"):
+        judge(trees, lambda paths: [0] * 8, {"r": lambda prompts, images: [1.0]})
+
+
 @pytest.mark.parametrize("measure", ["k3", "gaussian", "published", "velocity"])
 def test_the_kl_of_a_policy_to_itself_is_zero_and_given_steps_leak_no_nan(measure: str) -> None:
-    policy = Flow(window=Window(1, 2))
+    model = Flow(window=Window(1, 2))
+    policy = model.policy
     with torch.no_grad():
         trees = grow(["a"], [1], [Level(4, policy.write)])
     some = [Lesson(b.segments[0], a, 0) for b, a in zip(trees[0].branches, (1.0, -1.0, 0.5, 0.0), strict=True)]
@@ -334,28 +409,58 @@ def test_the_kl_of_a_policy_to_itself_is_zero_and_given_steps_leak_no_nan(measur
     loss, log = learner.loss(some, 0)
     assert float(log["image/kl"]) == 0
     loss.backward()
-    assert torch.isfinite(policy.slope.grad).all()
+    assert torch.isfinite(model.slope.grad).all()
     with torch.no_grad():
-        policy.shift += 0.1
+        model.shift += 0.1
     _, log = learner.loss(some, 0)
     assert float(log["image/kl"]) > 0
 
 
+def test_windows_of_a_group_and_what_lies_outside_them() -> None:
+    """Each group its own window; inside it the SDE, outside the ODE; siblings may share their first noise."""
+    model = Flow(steps=8)
+    policy = model.policy
+    policy.window = lambda path: random_window(2, 0, 6, seed=0, epoch=0, group=path.group)
+    policy.same_start = True
+    with torch.no_grad():
+        trees = grow(list("abcdef"), range(6), [Level(3, policy.write)])
+    rows = [[branch.segments[0] for branch in tree.branches] for tree in trees]
+    assert len({row[0].context.first for row in rows}) > 2
+    for row in rows:
+        first = row[0].context.first
+        assert all(s.context.first == first for s in row)
+        assert all(torch.equal(s.context.start, row[0].context.start) for s in row)  # the ODE before it is shared
+        assert not torch.equal(row[0].actions[0], row[1].actions[0])
+        x = row[0].actions[1]
+        for i in range(first + 2, 8):
+            sigmas = policy.sigmas[i], policy.sigmas[i + 1]
+            x = flow_step(x[None], x[None], *sigmas, SdeNoise("ode")).x_next[0]
+        assert torch.equal(x, row[0].actions[-1])
+        assert row[0].sampled.tolist() == [True, True, False]
+    everything = [s for row in rows for s in row]
+    scored = policy.log_prob(everything)
+    assert torch.equal(scored.log_prob[:, :2].detach(), torch.stack([s.log_prob[:2] for s in everything]))
+    policy.window = lambda path: Window(0, 1 + path.seed % 2)
+    with pytest.raises(ValueError, match="windows of different sizes"):
+        grow(list("abcdef"), range(6), [Level(3, policy.write)])
+
+
 def test_bad_rules_are_refused_in_one_sentence() -> None:
-    for values, words in (
+    for values, sentence in (
         ({"average": "sum"}, "must be one of"),
         ({"average": "constant"}, "needs `length`"),
         ({"clip_low": 1.5}, "clip range"),
         ({"kl": "k1"}, "must be one of"),
         ({"beta": -1}, "beta must be"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=sentence):
             PolicyRule(**values)  # type: ignore[arg-type]
+    words = Words("u", 2, 3)
+    (tree,) = grow(["a"], [1], [Level(2, words.write)])
+    some = [Lesson(branch.segments[0], 1.0, 0) for branch in tree.branches]
+    learner = PolicyLearner(words, Credit({"r": 1.0}), {"text": PolicyRule(guard=True)})
     with pytest.raises(ValueError, match="no Gaussian steps"):
-        words_policy = Words("u", 2, 3)
-        trees = grow(["a"], [1], [Level(2, words_policy.write)])
-        some = [Lesson(b.segments[0], 1.0, 0) for b in trees[0].branches]
-        PolicyLearner(words_policy, Credit({"r": 1.0}), {"text": PolicyRule(guard=True)}).loss(some, 0)
+        learner.loss(some, 0)
 
 
 # ---------------------------------------------------------------------------------------------- flow steps
@@ -400,7 +505,7 @@ def test_sampling_keeps_the_marginals_of_a_known_flow(noise: SdeNoise) -> None:
     sigmas = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     g = torch.Generator().manual_seed(0)
     x = torch.randn(count, 1, generator=g, dtype=torch.float64)
-    for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, then in itertools.pairwise(sigmas):
         variance = (1 - now) ** 2 * s**2 + now**2
         pull = (x - (1 - now) * m) / variance
         v = now * pull - (m + (1 - now) * s**2 * pull)  # E[noise | x] - E[x0 | x]

@@ -81,12 +81,12 @@ def test_a_flow_learns_where_to_paint(
     policy = Flow(noise=noise, window=window)
     target = torch.tensor([1.0, -0.5])
     explore = explorer(
-        [Level(16, policy.write)],
+        [Level(16, policy.policy.write)],
         lambda paths: [written(p, "flow")[-1] for p in paths],
         near=lambda prompts, images: [-float((image - target).norm()) for image in images],
     )
     rule = PolicyRule(clip, clip, average="rows", advantage_limit=5, guard=guard)
-    learner = PolicyLearner(policy, Credit({"near": 1.0}), {"image": rule})
+    learner = PolicyLearner(policy.policy, Credit({"near": 1.0}), {"image": rule})
     config = GrpoConfig(prompts=2, updates=2)
     task = GrpoTask(policy, ["p"], explore, [learner], balanced("flow"), config, QUIET)
     reinforce(task, loop(60, 0.1), tmp_path)
@@ -99,7 +99,7 @@ def test_forward_process_learns_without_log_probabilities(tmp_path: File) -> Non
     painter = ForwardFlow()
     target = torch.tensor([1.0, -0.5])
     explore = explorer(
-        [Level(16, painter.write)],
+        [Level(16, painter.policy.write)],
         lambda paths: [written(p, "flow")[-1] for p in paths],
         near=lambda prompts, images: [-float((image - target).norm()) for image in images],
     )
@@ -115,6 +115,7 @@ class ForwardFlow(Flow):
 
     def __init__(self) -> None:
         super().__init__(window=Window(0, 0))
+        self.name = "flow"
 
     def velocity(self, segments: Sequence[Segment], x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return self.velocity_at(x)
@@ -123,7 +124,7 @@ class ForwardFlow(Flow):
         return self.velocity_at(x)
 
     def reference_velocity(self, segments: Sequence[Segment], x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return self.velocity_at(x, frozen=True)
+        return x
 
 
 # ------------------------------------------------------------------------------------------- several policies

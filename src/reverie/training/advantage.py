@@ -23,7 +23,7 @@ class Normalisation:
     """What the centred reward is divided by."""
 
     scale: str = "group"
-    """`group`: std of the group; `batch`: std of all rewards; `none`: nothing, so that easy and hard prompts weigh by
+    """`group`: std of the group; `batch`: std of all rewards (of this process, if there are several); `none`: nothing, so that easy and hard prompts weigh by
     how much their rewards differ."""
     ddof: int = 1
     """1: sample std (n - 1); 0: population std."""

@@ -85,8 +85,10 @@ class PolicyLearner:
 
     def _terms(self, lessons: Sequence[Lesson], rule: PolicyRule) -> PolicyTerms:
         """The clipped loss of segments of one modality."""
-        active = [lesson for lesson in lessons if lesson.advantage or rule.beta or rule.entropy] or list(lessons[:1])
-        idle = [lesson for lesson in lessons if not any(lesson is other for other in active)]
+        pays = [bool(lesson.advantage or rule.beta or rule.entropy) for lesson in lessons]
+        pays[0] |= not any(pays)  # processes that had nothing to do would leave the others waiting
+        active = [lesson for lesson, some in zip(lessons, pays, strict=True) if some]
+        idle = [lesson for lesson, some in zip(lessons, pays, strict=True) if not some]
         segments = [lesson.segment for lesson in active]
         scored = self._score(segments)
         mask = pad([segment.sampled for segment in segments]).to(scored.log_prob.device)

@@ -106,7 +106,8 @@ def policy_terms(
     closed form. Whatever stands where the mask is 0, NaN included, reaches neither loss nor gradient.
     """
     keep = mask.bool()
-    new, old = _only(log_prob, keep), _only(old_log_prob.detach(), keep)
+    exact = torch.promote_types(log_prob.dtype, torch.float32)  # a ratio has no room in bf16
+    new, old = _only(log_prob.to(exact), keep), _only(old_log_prob.detach().to(exact), keep)
     advantage = (advantage[:, None] if advantage.ndim == 1 else advantage).to(new.dtype)
     advantage = _only(advantage.detach().expand_as(new), keep).clamp(-rule.advantage_limit, rule.advantage_limit)
     log_ratio = new - old

@@ -65,6 +65,8 @@ class Path:
     prompt: str
     seed: int
     segments: tuple[Segment, ...] = ()
+    group: int = 0
+    """The same for siblings, and for no others: for whatever a group shares."""
 
 
 Writer = Callable[[Sequence[Path]], Sequence[Sequence[Segment]]]
@@ -97,7 +99,7 @@ def grow(prompts: Sequence[str], seeds: Sequence[int], levels: Sequence[Level]) 
     frontier = [(tree.branches, Path(tree.prompt, seed)) for tree, seed in zip(trees, seeds, strict=True)]
     for depth, level in enumerate(levels):
         places = [
-            (branches, Path(path.prompt, copy_seed(path.seed, depth, copy + 1), path.segments))
+            (branches, Path(path.prompt, copy_seed(path.seed, depth, copy + 1), path.segments, path.seed))
             for branches, path in frontier
             for copy in range(level.branches)
         ]
