@@ -23,8 +23,8 @@ class Normalisation:
     """What the centred reward is divided by."""
 
     scale: str = "group"
-    """`group`: std of the group; `batch`: std of all rewards (of this process, if there are several); `none`: nothing, so that easy and hard prompts weigh by
-    how much their rewards differ."""
+    """`group`: std of the group; `batch`: std of all rewards (of this process, if there are several); `none`: nothing,
+    so that easy and hard prompts weigh by how much their rewards differ."""
     ddof: int = 1
     """1: sample std (n - 1); 0: population std."""
     eps: float = 1e-4

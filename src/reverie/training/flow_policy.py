@@ -47,7 +47,7 @@ class FlowPolicy:
     sigmas: Tensor
     """(N + 1,) noise levels from 1 down to 0."""
     shape: tuple[int, ...]
-    noise: SdeNoise = SdeNoise()
+    noise: SdeNoise
     window: Callable[[Path], Window] | None = None
     """Which steps are stochastic and trained; left out: all but the last. All paths need windows of one size. For one
     window a group, key it with `Path.group`."""
