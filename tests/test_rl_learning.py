@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path as File
 from typing import Any
@@ -258,7 +259,13 @@ def test_alarms_sound_when_a_policy_collapses(tmp_path: File) -> None:
         reinforce(word_task(alarms=Alarms(identical=0.6), stop_on_alarm=True), loop(40, 0.5), tmp_path / "a")
     with pytest.warns(RuntimeWarning, match="u/text/entropy fell below"):
         reinforce(word_task(alarms=Alarms(entropy=0.3, identical=None)), loop(40, 0.5), tmp_path / "b")
-    sentences = Alarms(shortest=5, longest=9, kl=1).sound(
+    sounding = Alarms(shortest=5, longest=9, kl=1).sound(
         {"u/text/length": 3, "m/image/length": 3, "u/text/kl": 2, "u/text/ratio_gap": math.inf}, first_update=False
     )
-    assert [s.split(" ")[0] for s in sentences] == ["u/text/length", "u/text/kl"]
+    assert sounding.keys() == {"u/text/length", "u/text/kl"}
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        task = word_task(alarms=Alarms(entropy=9.0, identical=None))
+        counts = [task.loss(task.batch(step))[1]["alarms"] for step in range(3)]
+    assert counts == [1, 1, 1]
+    assert len(heard) == 1  # said once, when it begins

@@ -34,9 +34,9 @@ class Alarms:
     ratio_gap: float | None = 1e-3
     """|ratio - 1| before the first update of a roll-out, at most: beyond it, sampling and scoring disagree."""
 
-    def sound(self, row: Mapping[str, float], first_update: bool = True) -> list[str]:
-        """A sentence for each bound that the row of a log breaks."""
-        found = []
+    def sound(self, row: Mapping[str, float], first_update: bool = True) -> dict[str, str]:
+        """A sentence for each value in the row of a log that breaks its bound, by the value's name."""
+        found = {}
         for name, value in row.items():
             *_, last = name.split("/")
             text = name.split("/")[-2:-1] == ["text"]
@@ -49,7 +49,7 @@ class Alarms:
                 (self.ratio_gap, first_update and last == "ratio_gap" and _above(value, self.ratio_gap), "rose above"),
             ):
                 if broken:
-                    found.append(f"{name} {words} {bound:g}: it is {value:.4g}")
+                    found[name] = f"{name} {words} {bound:g}: it is {value:.4g}"
         return found
 
 

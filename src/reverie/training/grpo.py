@@ -120,6 +120,7 @@ class GrpoTask:
             if not any(stage.weights.values()):
                 raise ValueError(f"nobody learns in the stage from iteration {stage.start} on; give a weight above 0")
         self.model.eval()  # dropout between writing and scoring would move the ratio off 1
+        self._sounding: set[str] = set()
         self._held: tuple[int, dict[str, list[Lesson]], dict[str, float]] | None = None
 
     def batch(self, step: int) -> Turn:
@@ -170,12 +171,15 @@ class GrpoTask:
             return held
         return [lesson for lesson in held if lesson.tree % self.config.updates == turn.part]
 
-    def _heed(self, row: Mapping[str, Any], first: bool) -> None:
+    def _heed(self, row: dict[str, float | Tensor], first: bool) -> None:
+        """Counts the alarms in the row, and says what has begun to sound since the last."""
         found = self.alarms.sound({name: float(value) for name, value in row.items()}, first)
+        row["alarms"] = len(found)
         if found and self.config.stop_on_alarm:
-            raise RuntimeError(f"stopped at iteration {int(row['iteration'])}: " + "; ".join(found))
-        for sentence in found:
-            warnings.warn(f"iteration {int(row['iteration'])}: {sentence}", RuntimeWarning, stacklevel=2)
+            raise RuntimeError(f"stopped at iteration {row['iteration']}: " + "; ".join(found.values()))
+        for name in found.keys() - self._sounding:
+            warnings.warn(f"iteration {row['iteration']}: {found[name]}", RuntimeWarning, stacklevel=2)
+        self._sounding = set(found)
 
 
 def reinforce(task: GrpoTask, loop: LoopConfig, out: str | File, recipe: Mapping[str, Any] | None = None) -> nn.Module:
