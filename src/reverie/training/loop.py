@@ -82,6 +82,23 @@ def learning_rate(config: LoopConfig, progress: float) -> float:
     return 1 + (config.final - 1) * min(1.0, (progress - start) / config.decay)
 
 
+def _split_by_rate(opts: list[torch.optim.Optimizer], model: nn.Module, rates: Mapping[str, float]) -> None:
+    """Parameter groups of one factor (`rate`) each, taken from the first of `rates` that a name begins with."""
+    if not rates:
+        return
+    factors = {
+        id(p): next((rate for prefix, rate in rates.items() if name.startswith(prefix)), 1.0)
+        for name, p in model.named_parameters()
+    }
+    for opt in opts:
+        groups = []
+        for group in opt.param_groups:
+            for rate in dict.fromkeys(factors[id(p)] for p in group["params"]):
+                chosen = [p for p in group["params"] if factors[id(p)] == rate]
+                groups.append({**group, "params": chosen, "rate": rate})
+        opt.param_groups[:] = groups
+
+
 def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     """AdamW for everything; with `muon_lr`, Muon (orthogonalised momentum) for the matrices inside the network.
 
@@ -95,34 +112,17 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
         table = "embed" in name or "head" in name
         (matrices if config.muon_lr and p.ndim == 2 and not table else rest).append(p)
     found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            _by_rate(model, rest, config), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, eps=1e-9
-        )
+        torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, eps=1e-9)
     ]
     if matrices:
         assert config.muon_lr is not None
         found.append(
             torch.optim.Muon(
-                _by_rate(model, matrices, config),
-                lr=config.muon_lr,
-                weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
+                matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
             )
         )
+    _split_by_rate(found, model, config.rates)
     return found
-
-
-def _by_rate(model: nn.Module, chosen: list[nn.Parameter], config: LoopConfig) -> Any:
-    """Groups of one learning rate each, or the parameters themselves where there is only one rate."""
-    if not config.rates:
-        return chosen
-    groups: dict[float, list[nn.Parameter]] = {}
-    wanted = {id(p) for p in chosen}
-    for name, p in model.named_parameters():
-        if id(p) in wanted:
-            rate = next((rate for prefix, rate in config.rates.items() if name.startswith(prefix)), 1.0)
-            groups.setdefault(rate, []).append(p)
-    return [{"params": found, "rate": rate} for rate, found in groups.items()]
 
 
 class Ema:
