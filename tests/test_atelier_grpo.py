@@ -71,7 +71,8 @@ def test_every_tree_makes_a_step_on_policy(tree: str, tmp_path: Path) -> None:
 
 
 @needs_inspector
-def test_the_recipe_runs_and_leaves_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_the_recipe_runs_and_leaves_a_checkpoint(precision: str, tmp_path: Path) -> None:
     root = Path(__file__).resolve().parent.parent
     folder = tiny_folder(tmp_path / "tiny")
     overrides = [
@@ -81,6 +82,7 @@ def test_the_recipe_runs_and_leaves_a_checkpoint(tmp_path: Path) -> None:
         "tree.limit=5",
         "grpo.prompts=1",
         "loop.steps=2",
+        f"loop.precision='{precision}'",
         "loop.save_every=2",
     ]
     recipes.run(root / "recipes" / "atelier" / "reinforce.yaml", overrides)
@@ -88,4 +90,5 @@ def test_the_recipe_runs_and_leaves_a_checkpoint(tmp_path: Path) -> None:
     assert all(torch.isfinite(p).all() for p in model.parameters())
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 2
+    assert all(row["janus/image/ratio_gap"] == 0 for row in rows)
     assert (tmp_path / "run" / "checkpoint" / "README.md").is_file()

@@ -71,7 +71,8 @@ class JanusPolicy:
     def think(self, paths: Sequence[Path]) -> list[list[Segment]]:
         """One text segment for each path, the end of the answer included."""
         asked = [Asked(self.question(path)) for path in paths]
-        answers = self.eyes.write_ids([a.messages for a in asked], self.limit, self.temperature, _seeds(paths))
+        with self._as_ever():
+            answers = self.eyes.write_ids([a.messages for a in asked], self.limit, self.temperature, _seeds(paths))
         eos = self.eyes.tokenizer.eos
         return self._segments(
             "text", [torch.tensor(ids) for ids in answers], asked, [ids[-1] != eos for ids in answers]
@@ -87,12 +88,17 @@ class JanusPolicy:
         canvas = self.painter.start(Conditions(prompts, self.guidance), _seeds(paths))
         canvas.tokens[:, :done] = torch.stack(painted)
         canvas = replace(canvas, step=done, given=(max(done - 1, 0),) * len(paths))
-        canvas = self.painter.advance(canvas, None if length is None else done + length)
+        with self._as_ever():
+            canvas = self.painter.advance(canvas, None if length is None else done + length)
         shown = [
             Shown(tuple(self.painter.tokenizer.painting_ids(text)), codes)
             for text, codes in zip(prompts, painted, strict=True)
         ]
         return self._segments("image", list(canvas.tokens[:, done : canvas.step].cpu()), shown, [False] * len(paths))
+
+    def _as_ever(self) -> torch.autocast:
+        """Writing keeps the arithmetic of the weights, as at inference, whatever the loop casts while it learns."""
+        return torch.autocast(self.painter.model.device.type, enabled=False)
 
     def codes(self, path: Path) -> Tensor:
         """(n,) what this policy has painted on the path, rejected regions left out."""
