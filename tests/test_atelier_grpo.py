@@ -64,6 +64,9 @@ def test_every_tree_makes_a_step_on_policy(tree: str, tmp_path: Path) -> None:
     assert all(gap == 0 for gap in gaps)
     assert float(max(value for name, value in row.items() if name.endswith("drift"))) < 1e-4
     assert {"reward/faithful", "reward/exact", "reward/sure"} <= row.keys()
+    with torch.autocast("cpu", torch.bfloat16):  # writes as ever, scores as the loop casts
+        cast = task.loss(task.batch(1))[1]
+    assert all(value == 0 for name, value in cast.items() if name.endswith("ratio_gap"))
     loss.backward()
     grown = [name for name, p in model.named_parameters() if p.grad is not None]
     assert grown
@@ -71,8 +74,7 @@ def test_every_tree_makes_a_step_on_policy(tree: str, tmp_path: Path) -> None:
 
 
 @needs_inspector
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_the_recipe_runs_and_leaves_a_checkpoint(precision: str, tmp_path: Path) -> None:
+def test_the_recipe_runs_and_leaves_a_checkpoint(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parent.parent
     folder = tiny_folder(tmp_path / "tiny")
     overrides = [
@@ -82,7 +84,6 @@ def test_the_recipe_runs_and_leaves_a_checkpoint(precision: str, tmp_path: Path)
         "tree.limit=5",
         "grpo.prompts=1",
         "loop.steps=2",
-        f"loop.precision='{precision}'",
         "loop.save_every=2",
     ]
     recipes.run(root / "recipes" / "atelier" / "reinforce.yaml", overrides)

@@ -123,6 +123,15 @@ def test_equal_winner_and_loser_under_one_mask_teach_nothing() -> None:
     assert one.model.slots.grad.abs().max() < 1e-7
 
 
+def test_cross_entropy_of_winners_is_their_mean_over_hidden_slots() -> None:
+    plain, both = task(), task(sft=0.3)
+    rows, _ = both.batch(0)
+    with torch.no_grad():
+        each = both.score(rows.prompts, rows.chosen, rows.hidden)
+        difference = both.loss((rows, None))[0] - plain.loss((rows, None))[0]
+    assert float(difference) == pytest.approx(-0.3 * float(each[rows.hidden].mean()), rel=1e-5)
+
+
 def test_masks_belong_to_their_pair_and_hide_the_published_share() -> None:
     one = task(draws=2, drop_text=0.5)
     a, b = one._rows([3, 5], [0, 0]), one._rows([5], [0])
