@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +48,8 @@ class LoopConfig:
     minutes: float | None = None
     lr: float = 3e-4
     muon_lr: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    """Factors on the rate of parameters whose name begins with the key: several policies, one run."""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: float = 0.02
@@ -80,6 +82,23 @@ def learning_rate(config: LoopConfig, progress: float) -> float:
     return 1 + (config.final - 1) * min(1.0, (progress - start) / config.decay)
 
 
+def _split_by_rate(opts: list[torch.optim.Optimizer], model: nn.Module, rates: Mapping[str, float]) -> None:
+    """Parameter groups of one factor (`rate`) each, taken from the first of `rates` that a name begins with."""
+    if not rates:
+        return
+    factors = {
+        id(p): next((rate for prefix, rate in rates.items() if name.startswith(prefix)), 1.0)
+        for name, p in model.named_parameters()
+    }
+    for opt in opts:
+        groups = []
+        for group in opt.param_groups:
+            for rate in dict.fromkeys(factors[id(p)] for p in group["params"]):
+                chosen = [p for p in group["params"] if factors[id(p)] == rate]
+                groups.append({**group, "params": chosen, "rate": rate})
+        opt.param_groups[:] = groups
+
+
 def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     """AdamW for everything; with `muon_lr`, Muon (orthogonalised momentum) for the matrices inside the network.
 
@@ -102,6 +121,7 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
                 matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
             )
         )
+    _split_by_rate(found, model, config.rates)
     return found
 
 
@@ -199,7 +219,7 @@ def train(
             factor = learning_rate(config, share)
             for opt, base in zip(opts, bases, strict=False):
                 for group in opt.param_groups:
-                    group["lr"] = base * factor
+                    group["lr"] = base * factor * group.get("rate", 1.0)
             row = _step(task, accelerator, prepared, ema, next(batches), config.clip)
             progress.step += 1
             progress.seconds = time.monotonic() - clock

@@ -209,9 +209,44 @@ def _inspector(recipe: dict[str, Any], out: Path) -> Path:
     return out
 
 
+def _shipped(name: str) -> Path:
+    from ..models.registry import entries
+
+    folder = entries()[name].folder
+    if folder is None or not folder.is_dir():
+        raise ValueError(f"the weights of {name} are not in this installation; give a folder in the recipe")
+    return folder
+
+
+def _reinforce(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), loop; from: the Janus checkpoint that learns, the
+    shipped one if left out; inspector: a folder of weights, likewise; export: folder for the finished checkpoint."""
+    from ..atelier.inspector import Inspector
+    from ..models.janus_checkpoint import load_janus, resolve, save_janus
+    from .alarms import Alarms
+    from .atelier_grpo import AtelierRl, atelier_task
+    from .card import write_card
+    from .grpo import GrpoConfig, reinforce
+    from .loop import LoopConfig
+
+    _allow(recipe, "tree", "grpo", "alarms", "from", "inspector", "export")
+    tree, grpo = section(recipe, "tree", AtelierRl), section(recipe, "grpo", GrpoConfig)
+    alarms, loop, _ = section(recipe, "alarms", Alarms), section(recipe, "loop", LoopConfig), _seed(recipe)
+    source = resolve(recipe.get("from") or _shipped("atelier-janus"))
+    inspector = Inspector.load(recipe.get("inspector") or _shipped("atelier-inspector"))
+    model, words = load_janus(source)
+    task = atelier_task(model, words, "atelier", inspector, tree, grpo, alarms)
+    reinforce(task, loop, out, recipe)
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    save_janus(model, words, folder)
+    write_card(out, folder, "Janus of the Atelier, reinforced", [f"Begun with {source.name}; paid by the inspector."])
+    return out
+
+
 TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "tokenizer": _tokenizer,
     "janus": _janus,
     "showo": _showo,
     "inspector": _inspector,
+    "reinforce": _reinforce,
 }
