@@ -19,10 +19,11 @@ from transformers import AutoTokenizer
 
 from reverie.data.webdataset import TarFeatures
 from reverie.models.aligner import Aligner, AlignerConfig, load_aligner
-from reverie.models.t5 import decode_states, load_t5, read_back, reading_loss
+from reverie.models.t5 import decode_states, load_t5, read_back
+from reverie.models.thinkdiff import choose
+from reverie.models.vision_tokens import clip_pixels, image_tokens, load_blip2
 from reverie.training.align import AlignConfig, AlignTask, Masking, fed_and_said
-from reverie.training.align_clip import ClipAlignTask, clean_caption, clip_pixels, image_tokens, load_blip2
-from reverie.training.align_clip import split_caption
+from reverie.training.align_clip import ClipAlignTask, clean_caption, split_caption
 from reverie.training.loop import LoopConfig, learning_rate, optimizers, train
 
 ROOT = Path(os.environ.get("REVERIE_FIXTURES", Path(__file__).parents[2] / "shared" / "fixtures"))
@@ -278,6 +279,19 @@ def test_the_t5_reads_aligned_answers(fixture):
         assert fixture.words_lvlm.decode(ids[0], skip_special_tokens=True) == run["text"]
 
 
+def test_every_choice_of_features(fixture):
+    told, aligner = fixture.cases["lvlm"]["inference"], fixture.aligner("lvlm")
+    generated, asked = (
+        torch.from_numpy(fixture.inputs[f"lvlm/features/{told['sample']}/{name}"]) for name in ("output", "input")
+    )
+    assert (len(generated), len(asked)) == (told["output_length"], told["input_length"])
+    names = {
+        "output_embed": "generated", "input_embed": "input", "input_no_system": "input-without-system", "both": "both",
+    }  # fmt: skip
+    for theirs, ours in names.items():
+        fixture.close(f"lvlm/inference/{theirs}", aligner(choose(generated, asked, ours)))
+
+
 class Given:
     """A task whose batches are listed, instead of drawn."""
 
@@ -335,8 +349,6 @@ def test_training_runs_of_the_authors(fixture, variant, tmp_path):
     trained = train(Given(task, listed(fixture, variant, task)), config, tmp_path)
     assert isinstance(trained, Aligner)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    np.testing.assert_allclose(
-        [row["loss"] for row in rows], fixture.expected[f"{variant}/training/losses"], atol=1e-3
-    )
+    np.testing.assert_allclose([row["loss"] for row in rows], fixture.expected[f"{variant}/training/losses"], atol=1e-3)
     for key, tensor in fixture.aligner(variant).weights().items():
         assert (trained.weights()[key] - tensor).abs().max() <= 1e-3, key

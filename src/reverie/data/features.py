@@ -137,13 +137,16 @@ class FeatureWriter:
 
     def add(self, sample: Sample) -> None:
         if sample.key in self.done:
-            raise ValueError(f"The sample {sample.key} is in {self.folder} already; give every sample a key of its own.")
-        if sample.features.ndim != 2 or sample.features.shape[1] != self.what.width:
             raise ValueError(
-                f"The features of {sample.key} have the shape {list(sample.features.shape)}, not (n, {self.what.width})."
+                f"The sample {sample.key} is in {self.folder} already; give every sample a key of its own."
             )
+        if sample.features.ndim != 2 or sample.features.shape[1] != self.what.width:
+            shape = list(sample.features.shape)
+            raise ValueError(f"The features of {sample.key} have the shape {shape}, not (n, {self.what.width}).")
         if not sample.ids or (self.what.kind == "generated" and len(sample.ids) != len(sample.features)):
-            raise ValueError(f"The answer of {sample.key} has {len(sample.ids)} tokens and {len(sample.features)} features.")
+            raise ValueError(
+                f"The answer of {sample.key} has {len(sample.ids)} tokens and {len(sample.features)} features."
+            )
         self.done.add(sample.key)
         self.waiting.append(sample)
         if len(self.waiting) >= self.size:
@@ -188,13 +191,15 @@ def _starts(lengths: Sequence[int]) -> Tensor:
 
 
 class FeatureFolder:
-    """A `FeatureSource` over a folder that `FeatureWriter` filled. Shards are mapped, not read: a sample costs its bytes."""
+    """A `FeatureSource` over a folder that `FeatureWriter` filled. Shards are mapped: a sample costs its own bytes."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         path = self.folder / "index.json"
         if not path.is_file():
-            raise ValueError(f"{folder} holds no index.json, so no features; build them with `reverie data build features`.")
+            raise ValueError(
+                f"{folder} holds no index.json, so no features; build them with `reverie data build features`."
+            )
         index = json.loads(path.read_text("utf-8"))
         if index.get("format") != FORMAT:
             raise ValueError(f"{path} has the format {index.get('format')!r}, but {FORMAT!r} is read here.")

@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -152,23 +151,6 @@ class Aligner(nn.Sequential):
 def _norm(config: AlignerConfig) -> nn.Module:
     kinds = {"t5": T5Norm, "rms": nn.RMSNorm, "layer": nn.LayerNorm}
     return kinds[config.norm](config.target) if config.norm in kinds else nn.Identity()
-
-
-def pool_patches(hidden: Tensor, factor: int | None = 2) -> Tensor:
-    """Tokens of a vision tower, (B, 1 + side * side, D), with the patches resized to (side // factor) squared.
-
-    The class token stays first; the grid is resized bilinearly, corners not aligned. None or 1 changes nothing.
-    """
-    if factor in (None, 1):
-        return hidden
-    assert factor is not None
-    first, patches = hidden[:, :1], hidden[:, 1:]
-    side = round(patches.shape[1] ** 0.5)
-    if side * side != patches.shape[1] or not 1 <= factor <= side:
-        raise ValueError(f"{patches.shape[1]} patches are no square that can be made {factor} times smaller.")
-    grid = patches.transpose(1, 2).unflatten(2, (side, side))
-    grid = F.interpolate(grid, size=(side // factor, side // factor), mode="bilinear", align_corners=False)
-    return torch.cat((first, grid.flatten(2).transpose(1, 2)), 1)
 
 
 def load_aligner(

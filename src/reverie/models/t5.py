@@ -27,23 +27,33 @@ def load_t5(
 
     encoder: whether its encoder can be used; without it only the weight of its final norm is there.
     """
-    from transformers import AutoConfig, AutoTokenizer, T5ForConditionalGeneration
+    from transformers import AutoTokenizer, T5ForConditionalGeneration
 
     class WithoutEncoder(T5ForConditionalGeneration):
         # Known to be left over; transformers need not report a few hundred of them.
-        _keys_to_ignore_on_load_unexpected = (r"encoder\.block\.", r"relative_attention_bias")
+        _keys_to_ignore_on_load_unexpected = [r"encoder\.block\.", r"relative_attention_bias"]  # noqa: RUF012
+
+    config = read_config(source)
+    if config.model_type != "t5":
+        raise ValueError(f"{source} is a {config.model_type} model, but the aligner is trained against a T5.")
+    kind = T5ForConditionalGeneration
+    if not encoder:
+        kind, config.num_layers = WithoutEncoder, 0
+    try:
+        words = AutoTokenizer.from_pretrained(source)
+        return frozen(kind.from_pretrained(source, config=config, dtype=dtype)), words
+    except OSError as error:
+        raise ValueError(f"{source} lacks weights or tokenizer ({str(error).splitlines()[0]}).") from error
+
+
+def read_config(source: str | Path) -> Any:
+    """The config of a folder or hub id in the transformers layout; ValueError, in one sentence, where there is none."""
+    from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type != "t5":
-            raise ValueError(f"{source} is a {config.model_type} model, but the aligner is trained against a T5.")
-        kind = T5ForConditionalGeneration
-        if not encoder:
-            kind, config.num_layers = WithoutEncoder, 0
-        model = kind.from_pretrained(source, config=config, dtype=dtype)
-        return frozen(model), AutoTokenizer.from_pretrained(source)
-    except OSError as error:
-        raise ValueError(f"{source} holds no T5 with tokenizer ({str(error).splitlines()[0]}).") from error
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{source} is no model of transformers ({str(error).splitlines()[0]}).") from error
 
 
 def frozen(model: Any) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
     from ..data.features import FeatureSource, Sample
+
 
 @dataclass
 class Masking:
@@ -178,7 +179,7 @@ class AlignTask:
         return ranked[chosen * size : (chosen + 1) * size]
 
 
-def attached(aligner: Aligner, t5: T5ForConditionalGeneration) -> T5ForConditionalGeneration:
+def attached(aligner: Aligner, t5: T5ForConditionalGeneration) -> Any:
     """The T5, if the aligner writes vectors of its width."""
     if aligner.config.target != t5.config.d_model:
         raise ValueError(

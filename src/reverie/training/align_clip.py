@@ -16,21 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ..data.features import Order
-from ..models.aligner import Aligner, pool_patches
-from ..models.t5 import encode_text, frozen, reading_loss
+from ..models.aligner import Aligner
+from ..models.t5 import encode_text, reading_loss
+from ..models.vision_tokens import clip_pixels, image_tokens
 from .align import AlignConfig, Words, attached, relative_scale
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionModel, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MARKS = re.compile(r'[.!"()*#:;~]')
 
 
@@ -46,39 +44,10 @@ def split_caption(caption: str, rng: random.Random) -> tuple[str, str]:
     return " ".join(words[:at]), " ".join(words[at:])
 
 
-def clip_pixels(picture: Image.Image, size: int) -> Tensor:
-    """(3, size, size) as CLIP towers take pictures: squeezed to a square (bicubic), mean and deviation taken out."""
-    values = np.asarray(picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
-    scaled = (values - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32)
-    return torch.from_numpy(scaled.transpose(2, 0, 1).copy())
-
-
-@torch.no_grad()
-def image_tokens(tower: Blip2VisionModel, pixels: Tensor, factor: int | None = 2) -> Tensor:
-    """(B, 3, S, S) to (B, 1 + (side // factor) squared, D): the tower's last states, its patches pooled."""
-    return pool_patches(tower(pixel_values=pixels.to(tower.dtype)).last_hidden_state, factor)
-
-
 def beside(images: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Aligned image tokens (B, I, D), then text vectors (B, S, D): the memory and its 0/1 mask (B, I + S)."""
     ones = text_mask.new_ones(images.shape[:2])
     return torch.cat((images, text.to(images.dtype)), 1), torch.cat((ones, text_mask), 1)
-
-
-def load_blip2(
-    source: str | Path, dtype: torch.dtype = torch.float32
-) -> tuple[Blip2VisionModel, T5ForConditionalGeneration, PreTrainedTokenizerBase]:
-    """The frozen vision tower, the frozen T5 and its tokenizer of a BLIP-2 in the transformers layout."""
-    from transformers import AutoConfig, AutoTokenizer, Blip2ForConditionalGeneration
-
-    try:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type != "blip-2" or config.text_config.model_type != "t5":
-            raise ValueError(f"{source} is no BLIP-2 around a T5; give one, such as Salesforce/blip2-flan-t5-xxl.")
-        whole = frozen(Blip2ForConditionalGeneration.from_pretrained(source, config=config, dtype=dtype))
-        return whole.vision_model, whole.language_model, AutoTokenizer.from_pretrained(source)
-    except OSError as error:
-        raise ValueError(f"{source} holds no BLIP-2 with tokenizer ({str(error).splitlines()[0]}).") from error
 
 
 class ClipAlignTask:
@@ -101,7 +70,8 @@ class ClipAlignTask:
                 f"The tower is {tower.config.hidden_size} wide, and the aligner takes {aligner.config.source}; "
                 "make them equal."
             )
-        self.model, self.tower, self.t5 = aligner, tower, attached(aligner, t5)
+        self.tower: Any = tower
+        self.model, self.t5 = aligner, attached(aligner, t5)
         self.t5.train(config.dropout)
         self.words, self.captions, self.config = Words(words, config.text), captions, config
         self.factor, self.seed, self.order = factor, seed, Order([len(captions)], seed)

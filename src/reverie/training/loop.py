@@ -111,9 +111,7 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
     if not config.decay_vectors:
         groups[0]["params"] = [p for p in rest if p.ndim > 1]
         groups.append({"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0})
-    found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
-    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)]
     if matrices:
         assert config.muon_lr is not None
         found.append(
