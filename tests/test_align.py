@@ -14,6 +14,7 @@ from PIL import Image
 from qwen_toy import WIDTH, save_toy, toy_tokenizer, toy_vlm
 from transformers import T5Config, T5ForConditionalGeneration
 
+from reverie.cli import main
 from reverie.data.build_features import FeatureBuild, build_features, read_items
 from reverie.data.features import FeatureFolder, FeatureKind, FeatureWriter, Order, Sample
 from reverie.data.webdataset import open_features
@@ -488,6 +489,24 @@ def test_building_resumes_and_training_runs_on_it(tmp_path, monkeypatch):
     condition = think(vlm, aligner, in_context([(picture(1), "red"), (picture(2), "blue")], "green"), tokens=11)
     assert condition.vectors.shape == (1, 11, WIDTH)
     assert condition.pooled_text == ""
+
+
+def test_the_command_line_builds_features(tmp_path, capsys):
+    picture(1).save(tmp_path / "1.png")
+    (tmp_path / "list.jsonl").write_text('{"image": "1.png", "key": "one", "request": "What is it?"}')
+    arguments = ["data", "build", "features", "--model", str(save_toy(tmp_path / "vlm")), "--device", "cpu",
+                 "--images", str(tmp_path / "list.jsonl"), "--out", str(tmp_path / "out"), "--tokens", "4"]  # fmt: skip
+    assert main(arguments) == 0
+    found = open_features(tmp_path / "out")
+    assert (len(found), found[0].key, found[0].question) == (1, "one", "What is it?")
+    assert main(arguments) == 0  # nothing is left to do
+    tiny_t5().save_pretrained(tmp_path / "t5")
+    for wrong, says in ((["--images", str(tmp_path / "no")], "no pictures"), (["--kind", "all"], "must be one of"),
+                        (["--part", "1"], "counted from 0"), (["--model", str(tmp_path)], "is no model"),
+                        (["--model", str(tmp_path / "t5")], "cannot look")):  # fmt: skip
+        capsys.readouterr()
+        assert main([*arguments, *wrong]) == 2
+        assert says in capsys.readouterr().err
 
 
 def build_parts(vlm: TransformersVLM, items, folder: Path, part: int) -> list[str]:

@@ -205,7 +205,7 @@ def load(
 
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     assert source.folder is not None
-    model, tokenizer = load_janus(source.folder, dtype=kind, device=_device(device), device_map=device_map)
+    model, tokenizer = load_janus(source.folder, dtype=kind, device=place(device), device_map=device_map)
     return Painter(source, model, tokenizer)
 
 
@@ -217,7 +217,8 @@ def check_place(device: str | None, dtype: Any = None) -> None:
         raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(DTYPES)}.")
 
 
-def _device(device: str | None) -> str:
+def place(device: str | None) -> str:
+    """The device of that name, or the best one here; ValueError if it is not on this machine."""
     import torch
 
     here = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, UnidentifiedImageError
 
 from ..vlms import Message
-from .features import FeatureKind, FeatureWriter, Sample
+from .features import KINDS, FeatureKind, FeatureWriter, Sample
 
 if TYPE_CHECKING:
     from ..vlms.transformers import TransformersVLM
@@ -70,6 +70,8 @@ class FeatureBuild:
     parts: int = 1
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r}: must be one of {', '.join(KINDS)}.")
         if min(self.limit, self.batch, self.shard, self.parts) < 1 or not 0 <= self.part < self.parts:
             raise ValueError(
                 f"limit={self.limit}, batch={self.batch}, shard={self.shard}: at least 1; part={self.part} of "

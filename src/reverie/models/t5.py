@@ -7,11 +7,13 @@ norm, so the blocks are never read from disk (an encoder of 0 layers is asked fo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .pretrained import frozen, read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -44,20 +46,6 @@ def load_t5(
         return frozen(kind.from_pretrained(source, config=config, dtype=dtype)), words
     except OSError as error:
         raise ValueError(f"{source} lacks weights or tokenizer ({str(error).splitlines()[0]}).") from error
-
-
-def read_config(source: str | Path) -> Any:
-    """The config of a folder or hub id in the transformers layout; ValueError, in one sentence, where there is none."""
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{source} is no model of transformers ({str(error).splitlines()[0]}).") from error
-
-
-def frozen(model: Any) -> Any:
-    return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()

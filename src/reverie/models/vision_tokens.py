@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .t5 import frozen, read_config
+from .pretrained import frozen, read_config
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionModel, PreTrainedTokenizerBase, T5ForConditionalGeneration

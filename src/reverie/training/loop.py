@@ -107,11 +107,11 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
             continue
         table = "embed" in name or "head" in name
         (matrices if config.muon_lr and p.ndim == 2 and not table else rest).append(p)
-    groups = [{"params": rest, "weight_decay": config.weight_decay}]
-    if not config.decay_vectors:
-        groups[0]["params"] = [p for p in rest if p.ndim > 1]
-        groups.append({"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0})
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            _by_decay(rest, config), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, eps=config.eps
+        )
+    ]
     if matrices:
         assert config.muon_lr is not None
         found.append(
@@ -120,6 +120,14 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
             )
         )
     return found
+
+
+def _by_decay(chosen: list[nn.Parameter], config: LoopConfig) -> Any:
+    """Matrices with weight decay, biases and norms without; or the parameters themselves where all have it."""
+    if config.decay_vectors:
+        return chosen
+    vectors = {"params": [p for p in chosen if p.ndim <= 1], "weight_decay": 0.0}
+    return [{"params": [p for p in chosen if p.ndim > 1]}, vectors]
 
 
 class Ema:

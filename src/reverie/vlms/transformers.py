@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
+from reverie.models.pretrained import read_config
 from reverie.vlms import IMAGE, Message, Messages
 
 
@@ -53,20 +54,25 @@ class TransformersVLM:
         source: str | Path,
         *,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         max_pixels: int | None = None,
         number_pictures: bool = False,
     ) -> TransformersVLM:
         """From a folder or hub id. dtype: by default bfloat16 on accelerators and float32 on the CPU. max_pixels:
         largest area a picture enters with, for processors that have such a limit (Qwen)."""
         from transformers import AutoModelForImageTextToText
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+        dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
+        config = read_config(source)
+        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            raise ValueError(f"{source} is a {config.model_type} model, which cannot look and write.")
         try:
-            processor = load_processor(source, **({} if max_pixels is None else {"max_pixels": max_pixels}))
+            processor = load_processor(source, config, **({} if max_pixels is None else {"max_pixels": max_pixels}))
             model: Any = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
         except OSError as error:
-            raise ValueError(f"{source} holds no vision-language model ({str(error).splitlines()[0]}).") from error
+            raise ValueError(f"{source} lacks weights or processor ({str(error).splitlines()[0]}).") from error
         return cls(model.to(device), processor, number_pictures=number_pictures)
 
     @property
@@ -271,15 +277,15 @@ class States:
         self.count += 1
 
 
-def load_processor(source: str | Path, **values: Any) -> Any:
+def load_processor(source: str | Path, config: Any, **values: Any) -> Any:
     """The model's processor. Where torchvision is missing, which only its videos need, one that knows no videos."""
-    from transformers import AutoConfig, AutoProcessor
+    from transformers import AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
     from transformers.utils import is_torchvision_available
 
     if is_torchvision_available():
         return AutoProcessor.from_pretrained(source, **values)
-    kind: Any = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(source)), None)
+    kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     if kind is None or "video_processor" not in kind.get_attributes():
         return AutoProcessor.from_pretrained(source, **values)
     return without_videos(kind).from_pretrained(source, **values)
