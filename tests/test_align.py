@@ -19,7 +19,7 @@ from reverie.data.build_features import FeatureBuild, build_features, read_items
 from reverie.data.features import FeatureFolder, FeatureKind, FeatureWriter, Order, Sample
 from reverie.data.webdataset import open_features
 from reverie.models.aligner import Aligner, AlignerConfig, load_aligner, save_aligner
-from reverie.models.t5 import load_t5, read_back, reading_loss
+from reverie.models.t5 import encoder_distance, load_t5, read_back, reading_loss
 from reverie.models.thinkdiff import FEATURES, choose, in_context, look, think
 from reverie.training import recipes
 from reverie.training.align import AlignConfig, AlignTask, Masking, Words, fed_and_said, stack_features
@@ -396,6 +396,14 @@ def test_half_a_t5_reads_like_the_whole(tmp_path):
     assert torch.equal(alone[:, :1], start)
 
 
+def test_distance_of_encoders():
+    ids, mask = Words(t5_words(), 9).ids(["abc", "defgh"])
+    one, other = tiny_t5(), tiny_t5()
+    assert encoder_distance(one, other, ids, mask) == pytest.approx({"relative": 0.0, "cosine": 1.0}, abs=1e-5)
+    other.encoder.final_layer_norm.weight.mul_(2)
+    assert encoder_distance(one, other, ids, mask) == pytest.approx({"relative": 0.5, "cosine": 1.0}, abs=1e-5)
+
+
 def test_what_is_no_t5_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no model of transformers"):
         load_t5(tmp_path)
@@ -478,7 +486,7 @@ def test_building_resumes_and_training_runs_on_it(tmp_path, monkeypatch):
     recipe = {
         "task": "thinkdiff-lvlm", "out": str(tmp_path / "run"), "features": str(whole), "t5": str(tmp_path / "t5"),
         "data": {"batch": 2, "text": 12}, "masking": {"whole": 0.5},
-        "loop": {"steps": 3, "precision": "no", "log_every": 1, "ema": 0.0},
+        "loop": {"steps": 3, "precision": "no", "log_every": 1, "ema": 0.0, "workers": 1},
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     out = recipes.run(tmp_path / "recipe.yaml")

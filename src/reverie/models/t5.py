@@ -111,3 +111,17 @@ def read_back(
         if ended.all():
             break
     return ids
+
+
+@torch.no_grad()
+def encoder_distance(
+    first: T5ForConditionalGeneration, second: T5ForConditionalGeneration, ids: Tensor, mask: Tensor
+) -> dict[str, float]:
+    """How far apart two encoders write the same texts (B, S): mean relative distance and mean cosine of their vectors.
+
+    The aligner learns from one T5 (Flan) and draws through the encoder of another (v1.1); what lies between them is
+    lost in the swap.
+    """
+    a, b = (encode_text(t5, ids, mask)[mask.bool()].float() for t5 in (first, second))
+    relative = ((a - b).norm(dim=-1) / b.norm(dim=-1)).mean()
+    return {"relative": relative.item(), "cosine": F.cosine_similarity(a, b, dim=-1).mean().item()}

@@ -153,10 +153,14 @@ class AlignTask:
         return {"features": features, "mask": mask, "labels": labels, "label_mask": label_mask}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float | Tensor]]:
-        self.t5.to(batch["features"].device)
+        self.place(batch["features"].device)
         memory = self.model(batch["features"].float())
         loss = reading_loss(self.t5, memory, batch["mask"], batch["labels"], batch["label_mask"])
         return loss, {"scale": relative_scale(memory, batch["mask"], self.t5)}
+
+    def place(self, device: torch.device | str) -> None:
+        """Moves what is frozen; the loop knows only the aligner."""
+        self.t5.to(device)
 
     def _rng(self, place: int) -> random.Random:
         """A draw depends on the place in the stream alone: not on the batch, the worker or the machine."""

@@ -99,9 +99,13 @@ class ClipAlignTask:
         aligned = self.model(image_tokens(self.tower, batch["pixels"], self.factor).float())
         return beside(aligned, encode_text(self.t5, batch["given"], batch["given_mask"]), batch["given_mask"])
 
+    def place(self, device: torch.device | str) -> None:
+        """Moves what is frozen; the loop knows only the aligner."""
+        self.t5.to(device)
+        self.tower.to(device)
+
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float | Tensor]]:
-        self.t5.to(batch["pixels"].device)
-        self.tower.to(batch["pixels"].device)
+        self.place(batch["pixels"].device)
         memory, mask = self.memory(batch)
         loss = reading_loss(self.t5, memory, mask, batch["labels"], batch["label_mask"])
         images = memory[:, : memory.shape[1] - batch["given"].shape[1]]

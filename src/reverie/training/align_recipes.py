@@ -66,7 +66,7 @@ def readings(task: AlignTask, step: int, out: Path, count: int = 8) -> None:
     """
     task.t5.eval()
     device = next(task.model.parameters()).device
-    task.t5.to(device)
+    task.place(device)
     with (out / "readings.jsonl").open("a", encoding="utf-8") as file:
         for index in range(0, sum(task.source.shards), max(1, sum(task.source.shards) // count)):
             sample = task.source[index]
@@ -89,6 +89,10 @@ def _aligner(recipe: Mapping[str, Any], setup: AlignerSetup, width: int, t5: Any
 def _run(
     task: Any, loop: LoopConfig, out: Path, recipe: Mapping[str, Any], on_sample: Callable[[int, Path], None] | None
 ) -> Path:
+    from accelerate import PartialState
+
+    # Before the loop starts its workers, which would otherwise keep the copy of the frozen parts that the CPU holds.
+    task.place(PartialState().device)
     trained: nn.Module = train(task, loop, out, on_sample, recipe)
     assert isinstance(trained, Aligner)
     save_aligner(trained, Path(recipe.get("export") or out / "aligner.safetensors"))
