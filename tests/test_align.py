@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from qwen_toy import WIDTH, save_toy, toy_tokenizer, toy_vlm
 from transformers import T5Config, T5ForConditionalGeneration
+from vlm_toy import FAMILIES, WIDTH, save_toy, toy_tokenizer, toy_vlm
 
 from reverie.cli import main
 from reverie.data.build_features import FeatureBuild, build_features, read_items
@@ -39,6 +39,11 @@ def vlm() -> TransformersVLM:
     return toy_vlm()
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request) -> TransformersVLM:
+    return toy_vlm(request.param)
+
+
 @pytest.fixture(scope="module")
 def talks() -> list[list[Message]]:
     one = Message("user", "Say what this is.", (picture(1),))
@@ -49,40 +54,49 @@ def talks() -> list[list[Message]]:
 # --- the VLM
 
 
-def test_features_are_what_the_head_read(vlm, talks):
+def test_features_are_what_the_head_read(family, talks):
     """By three ways: the head's own greedy choice, transformers' record of hidden states, a teacher-forced pass."""
     for talk in talks:
-        answer = vlm.answers([talk], 10)[0]
-        head = vlm.model.get_output_embeddings()
+        answer = family.answers([talk], 10)[0]
+        head = family.model.get_output_embeddings()
         assert tuple(head(answer.features).argmax(-1).tolist()) == answer.ids
-        inputs = vlm._inputs([talk])
-        told = vlm.model.generate(
-            **inputs, generation_config=vlm._how(10, 0), output_hidden_states=True, return_dict_in_generate=True
+        inputs = family._inputs([talk])
+        told = family.model.generate(
+            **inputs, generation_config=family._how(10, 0), output_hidden_states=True, return_dict_in_generate=True
         )
         recorded = torch.cat([step[-1][:, -1] for step in told.hidden_states])[: len(answer.ids)]
         torch.testing.assert_close(answer.features, recorded, atol=1e-5, rtol=1e-5)
-        whole = torch.cat((inputs["input_ids"], torch.tensor([answer.ids])), 1)
-        more = {name: value for name, value in inputs.items() if value.ndim != 2 or name == "image_grid_thw"}
-        more |= {name: inputs[name] for name in ("pixel_values",) if name in inputs}
-        kinds = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, len(answer.ids)))
-        hidden = vlm.model.base_model(input_ids=whole, mm_token_type_ids=kinds, **more).last_hidden_state[0]
-        first = inputs["input_ids"].shape[1] - 1
-        torch.testing.assert_close(answer.features, hidden[first : first + len(answer.ids)], atol=1e-4, rtol=1e-4)
+        first, count = inputs["input_ids"].shape[1] - 1, len(answer.ids)
+        inputs["input_ids"] = torch.cat((inputs["input_ids"], torch.tensor([answer.ids])), 1)
+        for name, filler in (("attention_mask", 1), ("mm_token_type_ids", 0)):
+            if name in inputs:
+                inputs[name] = torch.nn.functional.pad(inputs[name], (0, count), value=filler)
+        hidden = family.model.base_model(**inputs).last_hidden_state[0]
+        torch.testing.assert_close(answer.features, hidden[first : first + count], atol=1e-4, rtol=1e-4)
 
 
-def test_a_batch_gives_what_single_conversations_give(vlm, talks):
+def test_a_batch_gives_what_single_conversations_give(family, talks):
     seeds = [5, 6, 7]
-    together = vlm.answers(talks, 12, 0.7, seeds, top_p=0.9)
-    assert vlm.write_batch(talks, 12, 0.7, seeds) == [
-        vlm.write(talk, 12, 0.7, seed) for talk, seed in zip(talks, seeds, strict=True)
-    ]
-    inputs = vlm.features_batch(talks)
+    together = family.answers(talks, 12, 0.7, seeds, top_p=0.9)
+    written = [family.write(talk, 12, 0.7, seed) for talk, seed in zip(talks, seeds, strict=True)]
+    assert family.write_batch(talks, 12, 0.7, seeds) == written
+    inputs = family.features_batch(talks)
     for number, talk in enumerate(talks):
-        alone = vlm.answers([talk], 12, 0.7, [seeds[number]], top_p=0.9)[0]
+        alone = family.answers([talk], 12, 0.7, [seeds[number]], top_p=0.9)[0]
         assert (alone.ids, alone.text) == (together[number].ids, together[number].text)
         torch.testing.assert_close(alone.features, together[number].features, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(vlm.features(talk), inputs[number], atol=1e-4, rtol=1e-4)
-    assert len({answer.ids for answer in vlm.answers([talks[0]] * 4, 12, 1.0, range(4))}) > 1
+        torch.testing.assert_close(family.features(talk), inputs[number], atol=1e-4, rtol=1e-4)
+    assert len({answer.ids for answer in family.answers([talks[0]] * 4, 12, 1.0, range(4))}) > 1
+
+
+def test_every_family_sees_its_pictures_and_loads(family, talks, tmp_path):
+    turned = [Message("user", message.text, message.images[::-1]) for message in talks[1]]
+    assert (family.features(talks[1])[-1] - family.features([talks[1][0], turned[1]])[-1]).abs().max() > 1e-3
+    family.model.save_pretrained(tmp_path)
+    family.processor.save_pretrained(tmp_path)
+    loaded = TransformersVLM.load(tmp_path)
+    assert loaded.write_batch(talks, 6) == family.write_batch(talks, 6)
+    assert loaded.width == WIDTH
 
 
 def test_answers_end_where_they_should(vlm, talks):
@@ -510,7 +524,7 @@ def test_the_command_line_builds_features(tmp_path, capsys):
     assert main(arguments) == 0  # nothing is left to do
     tiny_t5().save_pretrained(tmp_path / "t5")
     for wrong, says in ((["--images", str(tmp_path / "no")], "no pictures"), (["--kind", "all"], "must be one of"),
-                        (["--part", "1"], "counted from 0"), (["--model", str(tmp_path)], "is no model"),
+                        (["--part", "1"], "counted from 0"), (["--temperature", "-1"], "at least 0"), (["--model", str(tmp_path)], "is no model"),
                         (["--model", str(tmp_path / "t5")], "cannot look")):  # fmt: skip
         capsys.readouterr()
         assert main([*arguments, *wrong]) == 2

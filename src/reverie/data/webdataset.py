@@ -33,36 +33,41 @@ class TarFeatures:
             raise ValueError(f"kind={kind!r}: must be one of {', '.join(KINDS)}.")
         if not paths:
             raise ValueError("There are no shards; give a folder with .tar files.")
-        self.kind, self.paths, self.rows = kind, [Path(path) for path in paths], []
-        for number, path in enumerate(self.paths):
-            for row in tar_index(path):
-                if MEMBERS[kind] not in row["members"]:
-                    raise ValueError(f"{path}: the sample {row['key']} has no {MEMBERS[kind]}; choose the other kind.")
-                self.rows.append((number, row))
-        if not self.rows:
+        self.kind, self.paths = kind, [Path(path) for path in paths]
+        self.keys: list[str] = []
+        # Millions of samples: numbers in arrays, not in objects. Columns: shard, answer's tokens, offset and size of
+        # the JSON, offset and size of the features.
+        tables = [self._table(number, path) for number, path in enumerate(self.paths)]
+        self.table = np.concatenate(tables)
+        if not len(self.table):
             raise ValueError(f"{self.paths[0]} and what comes with it hold no samples.")
-        counts = np.bincount([number for number, _ in self.rows], minlength=len(self.paths))
-        self.shards = counts.tolist()
+        self.shards = [len(table) for table in tables]
         self.width = self[0].features.shape[1]
 
+    def _table(self, number: int, path: Path) -> np.ndarray:
+        rows = tar_index(path)
+        member = MEMBERS[self.kind]
+        if missing := next((row["key"] for row in rows if member not in row["members"]), None):
+            raise ValueError(f"{path}: the sample {missing} has no {member}; choose the other kind.")
+        self.keys += [row["key"] for row in rows]
+        table = [[number, row["tokens"], *row["members"]["json"], *row["members"][member]] for row in rows]
+        return np.array(table, dtype=np.int64).reshape(len(rows), 6)
+
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.table)
 
     def __getitem__(self, index: int) -> Sample:
-        number, row = self.rows[index]
-        path = self.paths[number]
-        told = json.loads(_read(path, row["members"]["json"]))
+        number, _, *places = self.table[index].tolist()
+        path, key = self.paths[number], self.keys[index]
+        told = json.loads(_read(path, places[:2]))
         try:
-            stored = io.BytesIO(_read(path, row["members"][MEMBERS[self.kind]]))
-            features = torch.load(stored, map_location="cpu", weights_only=True)
+            features = torch.load(io.BytesIO(_read(path, places[2:])), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise ValueError(f"{path}: {row['key']} holds more than a tensor, so it is not opened.") from error
-        return Sample(
-            row["key"], features, tuple(told["output_token_ids"]), told["output_text"], told.get("prompt", "")
-        )
+            raise ValueError(f"{path}: {key} holds more than a tensor, so it is not opened.") from error
+        return Sample(key, features, tuple(told["output_token_ids"]), told["output_text"], told.get("prompt", ""))
 
     def tokens(self, index: int) -> int:
-        return self.rows[index][1]["tokens"]
+        return int(self.table[index, 1])
 
 
 def tar_index(path: Path) -> list[dict[str, Any]]:

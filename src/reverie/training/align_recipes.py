@@ -43,8 +43,9 @@ def lvlm(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     if not recipe.get("answers") and not kept.is_dir():
         raise ValueError(f"{recipe['features']} holds no tokenizer; name the VLM that wrote the answers as `answers`.")
     answers = AutoTokenizer.from_pretrained(recipe.get("answers") or kept)
+    begun = _begun(recipe, source.width)
     t5, words = load_t5(_needed(recipe, "t5"), encoder=False, dtype=_dtype())
-    aligner = _aligner(recipe, setup, source.width, t5, "lvlm")
+    aligner = begun or _fresh(setup, source.width, t5, "lvlm")
     task = AlignTask(aligner, t5, words, source, answers, config, masking, seed)
     return _run(task, loop, out, recipe, lambda step, folder: readings(task, step, folder))
 
@@ -53,8 +54,9 @@ def clip(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Trains on pictures and captions; returns `out`, where aligner.safetensors then lies."""
     setup, config = section(recipe, "aligner", AlignerSetup), section(recipe, "data", AlignConfig)
     loop, captions = section(recipe, "loop", LoopConfig), read_captions(_needed(recipe, "captions"))
+    begun = _begun(recipe, None)
     tower, t5, words = load_blip2(_needed(recipe, "blip2"), dtype=_dtype())
-    aligner = _aligner(recipe, setup, tower.config.hidden_size, t5, "clip")
+    aligner = begun or _fresh(setup, tower.config.hidden_size, t5, "clip")
     task = ClipAlignTask(aligner, tower, t5, words, captions, config, recipe.get("downsample", 2), seed)
     return _run(task, loop, out, recipe, None)
 
@@ -78,9 +80,12 @@ def readings(task: AlignTask, step: int, out: Path, count: int = 8) -> None:
     task.t5.train(task.config.dropout)
 
 
-def _aligner(recipe: Mapping[str, Any], setup: AlignerSetup, width: int, t5: Any, variant: str) -> Aligner:
-    if recipe.get("from"):
-        return load_aligner(recipe["from"], source=width, target=t5.config.d_model).train()
+def _begun(recipe: Mapping[str, Any], width: int | None) -> Aligner | None:
+    """The aligner to go on from, if the recipe names one; it is loaded before anything heavy."""
+    return load_aligner(recipe["from"], source=width).train() if recipe.get("from") else None
+
+
+def _fresh(setup: AlignerSetup, width: int, t5: Any, variant: str) -> Aligner:
     norm = t5.encoder.final_layer_norm.weight.float() if setup.copy_norm else None
     config = AlignerConfig.from_type(setup.type, width, t5.config.d_model, variant)
     return Aligner(config).initialise(norm, setup.std)
