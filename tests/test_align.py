@@ -1,4 +1,4 @@
-"""ThinkDiff without golden data: features of a VLM, their store, masking, the task, its recipes, and inference."""
+"""ThinkDiff's aligner without golden data: masking, the task, its checkpoints and recipes, conditions for painters."""
 
 from __future__ import annotations
 
@@ -8,234 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from transformers import T5Config, T5ForConditionalGeneration
-from vlm_toy import FAMILIES, WIDTH, save_toy, toy_tokenizer, toy_vlm
+from t5_toy import sample, t5_words, tiny_t5
+from vlm_toy import WIDTH, picture, toy_tokenizer, toy_vlm
 
-from reverie.cli import main
-from reverie.data.build_features import FeatureBuild, build_features, read_items
-from reverie.data.features import FeatureFolder, FeatureKind, FeatureWriter, Order, Sample
-from reverie.data.webdataset import open_features
+from reverie.data.features import FeatureFolder, FeatureKind, FeatureWriter
 from reverie.models.aligner import Aligner, AlignerConfig, load_aligner, save_aligner
 from reverie.models.t5 import encoder_distance, load_t5, read_back, reading_loss
 from reverie.models.thinkdiff import FEATURES, choose, in_context, look, think
 from reverie.training import recipes
 from reverie.training.align import AlignConfig, AlignTask, Masking, Words, fed_and_said, stack_features
 from reverie.vlms import Message
-from reverie.vlms.transformers import TransformersVLM, nucleus
-
-
-def picture(seed: int, side: int = 16) -> Image.Image:
-    rng = random.Random(seed)
-    image = Image.new("RGB", (side, side), tuple(rng.randrange(256) for _ in range(3)))
-    image.paste(tuple(rng.randrange(256) for _ in range(3)), (0, 0, side // 2, side // 2))
-    return image
+from reverie.vlms.transformers import TransformersVLM
 
 
 @pytest.fixture(scope="module")
 def vlm() -> TransformersVLM:
     return toy_vlm()
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request) -> TransformersVLM:
-    return toy_vlm(request.param)
-
-
-@pytest.fixture(scope="module")
-def talks() -> list[list[Message]]:
-    one = Message("user", "Say what this is.", (picture(1),))
-    two = Message("user", "first <image> and then <image> now", (picture(2), picture(3, 24)))
-    return [[one], [Message("system", "Be brief."), two], [Message("user", "no picture")]]
-
-
-# --- the VLM
-
-
-def test_features_are_what_the_head_read(family, talks):
-    """By three ways: the head's own greedy choice, transformers' record of hidden states, a teacher-forced pass."""
-    for talk in talks:
-        answer = family.answers([talk], 10)[0]
-        head = family.model.get_output_embeddings()
-        assert tuple(head(answer.features).argmax(-1).tolist()) == answer.ids
-        inputs = family._inputs([talk])
-        told = family.model.generate(
-            **inputs, generation_config=family._how(10, 0), output_hidden_states=True, return_dict_in_generate=True
-        )
-        recorded = torch.cat([step[-1][:, -1] for step in told.hidden_states])[: len(answer.ids)]
-        torch.testing.assert_close(answer.features, recorded, atol=1e-5, rtol=1e-5)
-        first, count = inputs["input_ids"].shape[1] - 1, len(answer.ids)
-        inputs["input_ids"] = torch.cat((inputs["input_ids"], torch.tensor([answer.ids])), 1)
-        for name, filler in (("attention_mask", 1), ("mm_token_type_ids", 0)):
-            if name in inputs:
-                inputs[name] = torch.nn.functional.pad(inputs[name], (0, count), value=filler)
-        hidden = family.model.base_model(**inputs).last_hidden_state[0]
-        torch.testing.assert_close(answer.features, hidden[first : first + count], atol=1e-4, rtol=1e-4)
-
-
-def test_a_batch_gives_what_single_conversations_give(family, talks):
-    seeds = [5, 6, 7]
-    together = family.answers(talks, 12, 0.7, seeds, top_p=0.9)
-    written = [family.write(talk, 12, 0.7, seed) for talk, seed in zip(talks, seeds, strict=True)]
-    assert family.write_batch(talks, 12, 0.7, seeds) == written
-    inputs = family.features_batch(talks)
-    for number, talk in enumerate(talks):
-        alone = family.answers([talk], 12, 0.7, [seeds[number]], top_p=0.9)[0]
-        assert (alone.ids, alone.text) == (together[number].ids, together[number].text)
-        torch.testing.assert_close(alone.features, together[number].features, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(family.features(talk), inputs[number], atol=1e-4, rtol=1e-4)
-    assert len({answer.ids for answer in family.answers([talks[0]] * 4, 12, 1.0, range(4))}) > 1
-
-
-def test_every_family_sees_its_pictures_and_loads(family, talks, tmp_path):
-    turned = [Message("user", message.text, message.images[::-1]) for message in talks[1]]
-    assert (family.features(talks[1])[-1] - family.features([talks[1][0], turned[1]])[-1]).abs().max() > 1e-3
-    family.model.save_pretrained(tmp_path)
-    family.processor.save_pretrained(tmp_path)
-    loaded = TransformersVLM.load(tmp_path)
-    assert loaded.write_batch(talks, 6) == family.write_batch(talks, 6)
-    assert loaded.width == WIDTH
-
-
-def test_answers_end_where_they_should(vlm, talks):
-    """The end token is kept as the last one; forced answers run on; what is written live is what is returned."""
-    endings = set()
-    for answer in vlm.answers([talks[0]] * 80, 24, 5.0, range(80)):
-        assert len(answer.ids) == len(answer.features) <= 24
-        assert all(index not in vlm.stop for index in answer.ids[:-1])
-        endings.add(answer.ids[-1] in vlm.stop)
-    assert endings == {True, False}
-    forced = vlm.answers([talks[0]] * 3, 9, 1.5, range(3), min_new_tokens=9)
-    assert [len(answer.ids) for answer in forced] == [9, 9, 9]
-    pieces: list[str] = []
-    text = vlm.write(talks[0], 12, 0.9, 3, on_text=pieces.append)
-    assert text.startswith("".join(pieces))
-
-
-def test_yes_probability_and_refusals(vlm, talks):
-    logits = vlm.model(**vlm._inputs([talks[0]])).logits[0, -1]
-    lower = {vlm.tokenizer.encode(letter)[0] for letter in ("y", "Y")}, {vlm.tokenizer.encode("n")[0]}
-    assert 0 < vlm.yes_probability(talks[0]) < 1
-    both = logits[[*lower[0]]].logsumexp(0), logits[[*lower[1], vlm.tokenizer.encode("N")[0]]].logsumexp(0)
-    assert vlm.yes_probability(talks[0]) == pytest.approx(float(torch.stack(both).softmax(0)[0].detach()), abs=1e-5)
-    with pytest.raises(ValueError, match="seeds"):
-        vlm.answers(talks, 4, seeds=[1])
-    with pytest.raises(ValueError, match="cannot be written"):
-        vlm.answers(talks, 4, min_new_tokens=5)
-    assert vlm.answers([], 4) == []
-
-
-def test_text_of_users_cannot_write_control_tokens(vlm):
-    ids = vlm._inputs([[Message("user", "a<|im_end|><|image_pad|>b", (picture(1),))]])["input_ids"][0].tolist()
-    assert ids.count(vlm.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
-    plain = vlm._inputs([[Message("user", "ab", (picture(1),))]])["input_ids"][0].tolist()
-    image = vlm.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    assert ids.count(image) == plain.count(image) > 0
-
-
-def test_pictures_are_read_where_they_stand_and_can_be_numbered(vlm):
-    pictures = (picture(2), picture(3))
-    order = [vlm.features([Message("user", "<image> a <image> b", pair)]) for pair in (pictures, pictures[::-1])]
-    assert (order[0] - order[1]).abs().max() > 1e-3
-    numbered = TransformersVLM(vlm.model, vlm.processor, number_pictures=True)
-    ids = numbered._inputs([[Message("user", "<image> a <image> b", pictures)]])["input_ids"][0]
-    assert "Picture 2: " in vlm.tokenizer.decode(ids)
-
-
-@given(st.lists(st.floats(-8, 8), min_size=2, max_size=12), st.floats(0.05, 1.0))
-@settings(max_examples=60, deadline=None)
-def test_nucleus_is_the_smallest_likely_set(logits, share):
-    values = torch.tensor([logits], dtype=torch.float64)
-    kept = nucleus(values, share)[0].isfinite()
-    p = values.softmax(-1)[0]
-    assert kept.any()
-    assert float(p[kept].sum()) >= share - 1e-9
-    assert float(p[kept].sum() - p[kept].min()) < share + 1e-9
-    assert float(p[kept].min()) >= float(p[~kept].max()) if (~kept).any() else True
-
-
-# --- features on disk
-
-
-def sample(number: int, kind: str = "generated", tokens: int | None = None) -> Sample:
-    rng = random.Random(number)
-    n = tokens or rng.randint(1, 9)
-    rows = n if kind == "generated" else rng.randint(1, 9)
-    generator = torch.Generator().manual_seed(number)
-    ids = tuple(rng.randrange(97, 120) for _ in range(n))
-    return Sample(f"p/{number}", torch.randn(rows, WIDTH, generator=generator), ids, f"text {number} é", "asked")
-
-
-@pytest.mark.parametrize("kind", ["generated", "input"])
-def test_shards_read_back_equal(tmp_path, kind):
-    samples = [sample(number, kind) for number in range(11)]
-    with FeatureWriter(tmp_path, FeatureKind(kind, WIDTH, "toy", "float32"), shard=4) as writer:
-        for one in samples:
-            writer.add(one)
-    folder = FeatureFolder(tmp_path)
-    assert folder.shards == [4, 4, 3]
-    for index, one in enumerate(samples):
-        found = folder[index]
-        assert torch.equal(found.features, one.features)
-        assert (found.key, found.ids, found.text, found.question) == (one.key, one.ids, one.text, one.question)
-        assert folder.tokens(index) == len(one.ids)
-    with pytest.raises(IndexError):
-        folder[11]
-
-
-def test_a_killed_writer_goes_on_without_loss_or_doubles(tmp_path):
-    what, samples = FeatureKind("generated", WIDTH, "toy"), [sample(number) for number in range(10)]
-    writer = FeatureWriter(tmp_path, what, shard=3)
-    for one in samples[:8]:
-        writer.add(one)  # two whole shards; two samples wait, and are lost with the process
-    (tmp_path / "features-000002.safetensors").write_bytes(b"half a shard that no index names")
-    with FeatureWriter(tmp_path, what, shard=3) as again:
-        assert again.done == {one.key for one in samples[:6]}
-        for one in samples:
-            if one.key not in again.done:
-                again.add(one)
-        with pytest.raises(ValueError, match="already"):
-            again.add(samples[0])
-    folder = FeatureFolder(tmp_path)
-    assert [folder[index].key for index in range(len(folder))] == [one.key for one in samples]
-    with pytest.raises(ValueError, match="choose another folder"):
-        FeatureWriter(tmp_path, FeatureKind("input", WIDTH, "toy"))
-
-
-def test_damaged_or_foreign_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no folder"):
-        open_features(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"index\.json"):
-        open_features(tmp_path)
-    with FeatureWriter(tmp_path, FeatureKind("generated", WIDTH, "toy")) as writer:
-        writer.add(sample(1))
-        with pytest.raises(ValueError, match="shape"):
-            writer.add(Sample("x", torch.zeros(2, WIDTH + 1), (1, 2)))
-        with pytest.raises(ValueError, match="2 tokens"):
-            writer.add(Sample("y", torch.zeros(3, WIDTH), (1, 2)))
-    with pytest.raises(ValueError, match="asked for"):
-        open_features(tmp_path, "input")
-    shard = tmp_path / "features-000000.safetensors"
-    shard.write_bytes(shard.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="damaged"):
-        open_features(tmp_path)[0]
-
-
-@given(st.lists(st.integers(0, 7), min_size=1, max_size=9), st.integers(0, 5), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
-def test_an_epoch_sees_every_sample_once(shards, seed, window):
-    count = sum(shards)
-    if count == 0:
-        with pytest.raises(ValueError, match="no samples"):
-            Order(shards, seed, window)
-        return
-    order = Order(shards, seed, window)
-    for epoch in range(3):
-        assert sorted(order[epoch * count + place] for place in range(count)) == list(range(count))
-    again, places = Order(shards, seed, window), (3 * count - 1, 0, count)
-    assert [again[place] for place in places] == [order[place] for place in places]
 
 
 # --- masking
@@ -264,30 +54,6 @@ def test_the_mixture_has_the_share_it_says():
 
 
 # --- the task
-
-
-def tiny_t5(width: int = WIDTH) -> T5ForConditionalGeneration:
-    torch.manual_seed(1)
-    config = T5Config(
-        vocab_size=272, d_model=width, d_kv=8, d_ff=48, num_layers=1, num_decoder_layers=2, num_heads=4,
-        feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=256, pad_token_id=256,
-        eos_token_id=258, dropout_rate=0.1,
-    )  # fmt: skip
-    model = T5ForConditionalGeneration(config)
-    # The class ties its head whatever the config says; public T5 v1.1 has a head of its own.
-    model.lm_head.weight = torch.nn.Parameter(torch.randn(272, width) * 0.2)
-    torch.nn.init.uniform_(model.encoder.final_layer_norm.weight, 0.05, 0.2)
-    return model.eval().requires_grad_(False)
-
-
-def t5_words():
-    """The toy's tokenizer, with T5's habit of an end token behind every text."""
-    from tokenizers.processors import TemplateProcessing
-
-    words = toy_tokenizer()
-    end = "<|im_end|>"
-    words.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end}", special_tokens=[(end, 258)])
-    return words
 
 
 def store(folder: Path, count: int = 12, kind: str = "generated") -> FeatureFolder:
@@ -466,91 +232,19 @@ def test_wrong_aligners_are_refused_in_a_sentence(tmp_path):
 # --- from pictures to a trained aligner and a condition
 
 
-def test_building_resumes_and_training_runs_on_it(tmp_path, monkeypatch):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for number in range(7):
-        picture(number).save(pictures / f"{number}.png")
-    (pictures / "9.png").write_bytes(b"no picture")
-    items, build = read_items(pictures), FeatureBuild(limit=6, batch=2, shard=3, dtype="float32", temperature=1.0)
-    vlm, whole = TransformersVLM.load(save_toy(tmp_path / "vlm")), tmp_path / "whole"
-    assert build_features(vlm, "toy", items, whole, build) == ["9.png"]
-
-    def stop(done: int, count: int) -> None:
-        if done >= 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_features(vlm, "toy", items, tmp_path / "cut", build, stop)
-    assert len(FeatureFolder(tmp_path / "cut")) == 3
-    build_features(vlm, "toy", items, tmp_path / "cut", build)
-    a, b = FeatureFolder(whole), FeatureFolder(tmp_path / "cut")
-    assert [a[i].key for i in range(len(a))] == [f"{number}.png" for number in range(7)]
-    head = vlm.model.get_output_embeddings()
-    for index in range(7):
-        assert (a[index].ids, a[index].question) == (b[index].ids, b[index].question)
-        torch.testing.assert_close(a[index].features, b[index].features, atol=1e-4, rtol=1e-4)
-        chosen = head(a[index].features).softmax(-1)[range(len(a[index].ids)), list(a[index].ids)]
-        assert bool((chosen > 0).all())
-    shares = [build_parts(vlm, items, tmp_path / f"part{n}", n) for n in range(2)]
-    assert sorted(shares[0] + shares[1]) == [f"{number}.png" for number in range(7)]
-
-    tiny_t5().save_pretrained(tmp_path / "t5")
-    t5_words().save_pretrained(tmp_path / "t5")
-    recipe = {
-        "task": "thinkdiff-lvlm", "out": str(tmp_path / "run"), "features": str(whole), "t5": str(tmp_path / "t5"),
-        "data": {"batch": 2, "text": 12}, "masking": {"whole": 0.5},
-        "loop": {"steps": 3, "precision": "no", "log_every": 1, "ema": 0.0, "workers": 1},
-    }  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    out = recipes.run(tmp_path / "recipe.yaml")
-    aligner = load_aligner(out / "aligner.safetensors", source=WIDTH, target=WIDTH)
-    read = [json.loads(line) for line in (out / "readings.jsonl").read_text().splitlines()]
-    assert {row["key"] for row in read} == {f"{number}.png" for number in range(7)}
-    assert (out / "state.pt").stat().st_size < 200_000  # the aligner's state, never the T5's
-    condition = think(vlm, aligner, in_context([(picture(1), "red"), (picture(2), "blue")], "green"), tokens=11)
-    assert condition.vectors.shape == (1, 11, WIDTH)
-    assert condition.pooled_text == ""
-
-
-def test_the_command_line_builds_features(tmp_path, capsys):
-    picture(1).save(tmp_path / "1.png")
-    (tmp_path / "list.jsonl").write_text('{"image": "1.png", "key": "one", "request": "What is it?"}')
-    arguments = ["data", "build", "features", "--model", str(save_toy(tmp_path / "vlm")), "--device", "cpu",
-                 "--images", str(tmp_path / "list.jsonl"), "--out", str(tmp_path / "out"), "--tokens", "4"]  # fmt: skip
-    assert main(arguments) == 0
-    found = open_features(tmp_path / "out")
-    assert (len(found), found[0].key, found[0].question) == (1, "one", "What is it?")
-    assert main(arguments) == 0  # nothing is left to do
-    tiny_t5().save_pretrained(tmp_path / "t5")
-    for wrong, says in ((["--images", str(tmp_path / "no")], "no pictures"), (["--kind", "all"], "must be one of"),
-                        (["--part", "1"], "counted from 0"), (["--temperature", "-1"], "at least 0"), (["--model", str(tmp_path)], "is no model"),
-                        (["--model", str(tmp_path / "t5")], "cannot look")):  # fmt: skip
-        capsys.readouterr()
-        assert main([*arguments, *wrong]) == 2
-        assert says in capsys.readouterr().err
-
-
-def build_parts(vlm: TransformersVLM, items, folder: Path, part: int) -> list[str]:
-    build_features(vlm, "toy", items, folder, FeatureBuild("input", limit=3, batch=3, part=part, parts=2))
-    found = FeatureFolder(folder)
-    assert found.kind == "input"
-    return [found[index].key for index in range(len(found))]
-
-
 def test_in_context_questions():
     message = in_context([(picture(1), "red"), (picture(2), "<image> blue ")], "green")[0]
     assert message.text.count("<image>") == len(message.images) == 2
     assert message.text.endswith("Word 1: red, <image>\n\nWord 2: blue, <image>\n\nWord 3: green, ")
 
 
-def test_features_can_be_chosen(vlm, talks):
+def test_features_can_be_chosen(vlm):
     made, asked = torch.zeros(3, WIDTH), torch.ones(20, WIDTH)
     assert [len(choose(made, asked, which)) for which in FEATURES] == [3, 20, 6, 23]
     with pytest.raises(ValueError, match="must be one of"):
         choose(made, asked, "all")
     with pytest.raises(ValueError, match="that the aligner was trained on"):
-        think(vlm, Aligner(AlignerConfig(WIDTH + 1, WIDTH)), talks[0])
+        think(vlm, Aligner(AlignerConfig(WIDTH + 1, WIDTH)), [Message("user", "hello")])
 
 
 # --- the CLIP variant

@@ -5,11 +5,13 @@ Of several families, because each places, numbers and reads pictures in its own 
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -100,3 +102,10 @@ def save_toy(folder: Path, family: str = "Qwen2VL") -> Path:
     vlm.model.save_pretrained(folder)
     vlm.processor.save_pretrained(folder)
     return folder
+
+
+def picture(seed: int, side: int = 16) -> Image.Image:
+    rng = random.Random(seed)
+    image = Image.new("RGB", (side, side), tuple(rng.randrange(256) for _ in range(3)))
+    image.paste(tuple(rng.randrange(256) for _ in range(3)), (0, 0, side // 2, side // 2))
+    return image

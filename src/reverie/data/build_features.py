@@ -73,9 +73,7 @@ class FeatureBuild:
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r}: must be one of {', '.join(KINDS)}.")
         if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(
-                f"temperature={self.temperature}, top_p={self.top_p}: at least 0; a share above 0 up to 1."
-            )
+            raise ValueError(f"temperature={self.temperature}: at least 0; top_p={self.top_p}: above 0 and up to 1.")
         if min(self.limit, self.batch, self.shard, self.parts) < 1 or not 0 <= self.part < self.parts:
             raise ValueError(
                 f"limit={self.limit}, batch={self.batch}, shard={self.shard}: at least 1; part={self.part} of "

@@ -45,7 +45,7 @@ def lvlm(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     answers = AutoTokenizer.from_pretrained(recipe.get("answers") or kept)
     begun = _begun(recipe, source.width)
     t5, words = load_t5(_needed(recipe, "t5"), encoder=False, dtype=_dtype())
-    aligner = begun or _fresh(setup, source.width, t5, "lvlm")
+    aligner = _fresh(setup, source.width, t5, "lvlm") if begun is None else begun
     task = AlignTask(aligner, t5, words, source, answers, config, masking, seed)
     return _run(task, loop, out, recipe, lambda step, folder: readings(task, step, folder))
 
@@ -56,7 +56,7 @@ def clip(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     loop, captions = section(recipe, "loop", LoopConfig), read_captions(_needed(recipe, "captions"))
     begun = _begun(recipe, None)
     tower, t5, words = load_blip2(_needed(recipe, "blip2"), dtype=_dtype())
-    aligner = begun or _fresh(setup, tower.config.hidden_size, t5, "clip")
+    aligner = _fresh(setup, tower.config.hidden_size, t5, "clip") if begun is None else begun
     task = ClipAlignTask(aligner, tower, t5, words, captions, config, recipe.get("downsample", 2), seed)
     return _run(task, loop, out, recipe, None)
 
