@@ -99,6 +99,11 @@ class Aligner(nn.Sequential):
     def norms(self) -> list[nn.Module]:
         return [layer for layer in self if isinstance(layer, nn.RMSNorm | nn.LayerNorm)]
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; the CPU for an aligner without any."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
     @torch.no_grad()
     def initialise(self, final_norm: Tensor | None = None, std: float | None = None) -> Aligner:
         """Linear layers by torch's rule (the LVLM variant), or normal with this `std` and zero biases (the CLIP

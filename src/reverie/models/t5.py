@@ -94,22 +94,22 @@ def read_back(
     mask = memory.new_ones(memory.shape[:2], dtype=torch.long) if memory_mask is None else memory_mask
     # Not `generate`, which counts the decoder's caches by the encoder's layers.
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    ids = torch.full((len(memory), 1), config.decoder_start_token_id, device=memory.device)
+    ids = torch.full((len(memory), limit + 1), config.pad_token_id, device=memory.device)
+    ids[:, 0] = config.decoder_start_token_id
     ended = torch.zeros(len(memory), dtype=torch.bool, device=memory.device)
-    for _ in range(limit):
+    scale = t5.model_dim**-0.5 if config.scale_decoder_outputs else 1.0
+    for step in range(limit):
         hidden = t5.decoder(
-            input_ids=ids[:, -1:],
+            input_ids=ids[:, step : step + 1],
             encoder_hidden_states=memory.to(t5.dtype),
             encoder_attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        scale = t5.model_dim**-0.5 if config.scale_decoder_outputs else 1.0
-        best = t5.lm_head(hidden[:, -1] * scale).argmax(-1).masked_fill(ended, config.pad_token_id)
-        ids = torch.cat((ids, best[:, None]), 1)
-        ended |= best == config.eos_token_id
+        ids[:, step + 1] = t5.lm_head(hidden[:, -1] * scale).argmax(-1).masked_fill(ended, config.pad_token_id)
+        ended |= ids[:, step + 1] == config.eos_token_id
         if ended.all():
-            break
+            return ids[:, : step + 2]
     return ids
 
 

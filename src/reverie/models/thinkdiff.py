@@ -99,7 +99,8 @@ def think(
     least = tokens if run_on else 1
     answer = vlm.answers([messages], tokens, temperature, [seed], top_p=top_p, min_new_tokens=least)[0]
     asked = answer.features[:0] if features == "generated" else vlm.features(messages).cpu()
-    return Condition(aligner(choose(answer.features, asked, features).float())[None], text=answer.text)
+    chosen = choose(answer.features, asked, features).to(aligner.device, torch.float32)
+    return Condition(aligner(chosen)[None], text=answer.text)
 
 
 @torch.no_grad()
@@ -124,8 +125,9 @@ def look(
     side = tower.config.image_size
     assert isinstance(side, int)  # these towers are square
     pixels = torch.stack([clip_pixels(picture, side) for picture in pictures])
-    aligned = aligner(image_tokens(tower, pixels.to(tower.device), factor).float())
+    seen = image_tokens(tower, pixels.to(tower.device), factor)
+    aligned = aligner(seen.to(aligner.device, torch.float32))
     told = words(text, padding="max_length", truncation=True, max_length=text_tokens, return_tensors="pt").to(t5.device)
     # No mask: the models' own text pipelines let the encoder see its padding.
     states = encode_text(t5, told["input_ids"], torch.ones_like(told["input_ids"]))
-    return Condition(torch.cat((aligned.flatten(0, 1)[None], states.to(aligned.dtype)), 1), text)
+    return Condition(torch.cat((aligned.flatten(0, 1)[None], states.to(aligned)), 1), text)

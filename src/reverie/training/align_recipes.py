@@ -15,7 +15,7 @@ from ..data.webdataset import open_features
 from ..models.aligner import Aligner, AlignerConfig, load_aligner, save_aligner
 from ..models.t5 import load_t5, read_back
 from ..models.vision_tokens import load_blip2
-from .align import AlignConfig, AlignTask, Masking
+from .align import AlignConfig, AlignTask, Masking, stack_features
 from .align_clip import ClipAlignTask, read_captions
 from .loop import LoopConfig, train
 from .recipes import section
@@ -66,18 +66,20 @@ def readings(task: AlignTask, step: int, out: Path, count: int = 8) -> None:
 
     The loss is a poor guide: runs are chosen by what their vectors say.
     """
-    task.t5.eval()
-    device = next(task.model.parameters()).device
+    device = task.model.device
     task.place(device)
+    task.t5.eval()
+    numbers = range(0, sum(task.source.shards), max(1, sum(task.source.shards) // count))
+    samples = [task.source[number] for number in numbers]
+    features, mask = stack_features([sample.features[: task.masking.limit].float() for sample in samples])
+    with torch.no_grad():
+        memory: Tensor = task.model(features.to(device))
+    ids = read_back(task.t5, memory, mask.to(device), task.config.text)
+    task.t5.train(task.config.dropout)
     with (out / "readings.jsonl").open("a", encoding="utf-8") as file:
-        for index in range(0, sum(task.source.shards), max(1, sum(task.source.shards) // count)):
-            sample = task.source[index]
-            with torch.no_grad():
-                memory: Tensor = task.model(sample.features[: task.masking.limit].to(device).float())
-            read = task.words.tokenizer.decode(read_back(task.t5, memory[None])[0], skip_special_tokens=True)
+        for sample, read in zip(samples, task.words.tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
             row = {"step": step, "key": sample.key, "answer": sample.text, "read": read}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    task.t5.train(task.config.dropout)
 
 
 def _begun(recipe: Mapping[str, Any], width: int | None) -> Aligner | None:
