@@ -146,6 +146,20 @@ def test_the_aligner_learns_and_nothing_else_moves(tmp_path):
     assert sum(p.numel() for p in task.model.parameters()) == 2 * (WIDTH * WIDTH + WIDTH) + WIDTH
 
 
+def test_half_precision_comes_close(tmp_path):
+    """As on accelerators: the T5 in bfloat16, the aligner in float32 under autocast, its norm never rounded."""
+    task = make_task(store(tmp_path))
+    batch = task.batch(0)
+    exact = float(task.loss(batch)[0].detach())
+    task.t5.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert task.model(batch["features"]).dtype == torch.float32
+        loss, _ = task.loss(batch)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(exact, rel=0.02)
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in task.model.parameters())
+
+
 def test_published_sizes():
     with torch.device("meta"):
         for source, count in ((3584, 31_469_568), (1408, 22_556_672)):

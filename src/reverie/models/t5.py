@@ -94,7 +94,8 @@ def read_back(
     mask = memory.new_ones(memory.shape[:2], dtype=torch.long) if memory_mask is None else memory_mask
     # Not `generate`, which counts the decoder's caches by the encoder's layers.
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    ids = torch.full((len(memory), limit + 1), config.pad_token_id, device=memory.device)
+    pad = config.pad_token_id or 0
+    ids = torch.full((len(memory), limit + 1), pad, device=memory.device)
     ids[:, 0] = config.decoder_start_token_id
     ended = torch.zeros(len(memory), dtype=torch.bool, device=memory.device)
     scale = t5.model_dim**-0.5 if config.scale_decoder_outputs else 1.0
@@ -106,7 +107,7 @@ def read_back(
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        ids[:, step + 1] = t5.lm_head(hidden[:, -1] * scale).argmax(-1).masked_fill(ended, config.pad_token_id)
+        ids[:, step + 1] = t5.lm_head(hidden[:, -1] * scale).argmax(-1).masked_fill(ended, pad)
         ended |= ids[:, step + 1] == config.eos_token_id
         if ended.all():
             return ids[:, : step + 2]
