@@ -13,6 +13,7 @@ from torch import nn
 
 from reverie.models.llama import RMSNorm
 from reverie.training import recipes
+from reverie.training.cross_entropy import cross_entropy
 from reverie.training.janus import JanusSizes, JanusTask, JanusTraining, atelier_texts, build_janus
 from reverie.training.loop import LoopConfig, learning_rate, train
 from reverie.training.quick_norm import quicken
@@ -187,3 +188,13 @@ def test_bad_recipes_are_refused_in_a_sentence(tmp_path: Path, text: str, overri
         recipes.run(path, [f"out={tmp_path / 'out'}" if o == "out" else o for o in overrides])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_cross_entropy_in_pieces_is_cross_entropy():
+    logits = torch.randn(600, 37, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 37, (600,))
+    expected = F.cross_entropy(logits, targets)
+    (gradient,) = torch.autograd.grad(expected * 3, logits)
+    found = cross_entropy(logits, targets)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(found * 3, logits)[0], gradient)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from reverie.painter import check_place, place
+from reverie.painter import _device, check_place
 
 
 def features(arguments: argparse.Namespace) -> int:
@@ -26,7 +26,7 @@ def features(arguments: argparse.Namespace) -> int:
     from reverie.vlms.transformers import TransformersVLM
 
     vlm = TransformersVLM.load(
-        arguments.model, device=place(arguments.device), dtype=arguments.dtype, max_pixels=arguments.max_pixels
+        arguments.model, device=_device(arguments.device), dtype=arguments.dtype, max_pixels=arguments.max_pixels
     )
     tell = None if arguments.quiet else _tell
     broken = build_features(vlm, arguments.model, items, arguments.out, build, tell)

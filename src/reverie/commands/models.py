@@ -25,7 +25,8 @@ def models(as_json: bool) -> int:
     widths = [max(len(line[column]) for line in table) for column in range(len(head) - 1)]
     for line in table:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]))
-    print("\nMemory is that of the weights; images and caches come on top. Any folder or hub id of a Janus works, too.")
+    print("\nMemory is that of the weights; images and caches come on top.")
+    print("Any folder or hub id of a Janus or a Show-o works, too.")
     return 0
 
 

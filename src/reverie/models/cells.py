@@ -1,9 +1,9 @@
 """Encoding the cells of a picture one by one: local image codes from the published VQ-16 encoder.
 
-As published, the encoder normalises over the whole picture, so the same stroke gets other codes beside another neighbour,
-and a small painter learns noise: an empty picture of the Atelier used 40 different codes. Fed one cell (the pixels of one
-code) at a time, the same network writes the same stroke as the same code everywhere; what a cell cannot know the
-decoder, which sees all codes, puts right.
+As published, the encoder normalises over the whole picture, so the same stroke gets other codes beside another
+neighbour, and a small painter learns noise: an empty picture of the Atelier used 40 different codes. Fed one cell (the
+pixels of one code) at a time, the same network writes the same stroke as the same code everywhere; what a cell cannot
+know the decoder, which sees all codes, puts right.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def small_convolutions(encoder: nn.Module) -> nn.Module:
 class SmallConv(nn.Conv2d):
     """A 3x3 convolution that is one matrix product on pictures of at most 2x2 (3x3 where it pads nothing).
 
-    On a picture that small every output sees every input, so nothing is left to slide; a tokenizer's training step takes
-    half as long (24 pictures of 144 cells, 128 channels, bf16, one core).
+    On a picture that small every output sees every input, so nothing is left to slide; a tokenizer's training step
+    takes half as long (24 pictures of 144 cells, 128 channels, bf16, one core).
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        _, channels, side, width = input.shape
+        side, width = input.shape[2:]
         padding = self.padding[0]
         if side != width or side > 3 - padding:
             return super().forward(input)

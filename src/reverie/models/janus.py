@@ -125,7 +125,9 @@ def _parse(data: dict) -> JanusConfig:
     )
     # The authors fix the grid in their scripts, where it equals the tower's; our checkpoints fold pixels or name it.
     side = see["image_size"] // (2 ** (len(multipliers) - 1) * fold if "patch" in vq else patch)
-    return JanusConfig(language, vision, vq_config, data.get("gen_grid", side), fold, bool(vq.get("cells")), copy.deepcopy(data))
+    return JanusConfig(
+        language, vision, vq_config, data.get("gen_grid", side), fold, bool(vq.get("cells")), copy.deepcopy(data)
+    )
 
 
 def _language(data: dict) -> LlamaConfig:

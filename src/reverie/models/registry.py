@@ -22,11 +22,12 @@ from reverie.reason import did_you_mean
 
 if TYPE_CHECKING:
     from reverie.models.janus_text import JanusTokenizer
+    from reverie.models.showo_text import ShowoTokenizer
 
 PACKAGE = Path(__file__).resolve().parent.parent
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FAMILIES = {"multi_modality": "janus", "janus": "janus"}
-"""`model_type` of a config.json to the family that can load it."""
+FAMILIES = {"multi_modality": "janus", "janus": "janus", "showo": "showo", "Showo": "showo"}
+"""`model_type` (or else `_class_name`) of a config.json to the family that can load it."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Of one parameter."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
@@ -112,10 +113,14 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ...}` names its wording."""
     path = folder / "config.json"
     if not path.is_file():
+        from reverie.models.showo_parts import model_folder
+
+        if (inner := model_folder(folder)) is not None:
+            return from_folder(inner, name or str(folder), thinker)
         raise ValueError(f"{folder} holds no config.json, so it is no checkpoint; give the folder that contains it.")
     try:
         config = json.loads(path.read_text("utf-8"))
-        kind = config.get("model_type")
+        kind = config.get("model_type") or config.get("_class_name")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a valid configuration ({error}); fetch it again.") from error
     if kind not in FAMILIES:
@@ -132,14 +137,25 @@ def fetched(source: Source) -> Source:
         return source
     from reverie.models.janus_checkpoint import resolve as fetch
 
-    return from_folder(fetch(source.id or source.name), source.name, source.thinker)
+    found = from_folder(fetch(source.id or source.name), source.name, source.thinker)
+    if found.family == "showo":
+        from reverie.models.showo_checkpoint import fetch_parts
+
+        fetch_parts()
+    return found
 
 
 def cached(hub_id: str) -> bool:
-    """Whether the hub's local cache holds it, by its documented layout: the hub library takes long to import."""
+    """Whether the hub's local cache holds it."""
+    return bool(snapshots(hub_id))
+
+
+def snapshots(hub_id: str) -> list[Path]:
+    """Its folders in the hub's local cache, by the documented layout: the hub library takes long to import."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return any((cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json"))
+    found = (cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json")
+    return [path.parent for path in sorted(found)]
 
 
 def fingerprint(folder: Path) -> str:
@@ -173,7 +189,17 @@ def check_prompt(prompt: str, what: str = "prompt") -> str:
 
 def check_length(source: Source, prompt: str) -> None:
     """ValueError for a prompt that leaves no room for the image in the model's context. Needs the tokenizer only."""
-    if source.folder is None or source.family != "janus":
+    if source.folder is None:
+        return
+    if source.family == "showo":
+        words = _showo_tokenizer(source.folder)
+        count = len(words.encode(prompt)) + 3
+        if count > words.longest + 1:
+            raise ValueError(
+                f"the prompt has {count - 3} tokens, but {source.name} reads at most {words.longest - 2}; shorten it."
+            )
+        return
+    if source.family != "janus":
         return
     limit, image = context(source.config), image_length(source.config)
     count = len(_tokenizer(source.folder).painting_ids(prompt))
@@ -206,6 +232,16 @@ def _tokenizer(folder: Path) -> JanusTokenizer:
     from reverie.models.janus_text import JanusTokenizer
 
     return JanusTokenizer.load(folder, image_size=1)  # pictures are not its business here
+
+
+@lru_cache(maxsize=4)
+def _showo_tokenizer(folder: Path) -> ShowoTokenizer:
+    from reverie.models.showo_parts import find_parts, read_config
+    from reverie.models.showo_text import ShowoTokenizer
+
+    parts = find_parts(folder)
+    config = read_config(parts)
+    return ShowoTokenizer.load(parts.phi, config["llm_vocab_size"], config.get("max_seq_length", 128))
 
 
 def _listed(entry: Entry, text: str, kind: str) -> Source:

@@ -31,7 +31,8 @@ PATIENCE = 40
 @dataclass
 class TokenizerConfig:
     """Sizes of the tokenizer; side / patch / 2^(levels - 1) is the token grid. demands: share of training pictures
-    of the kinds that prompts ask for, the rest being anything the Atelier can draw; cells: see `models.janus`."""
+    of the kinds that prompts ask for, the rest being anything the Atelier can draw;
+    loose: share of those demands laid out freely (see `atelier.layout.Play`); cells: see `models.janus`."""
 
     side: int = 96
     patch: int = 4
@@ -44,6 +45,7 @@ class TokenizerConfig:
     batch: int = 16
     commit: float = 0.25
     demands: float = 0.75
+    loose: float = 0.25
 
 
 def build_vq(config: TokenizerConfig) -> nn.Module:
@@ -90,7 +92,7 @@ class TokenizerTask:
 
         def scene() -> Scene:
             return (
-                compose(random_demand(rng), rng, rng.random() < 0.25)
+                compose(random_demand(rng), rng, rng.random() < self.config.loose)
                 if rng.random() < self.config.demands
                 else random_scene(rng)
             )
