@@ -23,12 +23,11 @@ from reverie.canvas import Canvas, Conditions, Work, pick
 from reverie.models.janus import Janus
 from reverie.models.janus_text import JanusTokenizer
 from reverie.models.llama import KVCache
-from reverie.models.rows import padded_rows
 
 Picker = Callable[[Tensor, Tensor, float], Tensor]
 
-VECTOR = 32
-"""Slots of the cache are read in multiples of this: a vector register of bfloat16, two of float32 (AVX-512)."""
+VECTOR = 64
+"""Slots of the cache are read in multiples of so many bytes' worth of numbers: a vector register of AVX-512."""
 
 
 @dataclass
@@ -171,7 +170,7 @@ class JanusPainter:
 
     def _guided(self, hidden: Tensor, weight: float, ways: int) -> Tensor:
         """(N * ways, D) to guided logits (N, V) in float32."""
-        logits = padded_rows(self.model.code_logits, self.rows, hidden).float()
+        logits = self.model.code_logits_of_rows(hidden, self.rows).float()
         if ways == 1:
             return logits
         conditional, blank = logits.unflatten(0, (-1, 2)).unbind(1)
@@ -191,7 +190,7 @@ class JanusPainter:
         shared = min(map(len, cache.prompts)) == longest
         slots = slice(longest + step, longest + step + 1) if shared else None
         # Reading the cache is the larger part of a step, so few slots beyond the last; whole vectors keep the rounding.
-        span = round_up(longest + step + 1, VECTOR)
+        span = round_up(longest + step + 1, VECTOR // cache.kv.keys.itemsize)
         work.decoded += len(embeds)
         return self.model.hidden(embeds[:, None], cache.kv, positions=positions, span=span, slots=slots)[:, 0]
 

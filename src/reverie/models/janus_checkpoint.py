@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from reverie.models.janus import Janus, JanusConfig
 from reverie.models.janus_text import JanusTokenizer
@@ -75,12 +76,8 @@ def load_janus(
     config = read_config(folder)
     tokenizer = JanusTokenizer.load(folder, config.image_size, roles)
     dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" and device_map is None else torch.bfloat16)
-    with torch.device("meta"):
-        model = Janus(config)
+    model = skeleton(config)
     model.load_state_dict(read_weights(folder, model, dtype), assign=True)
-    # The one buffer that no file holds.
-    count = config.vision.num_image_tokens
-    model.vision_model.embeddings.position_ids = torch.arange(count).expand(1, -1)
     model.eval()
     return (model.to(device) if device_map is None else place(model, device_map)), tokenizer
 
@@ -113,10 +110,25 @@ def read_config(folder: str | Path) -> JanusConfig:
         raise ValueError(f"{path} is not valid JSON ({error}); fetch it again.") from error
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out `torch.nn.init`: on the meta device it fills nothing, but imports torch's compiler, which takes longer
+    than painting a picture."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def skeleton(config: JanusConfig) -> Janus:
+    """The model on the meta device: shapes without values."""
+    with torch.device("meta"), _Unfilled():
+        return Janus(config)
+
+
 def memory_needed(config: JanusConfig, dtype: torch.dtype) -> int:
     """Bytes that all weights take, counted without allocating them (caches come on top)."""
-    with torch.device("meta"):
-        model = Janus(config)
+    model = skeleton(config)
     return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
 
 

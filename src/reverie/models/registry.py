@@ -30,6 +30,10 @@ FAMILIES = {"multi_modality": "janus", "janus": "janus", "showo": "showo", "Show
 """`model_type` (or else `_class_name`) of a config.json to the family that can load it."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Of one parameter."""
+PACKING_LIMIT = 4 << 30
+"""Bytes of a network beyond which it is not packed (see models/rows.py): that keeps a second copy of its matrices."""
+PACKED = {"layers": "language_model.model.layers.", "head": "gen_head."}
+"""The networks that are packed while a CPU paints: names for models.yaml, and how their tensors' names begin."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 
 
@@ -49,11 +53,17 @@ class Entry:
     id: str | None = None
     """Hub id it is fetched from."""
     parameters: int | None = None
+    matrices: dict[str, int] | None = None
+    """Parameters of each network of PACKED, matrices only, where no folder tells."""
     thinker: str = "instruct"
 
     @property
     def folder(self) -> Path | None:
         return PACKAGE / self.shipped if self.shipped else None
+
+    def packing(self, dtype: str) -> int:
+        """Bytes of the second copy of its matrices that painting on a CPU keeps."""
+        return packing_bytes(self.matrices or (count_matrices(self.folder) if self.folder else {}), dtype)
 
     def count(self) -> int | None:
         """Parameters: as listed, or counted in the headers of the shipped weights; None if there are none yet."""
@@ -77,6 +87,10 @@ class Source:
         """Parameters, if they can be known without loading or fetching anything."""
         listed = next((e.parameters for e in entries().values() if e.id and e.id == self.id), None)
         return listed or (None if self.folder is None else count_parameters(self.folder))
+
+    def packing(self, dtype: str) -> int:
+        """Bytes of the second copy of its matrices that painting on a CPU keeps, as far as the folder tells."""
+        return packing_bytes(count_matrices(self.folder) if self.folder else {}, dtype)
 
 
 @cache
@@ -258,15 +272,38 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
 
 def count_parameters(folder: Path) -> int | None:
     """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none."""
-    return sum(count for path in folder.glob("*.safetensors") for _, count in _header(path)) or None
+    shapes = (shape for path in folder.glob("*.safetensors") for _, shape in _header(path))
+    return sum(math.prod(shape) for shape in shapes) or None
 
 
-def size_text(count: int, dtype: str | None) -> str:
+def count_matrices(folder: Path) -> dict[str, int]:
+    """Elements of the matrices of each network of PACKED, from the same headers; empty networks are left out."""
+    tensors = [item for path in folder.glob("*.safetensors") for item in _header(path)]
+    counts = {
+        name: sum(math.prod(shape) for key, shape in tensors if key.startswith(start) and len(shape) == 2)
+        for name, start in PACKED.items()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def packing_bytes(matrices: dict[str, int], dtype: str) -> int:
+    """What packing adds on a CPU; networks above PACKING_LIMIT stay as they are, and so does all of float16."""
+    sizes = [count * BYTES[dtype] for count in matrices.values()]
+    return 0 if dtype == "float16" else sum(size for size in sizes if size <= PACKING_LIMIT)
+
+
+def size_text(source: Source, count: int, dtype: str | None) -> str:
     """Parameters and the memory that they take, for people; in both usual types where the device will decide."""
     sizes = [
-        f"{memory_text(count * BYTES[name])} in {name}" for name in ([dtype] if dtype else ["float32", "bfloat16"])
+        f"{with_packing(count * BYTES[name], source.packing(name))} in {name}"
+        for name in ([dtype] if dtype else ["float32", "bfloat16"])
     ]
     return f"{number_text(count)} parameters, {' or '.join(sizes)}"
+
+
+def with_packing(weights: int | None, packing: int) -> str:
+    """Memory for people: weights, and in brackets what a CPU needs beyond them."""
+    return memory_text(weights) + (f" (+{memory_text(packing)} on a CPU)" if packing else "")
 
 
 def number_text(count: int | None) -> str:
@@ -277,8 +314,8 @@ def memory_text(count: int | None) -> str:
     return "?" if count is None else f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def _header(path: Path) -> Iterator[tuple[str, int]]:
-    """(tensor name, number of elements) from the header of a safetensors file; nothing if it is not one."""
+def _header(path: Path) -> Iterator[tuple[str, list[int]]]:
+    """(tensor name, shape) from the header of a safetensors file; nothing if it is not one."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
@@ -287,4 +324,4 @@ def _header(path: Path) -> Iterator[tuple[str, int]]:
             return  # a damaged file is reported when it is loaded
     for name, about in header.items():
         if name != "__metadata__":
-            yield name, math.prod(about["shape"])
+            yield name, about["shape"]
