@@ -243,10 +243,32 @@ def _reinforce(recipe: dict[str, Any], out: Path) -> Path:
     return out
 
 
+def _thinkdiff_lvlm(recipe: dict[str, Any], out: Path) -> Path:
+    """Keys: features (a folder, ours or of the authors' .tar shards), kind (generated or input), t5, answers (the VLM's
+    tokenizer, if the folder does not hold it), from (an aligner to go on from), export. Sections: aligner
+    (AlignerSetup), masking (Masking), data (AlignConfig), loop."""
+    from .align_recipes import lvlm
+
+    _allow(recipe, "features", "kind", "t5", "answers", "aligner", "masking", "data", "from", "export")
+    return lvlm(recipe, out, _seed(recipe))
+
+
+def _thinkdiff_clip(recipe: dict[str, Any], out: Path) -> Path:
+    """Keys: captions (a JSONL file), blip2, downsample, from, export. Sections: aligner, data, loop, as above."""
+    from .align_recipes import clip
+
+    _allow(recipe, "captions", "blip2", "downsample", "aligner", "data", "from", "export")
+    return clip(recipe, out, _seed(recipe))
+
+
 TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "tokenizer": _tokenizer,
     "janus": _janus,
     "showo": _showo,
     "inspector": _inspector,
     "reinforce": _reinforce,
+
+
+    "thinkdiff-lvlm": _thinkdiff_lvlm,
+    "thinkdiff-clip": _thinkdiff_clip,
 }
