@@ -267,8 +267,6 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "showo": _showo,
     "inspector": _inspector,
     "reinforce": _reinforce,
-
-
     "thinkdiff-lvlm": _thinkdiff_lvlm,
     "thinkdiff-clip": _thinkdiff_clip,
 }
