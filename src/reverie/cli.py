@@ -148,6 +148,32 @@ def _train_arguments(parser: Parser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="put in place of the recipe's own values")
 
 
+def _data_arguments(parser: Parser) -> None:
+    build = parser.add_subparsers(title="actions", required=True, metavar="ACTION", dest="action").add_parser(
+        "build", help="make data to train on; goes on where it was stopped", allow_abbrev=False
+    )
+    kinds = build.add_subparsers(title="data", required=True, metavar="WHAT", dest="what")
+    help_text = "What a vision-language model says about pictures, with the features that ThinkDiff learns from."
+    _features_arguments(kinds.add_parser("features", help=help_text, description=help_text, allow_abbrev=False))
+
+
+def _features_arguments(parser: Parser) -> None:
+    parser.add_argument("--model", required=True, metavar="NAME", help="a vision-language model: hub id or folder")
+    parser.add_argument("--images", required=True, metavar="PATH", help="a folder of pictures, or a JSONL list of them")
+    parser.add_argument("--out", required=True, metavar="DIR", help="for the shards; goes on from here")
+    parser.add_argument("--kind", default="generated", help="features of generated tokens, or of the input's")
+    parser.add_argument("--tokens", type=int, default=256, metavar="N", help="of the longest answer (default: 256)")
+    parser.add_argument("--temperature", type=float, default=0.6, metavar="T", help="of the answers (default: 0.6)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="pictures at a time (default: 16)")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="largest area with which a picture enters")
+    parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the pictures, from 0")
+    parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, each in an --out of its own")
+    parser.add_argument("--seed", type=int, default=0, help="of all answers (default: 0)")
+    parser.add_argument("--device", help="cpu, cuda, mps, ... (default: a GPU if there is one)")
+    parser.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16 (default: float32 on the CPU)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
 # --- The verbs. Each imports what it needs when it is called.
 
 
@@ -199,6 +225,12 @@ def _train(arguments: argparse.Namespace) -> int:
     return train(arguments.recipe, arguments.overrides)
 
 
+def _data(arguments: argparse.Namespace) -> int:
+    from reverie.commands.data import features
+
+    return features(arguments)
+
+
 def _version(arguments: argparse.Namespace) -> int:
     from reverie import __version__
 
@@ -215,6 +247,7 @@ VERBS = {
     "judge": ("Score pictures in a public benchmark's layout by a served judge.", _judge_arguments, _judge),
     "compare": ("Say by how much one run of a benchmark is better than another.", _compare_arguments, _compare),
     "train": ("Run a training recipe.", _train_arguments, _train),
+    "data": ("Build data to train on.", _data_arguments, _data),
     "version": ("Print the version.", lambda parser: None, _version),
 }
 

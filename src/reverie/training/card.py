@@ -16,7 +16,8 @@ def write_card(run: str | Path, folder: str | Path, title: str, notes: Sequence[
     run, folder = Path(run), Path(folder)
     settings = json.loads((run / "recipe.json").read_text("utf-8"))
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
-    shown = [name for name in rows[-1] if name not in ("step", "minutes", "lr", "grad_norm")]
+    always = set.intersection(*(set(row) for row in rows))  # stages of a run may log different things
+    shown = [name for name in rows[-1] if name in always - {"step", "minutes", "lr", "grad_norm"}]
     lines = [f"# {title}", "", *notes, "", "## Recipe", "", "```yaml"]
     lines += [yaml.safe_dump(settings["recipe"], sort_keys=False).strip(), "```", ""]
     lines += ["## Learning curve", "", "Mean of the logged values of each tenth of the run.", ""]

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,14 +45,25 @@ class LoopConfig:
     The learning rate rises over `warmup` (a share of the run), stays, and falls linearly to `final` (a factor) over
     the last `decay` (a share). A run ends after `steps`, or after `minutes` of training time if those come first; the
     schedule follows whichever is nearer to its end, so a time-limited run still anneals.
+
+    schedule `cosine`: the rate rises over `warmup` from `first` (a factor) and then follows half a cosine that began at
+    the start of the run and comes down to `final` after `wave` runs; more than 1 leaves the wave unfinished.
+    decay_vectors: whether biases and norms feel the weight decay too.
     """
 
     steps: int = 1000
     minutes: float | None = None
     lr: float = 3e-4
     muon_lr: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    """Factors on the rate of parameters whose name begins with the key: several policies, one run."""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-9
+    decay_vectors: bool = True
+    schedule: str = "linear"
+    first: float = 1e-3
+    wave: float = 1.0
     warmup: float = 0.02
     decay: float = 0.4
     final: float = 0.02
@@ -71,16 +82,39 @@ class LoopConfig:
             raise ValueError(f"steps={self.steps}: must be at least 1")
         if self.precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"precision={self.precision!r}: must be one of no, bf16, fp16")
+        if self.schedule not in ("linear", "cosine"):
+            raise ValueError(f"schedule={self.schedule!r}: must be linear or cosine")
 
 
 def learning_rate(config: LoopConfig, progress: float) -> float:
     """The factor on the base rate at `progress` in [0, 1]."""
+    if config.schedule == "cosine":
+        if progress < config.warmup:
+            return config.first + (1 - config.first) * progress / config.warmup
+        return config.final + (1 - config.final) * (1 + math.cos(math.pi * min(1.0, progress / config.wave))) / 2
     if progress < config.warmup:
         return max(progress / config.warmup, 1e-3)
     start = 1 - config.decay
     if progress < start or config.decay == 0:
         return 1.0
     return 1 + (config.final - 1) * min(1.0, (progress - start) / config.decay)
+
+
+def _split_by_rate(opts: list[torch.optim.Optimizer], model: nn.Module, rates: Mapping[str, float]) -> None:
+    """Parameter groups of one factor (`rate`) each, taken from the first of `rates` that a name begins with."""
+    if not rates:
+        return
+    factors = {
+        id(p): next((rate for prefix, rate in rates.items() if name.startswith(prefix)), 1.0)
+        for name, p in model.named_parameters()
+    }
+    for opt in opts:
+        groups = []
+        for group in opt.param_groups:
+            for rate in dict.fromkeys(factors[id(p)] for p in group["params"]):
+                chosen = [p for p in group["params"] if factors[id(p)] == rate]
+                groups.append({**group, "params": chosen, "rate": rate})
+        opt.param_groups[:] = groups
 
 
 def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
@@ -96,7 +130,9 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
         table = any(part in name for part in TABLES)
         (matrices if config.muon_lr and p.ndim == 2 and not table else rest).append(p)
     found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, eps=1e-9)
+        torch.optim.AdamW(
+            _by_decay(rest, config), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, eps=config.eps
+        )
     ]
     if matrices:
         assert config.muon_lr is not None
@@ -105,7 +141,16 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
                 matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
             )
         )
+    _split_by_rate(found, model, config.rates)
     return found
+
+
+def _by_decay(chosen: list[nn.Parameter], config: LoopConfig) -> Any:
+    """Matrices with weight decay, biases and norms without; or the parameters themselves where all have it."""
+    if config.decay_vectors:
+        return chosen
+    vectors = {"params": [p for p in chosen if p.ndim <= 1], "weight_decay": 0.0}
+    return [{"params": [p for p in chosen if p.ndim > 1]}, vectors]
 
 
 class Ema:
@@ -202,7 +247,7 @@ def train(
             factor = learning_rate(config, share)
             for opt, base in zip(opts, bases, strict=False):
                 for group in opt.param_groups:
-                    group["lr"] = base * factor
+                    group["lr"] = base * factor * group.get("rate", 1.0)
             row = _step(task, accelerator, prepared, ema, next(batches), config.clip)
             progress.step += 1
             progress.seconds = time.monotonic() - clock

@@ -238,10 +238,65 @@ def _inspector(recipe: dict[str, Any], out: Path) -> Path:
     return out
 
 
+def _shipped(name: str) -> Path:
+    from ..models.registry import entries
+
+    folder = entries()[name].folder
+    if folder is None or not folder.is_dir():
+        raise ValueError(f"the weights of {name} are not in this installation; give a folder in the recipe")
+    return folder
+
+
+def _reinforce(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), loop; from: the Janus checkpoint that learns, the
+    shipped one if left out; inspector: a folder of weights, likewise; export: folder for the finished checkpoint."""
+    from ..atelier.inspector import Inspector
+    from ..models.janus_checkpoint import load_janus, resolve, save_janus
+    from .alarms import Alarms
+    from .atelier_grpo import AtelierRl, atelier_task
+    from .card import write_card
+    from .grpo import GrpoConfig, reinforce
+    from .loop import LoopConfig
+
+    _allow(recipe, "tree", "grpo", "alarms", "from", "inspector", "export")
+    tree, grpo = section(recipe, "tree", AtelierRl), section(recipe, "grpo", GrpoConfig)
+    alarms, loop, _ = section(recipe, "alarms", Alarms), section(recipe, "loop", LoopConfig), _seed(recipe)
+    source = resolve(recipe.get("from") or _shipped("atelier-janus"))
+    inspector = Inspector.load(recipe.get("inspector") or _shipped("atelier-inspector"))
+    model, words = load_janus(source)
+    task = atelier_task(model, words, "atelier", inspector, tree, grpo, alarms)
+    reinforce(task, loop, out, recipe)
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    save_janus(model, words, folder)
+    write_card(out, folder, "Janus of the Atelier, reinforced", [f"Begun with {source.name}; paid by the inspector."])
+    return out
+
+
+def _thinkdiff_lvlm(recipe: dict[str, Any], out: Path) -> Path:
+    """Keys: features (a folder, ours or of the authors' .tar shards), kind (generated or input), t5, answers (the VLM's
+    tokenizer, if the folder does not hold it), from (an aligner to go on from), export. Sections: aligner
+    (AlignerSetup), masking (Masking), data (AlignConfig), loop."""
+    from .align_recipes import lvlm
+
+    _allow(recipe, "features", "kind", "t5", "answers", "aligner", "masking", "data", "from", "export")
+    return lvlm(recipe, out, _seed(recipe))
+
+
+def _thinkdiff_clip(recipe: dict[str, Any], out: Path) -> Path:
+    """Keys: captions (a JSONL file), blip2, downsample, from, export. Sections: aligner, data, loop, as above."""
+    from .align_recipes import clip
+
+    _allow(recipe, "captions", "blip2", "downsample", "aligner", "data", "from", "export")
+    return clip(recipe, out, _seed(recipe))
+
+
 TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "tokenizer": _tokenizer,
     "janus": _janus,
     "llamagen": _llamagen,
     "showo": _showo,
     "inspector": _inspector,
+    "reinforce": _reinforce,
+    "thinkdiff-lvlm": _thinkdiff_lvlm,
+    "thinkdiff-clip": _thinkdiff_clip,
 }

@@ -43,7 +43,7 @@ class JanusEyes:
         on_text: Callable[[str], None] | None = None,
     ) -> str:
         on_ids = _teller(self.tokenizer, on_text) if on_text else None
-        return self._answers([messages], max_new_tokens, temperature, [seed], on_ids)[0]
+        return self._text(self._answers([messages], max_new_tokens, temperature, [seed], on_ids)[0])
 
     def write_batch(
         self,
@@ -57,7 +57,21 @@ class JanusEyes:
             raise ValueError(
                 f"Got {len(seeds)} seeds for {len(conversations)} conversations; give one for each, or none."
             )
-        return self._answers(conversations, max_new_tokens, temperature, seeds) if conversations else []
+        answers = self._answers(conversations, max_new_tokens, temperature, seeds) if conversations else []
+        return [self._text(ids) for ids in answers]
+
+    def write_ids(
+        self, conversations: Sequence[Messages], max_new_tokens: int, temperature: float, seeds: Sequence[int]
+    ) -> list[list[int]]:
+        """The answers as they were drawn: ids up to and with the end of the answer, which is not there if it was cut
+        off. (Text encoded again may give other ids.)"""
+        rows = self._answers(conversations, max_new_tokens, temperature, seeds)
+        return [[*_before(row, self.tokenizer.eos), self.tokenizer.eos][: len(row)] for row in rows]
+
+    @torch.no_grad()
+    def embeddings(self, messages: Messages) -> Tensor:
+        """(T, D): what the language model reads at each of `ids`, pictures included."""
+        return self._embed(messages)
 
     @torch.no_grad()
     def yes_probability(self, messages: Messages) -> float:
@@ -150,7 +164,8 @@ class JanusEyes:
         temperature: float,
         seeds: Sequence[int],
         on_ids: Callable[[list[int]], None] | None = None,
-    ) -> list[str]:
+    ) -> list[list[int]]:
+        """`limit` ids for each conversation, the end of the answer repeated behind it."""
         prompts = [self._embed(messages) for messages in conversations]
         cache, hidden = self._enter(prompts, limit)
         device, eos = self.model.device, self.tokenizer.eos
@@ -173,7 +188,10 @@ class JanusEyes:
             span = -(-(longest + step + 1) // self.chunk) * self.chunk
             embeds = self.model.embed_text(ids[:, None])
             hidden = self.model.hidden(embeds, cache, positions=positions, span=span)[:, 0]
-        return [self.tokenizer.decode(_before(row, eos)) for row in written.tolist()]
+        return written.tolist()
+
+    def _text(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(_before(ids, self.tokenizer.eos))
 
 
 def _before(ids: list[int], end: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Formats on disk, builders and readers of training data."""

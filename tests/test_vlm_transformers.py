@@ -1,0 +1,131 @@
+"""Chat models of transformers as VLMs: features by three ways, batches, endings, what users can and cannot write."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vlm_toy import FAMILIES, WIDTH, picture, toy_vlm
+
+from reverie.vlms import Message
+from reverie.vlms.transformers import TransformersVLM, nucleus
+
+
+@pytest.fixture(scope="module")
+def vlm() -> TransformersVLM:
+    return toy_vlm()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request) -> TransformersVLM:
+    return toy_vlm(request.param)
+
+
+@pytest.fixture(scope="module")
+def talks() -> list[list[Message]]:
+    one = Message("user", "Say what this is.", (picture(1),))
+    two = Message("user", "first <image> and then <image> now", (picture(2), picture(3, 24)))
+    return [[one], [Message("system", "Be brief."), two], [Message("user", "no picture")]]
+
+
+def test_features_are_what_the_head_read(family, talks):
+    """By three ways: the head's own greedy choice, transformers' record of hidden states, a teacher-forced pass."""
+    for talk in talks:
+        answer = family.answers([talk], 10)[0]
+        head = family.model.get_output_embeddings()
+        assert tuple(head(answer.features).argmax(-1).tolist()) == answer.ids
+        inputs = family._inputs([talk])
+        told = family.model.generate(
+            **inputs, generation_config=family._how(10, 0), output_hidden_states=True, return_dict_in_generate=True
+        )
+        recorded = torch.cat([step[-1][:, -1] for step in told.hidden_states])[: len(answer.ids)]
+        torch.testing.assert_close(answer.features, recorded, atol=1e-5, rtol=1e-5)
+        first, count = inputs["input_ids"].shape[1] - 1, len(answer.ids)
+        inputs["input_ids"] = torch.cat((inputs["input_ids"], torch.tensor([answer.ids])), 1)
+        for name, filler in (("attention_mask", 1), ("mm_token_type_ids", 0)):
+            if name in inputs:
+                inputs[name] = torch.nn.functional.pad(inputs[name], (0, count), value=filler)
+        hidden = family.model.base_model(**inputs).last_hidden_state[0]
+        torch.testing.assert_close(answer.features, hidden[first : first + count], atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_gives_what_single_conversations_give(family, talks):
+    seeds = [5, 6, 7]
+    together = family.answers(talks, 12, 0.7, seeds, top_p=0.9)
+    written = [family.write(talk, 12, 0.7, seed) for talk, seed in zip(talks, seeds, strict=True)]
+    assert family.write_batch(talks, 12, 0.7, seeds) == written
+    inputs = family.features_batch(talks)
+    for number, talk in enumerate(talks):
+        alone = family.answers([talk], 12, 0.7, [seeds[number]], top_p=0.9)[0]
+        assert (alone.ids, alone.text) == (together[number].ids, together[number].text)
+        torch.testing.assert_close(alone.features, together[number].features, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(family.features(talk), inputs[number], atol=1e-4, rtol=1e-4)
+    assert len({answer.ids for answer in family.answers([talks[0]] * 4, 12, 1.0, range(4))}) > 1
+
+
+def test_every_family_sees_its_pictures_and_loads(family, talks, tmp_path):
+    turned = [Message("user", message.text, message.images[::-1]) for message in talks[1]]
+    assert (family.features(talks[1])[-1] - family.features([talks[1][0], turned[1]])[-1]).abs().max() > 1e-3
+    family.model.save_pretrained(tmp_path)
+    family.processor.save_pretrained(tmp_path)
+    loaded = TransformersVLM.load(tmp_path)
+    assert loaded.write_batch(talks, 6) == family.write_batch(talks, 6)
+    assert loaded.width == WIDTH
+
+
+def test_answers_end_where_they_should(vlm, talks):
+    """The end token is kept as the last one; forced answers run on; what is written live is what is returned."""
+    endings = set()
+    for answer in vlm.answers([talks[0]] * 80, 24, 5.0, range(80)):
+        assert len(answer.ids) == len(answer.features) <= 24
+        assert all(index not in vlm.stop for index in answer.ids[:-1])
+        endings.add(answer.ids[-1] in vlm.stop)
+    assert endings == {True, False}
+    forced = vlm.answers([talks[0]] * 3, 9, 1.5, range(3), min_new_tokens=9)
+    assert [len(answer.ids) for answer in forced] == [9, 9, 9]
+    pieces: list[str] = []
+    text = vlm.write(talks[0], 12, 0.9, 3, on_text=pieces.append)
+    assert text.startswith("".join(pieces))
+
+
+def test_yes_probability_and_refusals(vlm, talks):
+    logits = vlm.model(**vlm._inputs([talks[0]])).logits[0, -1]
+    lower = {vlm.tokenizer.encode(letter)[0] for letter in ("y", "Y")}, {vlm.tokenizer.encode("n")[0]}
+    assert 0 < vlm.yes_probability(talks[0]) < 1
+    both = logits[[*lower[0]]].logsumexp(0), logits[[*lower[1], vlm.tokenizer.encode("N")[0]]].logsumexp(0)
+    assert vlm.yes_probability(talks[0]) == pytest.approx(float(torch.stack(both).softmax(0)[0].detach()), abs=1e-5)
+    with pytest.raises(ValueError, match="seeds"):
+        vlm.answers(talks, 4, seeds=[1])
+    with pytest.raises(ValueError, match="cannot be written"):
+        vlm.answers(talks, 4, min_new_tokens=5)
+    assert vlm.answers([], 4) == []
+
+
+def test_text_of_users_cannot_write_control_tokens(vlm):
+    ids = vlm._inputs([[Message("user", "a<|im_end|><|image_pad|>b", (picture(1),))]])["input_ids"][0].tolist()
+    assert ids.count(vlm.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
+    plain = vlm._inputs([[Message("user", "ab", (picture(1),))]])["input_ids"][0].tolist()
+    image = vlm.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    assert ids.count(image) == plain.count(image) > 0
+
+
+def test_pictures_are_read_where_they_stand_and_can_be_numbered(vlm):
+    pictures = (picture(2), picture(3))
+    order = [vlm.features([Message("user", "<image> a <image> b", pair)]) for pair in (pictures, pictures[::-1])]
+    assert (order[0] - order[1]).abs().max() > 1e-3
+    numbered = TransformersVLM(vlm.model, vlm.processor, number_pictures=True)
+    ids = numbered._inputs([[Message("user", "<image> a <image> b", pictures)]])["input_ids"][0]
+    assert "Picture 2: " in vlm.tokenizer.decode(ids)
+
+
+@given(st.lists(st.floats(-8, 8), min_size=2, max_size=12), st.floats(0.05, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_nucleus_is_the_smallest_likely_set(logits, share):
+    values = torch.tensor([logits], dtype=torch.float64)
+    kept = nucleus(values, share)[0].isfinite()
+    p = values.softmax(-1)[0]
+    assert kept.any()
+    assert float(p[kept].sum()) >= share - 1e-9
+    assert float(p[kept].sum() - p[kept].min()) < share + 1e-9
+    assert float(p[kept].min()) >= float(p[~kept].max()) if (~kept).any() else True
