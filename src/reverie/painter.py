@@ -35,6 +35,17 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**63 - 1
 MOST_IMAGES = 4096
+SILENT = {
+    "llamagen": "only paints and cannot read or write",
+    "showo": "paints and answers questions about one picture, but holds no conversation",
+}
+"""Families that do not write, and what they do instead."""
+OWN_SETTINGS = {
+    "janus": ("guidance", "temperature"),
+    "llamagen": ("guidance", "temperature", "top_k", "top_p"),
+    "showo": ("guidance", "temperature", "steps"),
+}
+"""What a checkpoint of a family may say about its own painting in config.json."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -154,31 +165,36 @@ class Painter:
 
     def generator(self, plan: Plan) -> Canvases:
         """The model as one that paints, at the temperature of the plan. A checkpoint may name its own guidance weight
-        and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`."""
-        own = self.model.config.raw.get("reverie", {})
-        temperature = own.get("temperature", 1.0) if plan.temperature is None else plan.temperature
+        and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`; LlamaGen also `top_k` and
+        `top_p`."""
+        said = self.model.config.raw.get("reverie", {})
+        own = {name: said[name] for name in OWN_SETTINGS.get(self.source.family or "", ()) if name in said}
+        if plan.temperature is not None:
+            own["temperature"] = plan.temperature
+        if self.source.family == "llamagen":
+            from reverie.generators.llamagen import LlamagenPainter
+
+            return LlamagenPainter(self.model, self.tokenizer, **own)
         if self.source.family == "showo":
             from reverie.generators.showo import ShowoPainter
 
-            settings = {name: own[name] for name in ("guidance", "steps") if name in own}
-            return ShowoPainter(self.model, self.tokenizer, temperature=temperature, **settings)
+            return ShowoPainter(self.model, self.tokenizer, **own)
         from reverie.generators.janus import JanusPainter
 
-        return JanusPainter(self.model, self.tokenizer, guidance=own.get("guidance", 5.0), temperature=temperature)
+        return JanusPainter(self.model, self.tokenizer, **own)
 
     def thinker(self) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
-        if self.source.family == "showo":
-            return None
         from reverie.canvas import Work
 
+        if self.source.family in SILENT:
+            return None
         work = Work()
         return Thinker(self.vlm(work), self.source.thinker, partial(check_length, self.source), work)
 
     def vlm(self, work: Work | None = None) -> VLM:
-        """The model as one that reads pictures and writes."""
-        if self.source.family == "showo":
-            raise ValueError(f"{self.name} paints and answers questions about one picture, but holds no conversation.")
+        """The model as one that reads pictures and writes; ValueError if it does not write."""
+        check_writes(self.source)
         from reverie.vlms.janus import JanusEyes
 
         return JanusEyes(self.model, self.tokenizer, work=work)
@@ -189,6 +205,7 @@ class Painter:
         from reverie.vlms import Message
 
         picture = open_picture(image) if isinstance(image, str | Path) else image
+        check_looks(self.source)
         if self.source.family == "showo":
             from reverie.vlms.showo import ShowoEyes
 
@@ -217,6 +234,13 @@ def load(
 
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     assert source.folder is not None
+    if source.family == "llamagen":
+        from reverie.models.llamagen_checkpoint import load_llamagen
+
+        if device_map is not None:
+            raise ValueError(f"{source.name} stays on one device, as every LlamaGen; give device, not device_map.")
+        where, words = _device(device), source.text_encoder
+        return Painter(source, *load_llamagen(source.folder, text_encoder=words, dtype=kind, device=where))
     if source.family == "showo":
         from reverie.models.showo_checkpoint import load_showo
 
@@ -227,6 +251,18 @@ def load(
 
     model, tokenizer = load_janus(source.folder, dtype=kind, device=_device(device), device_map=device_map)
     return Painter(source, model, tokenizer)
+
+
+def check_writes(source: Source) -> None:
+    """ValueError for a model that is known not to write, and so cannot think."""
+    if source.family in SILENT:
+        raise ValueError(f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus.")
+
+
+def check_looks(source: Source) -> None:
+    """ValueError for a model that is known not to look at pictures."""
+    if source.family == "llamagen":
+        check_writes(source)
 
 
 def check_place(device: str | None, dtype: Any = None) -> None:

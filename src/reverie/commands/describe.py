@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reverie.display import printable
 from reverie.models.registry import entries, resolve
-from reverie.painter import check_place, load
+from reverie.painter import check_looks, check_place, load
 from reverie.png import open_picture
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def describe(arguments: argparse.Namespace) -> int:
     picture = open_picture(arguments.image).convert("RGB")
     check_place(arguments.device, arguments.dtype)
-    resolve(arguments.model)
+    check_looks(resolve(arguments.model))
     if arguments.question is not None and not arguments.question.strip():
         raise ValueError("the question is empty; ask something, or leave --question out.")
     painter = load(arguments.model, arguments.device, arguments.dtype)

@@ -2,8 +2,8 @@
 
 Papers: Janus (arXiv 2410.13848), Janus-Pro (arXiv 2501.17811). Its parts are the vision tower (`models/siglip.py`), the
 VQ tokenizer (`models/vq16.py`) and the language model (`models/llama.py`). Parameters are named as in transformers,
-whose class leaves the official code in two places (see `encode_image` and `decode_codes`). Sizes come from the config
-alone, so the public checkpoints and the small ones of the Atelier are the same class. Loading and saving live in
+whose class leaves the official code in two places (see `models/coded_pictures.py`). Sizes come from the config alone,
+so the public checkpoints and the small ones of the Atelier are the same class. Loading and saving live in
 `models/janus_checkpoint.py`.
 
 Beyond the official layout `gen_vision_config.params` may carry `patch`: pixels are first folded (pixel unshuffle) by
@@ -12,7 +12,6 @@ sees the pixels of each code alone (see `models/cells.py`).
 """
 
 import copy
-import math
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.models.cells import vq_latents
+from reverie.models.coded_pictures import VQ_16, CodedPictures, vq_config
 from reverie.models.llama import KVCache, Llama, LlamaConfig
 from reverie.models.rows import Packed, packed, padded_rows
 from reverie.models.siglip import Tower, TowerConfig
@@ -28,7 +27,6 @@ from reverie.models.vq16 import VQ16, VQConfig
 
 # What `vision_config.params.model_name` stands for: (width, layers, heads, patch size, MLP ratio).
 TOWERS = {"siglip_large_patch16": (1024, 24, 16, 16, 4.0), "siglip_so400m_patch14": (1152, 27, 16, 14, 3.7362)}
-VQ_16 = {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 256}
 C = TypeVar("C", TowerConfig, VQConfig)
 
 
@@ -113,15 +111,8 @@ def _parse(data: dict) -> JanusConfig:
         raise ValueError(
             "gen_head_config.image_token_embed must equal gen_aligner_config.n_embed; correct config.json."
         )
-    vq_config = VQConfig(
-        embed_dim=vq.get("n_embed", 8),
-        num_embeddings=vq["image_token_size"],
-        latent_channels=vq.get("z_channels", VQ_16["z_channels"]),
-        base_channels=vq.get("ch", VQ_16["ch"]),
-        channel_multiplier=multipliers,
-        num_res_blocks=vq.get("num_res_blocks", 2),
-        in_channels=vq.get("in_channels", 3 * fold**2),
-        out_channels=vq.get("in_channels", 3 * fold**2),
+    codes = vq_config(
+        vq,
         projection_dim=head["image_token_embed"],
         num_hidden_layers=data["gen_aligner_config"]["params"].get("depth", 1),
         image_token_embed_dim=language.hidden_size,
@@ -129,7 +120,7 @@ def _parse(data: dict) -> JanusConfig:
     # The authors fix the grid in their scripts, where it equals the tower's; our checkpoints fold pixels or name it.
     side = see["image_size"] // (2 ** (len(multipliers) - 1) * fold if "patch" in vq else patch)
     return JanusConfig(
-        language, vision, vq_config, data.get("gen_grid", side), fold, bool(vq.get("cells")), copy.deepcopy(data)
+        language, vision, codes, data.get("gen_grid", side), fold, bool(vq.get("cells")), copy.deepcopy(data)
     )
 
 
@@ -238,7 +229,7 @@ class PackedHead:
         return self.outer(F.gelu(self.inner(x)))
 
 
-class Janus(nn.Module):
+class Janus(CodedPictures):
     """Everything with weights. Pixels are (B, 3, H, W) in [-1, 1] throughout; codes are (B, L) in row-major order."""
 
     def __init__(self, config: JanusConfig):
@@ -307,37 +298,3 @@ class Janus(nn.Module):
         """(B, 3, S, S) normalised pixels to (B, patches, D): the tower's patch tokens in the language model's space."""
         tower = self.vision_model.post_layernorm.weight
         return self.aligner(self.vision_model(pixels.to(tower)).to(self.device))
-
-    # Pictures as codes.
-
-    def image_latents(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) to unit-length latents (B, code size, h, w), before any quantisation."""
-        folded = F.pixel_unshuffle(pixels, self.config.patch)
-        return F.normalize(vq_latents(self.vqmodel, folded, self.config.cells), dim=1)
-
-    def quantise(self, latents: Tensor) -> Tensor:
-        """Nearest codebook row by cosine: (B, d, h, w) to (B, h * w). Stored rows need not be of unit length."""
-        rows = F.normalize(self.vqmodel.quantize.embedding.weight.float(), dim=-1)
-        return (latents.float().flatten(2).transpose(1, 2) @ rows.T).argmax(-1)
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) to codes (B, h * w). The transformers class forgets to normalise here (28% other codes)."""
-        return self.quantise(self.image_latents(pixels.to(self.vqmodel.quant_conv.weight)))
-
-    def code_latents(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """(B, h * w) codes to their unit-length codebook rows (B, d, h, w); a square grid if `size` is left out."""
-        height, width = size or (math.isqrt(codes.shape[1]),) * 2
-        if height * width != codes.shape[1]:
-            raise ValueError(
-                f"{codes.shape[1]} codes do not fill a grid of {height} x {width}; give the grid's (height, width)."
-            )
-        rows = F.normalize(self.vqmodel.quantize.embedding(codes), dim=-1)
-        return rows.transpose(1, 2).unflatten(2, (height, width)).contiguous()
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """(B, d, h, w) to pixels (B, 3, H, W), about [-1, 1] and not clipped."""
-        return F.pixel_shuffle(self.vqmodel.decoder(self.vqmodel.post_quant_conv(latents)), self.config.patch)
-
-    def decode_codes(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Any grid of codes to pixels; the transformers class accepts one grid only."""
-        return self.decode_latents(self.code_latents(codes.to(self.vqmodel.quant_conv.weight.device), size))

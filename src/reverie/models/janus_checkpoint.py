@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from reverie.models.janus_text import JanusTokenizer
 SHARD_BYTES = 15 * 2**20
 IGNORED = re.compile(r"vision_model\.vision_tower\.attn_pool\..*|gen_vision_model\.quantize\.codebook_used")
 FETCHED = ("*.json", "*.safetensors", "*.bin")
+DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error)
+"""What torch raises on bytes that are no pickle, or half of one."""
 WEIGHTS = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 
 # (authors' name, our name), tried in order; {} stands for the same text on both sides.
@@ -199,17 +202,22 @@ def weight_files(folder: Path, names: Sequence[str] = WEIGHTS) -> Iterator[tuple
     for path in paths:
         if not path.is_file():
             raise ValueError(f"{first} names the file {path.name}, which is not there; fetch the checkpoint again.")
-        try:
-            if path.suffix == ".safetensors":
-                yield path, load_file(path)
-            else:
-                yield path, torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{path} holds more than tensors and could run code, so it is not opened; use safetensors."
-            ) from error
-        except (SafetensorError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); fetch it again.") from error
+        yield path, read_tensors(path)
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """What a safetensors file or a weights-only pickle holds; ValueError, in one sentence, if it cannot be opened."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and could run code, so it is not opened; use safetensors."
+        ) from error
+    except (SafetensorError, *DAMAGE) as error:
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} is damaged ({reason[0]}); fetch it again.") from error
 
 
 def to_ours(key: str, tensor: Tensor) -> list[tuple[str, Tensor]]:

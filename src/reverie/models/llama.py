@@ -213,6 +213,7 @@ class Llama(nn.Module):
         cache: KVCache | None = None,
         span: int | None = None,
         slots: slice | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, (B, T, D), of `inputs_embeds` (B, T, D).
 
@@ -221,10 +222,12 @@ class Llama(nn.Module):
         mask: (B, T) True where a key may be seen (padding is False). Only without a cache.
         span: with a cache, an upper bound on positions + 1 that the caller knows, so that later slots are not read.
         slots: with a cache, the slots written, if all rows share them and the caller knows; saves a scatter.
+        rotary: cos and sin to turn by, where they are not those of `positions` (see `rotary_tables`).
         """
         if positions is None:
             positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
-        rotary = rotary_tables(positions, self.config.head_dim, self.config.rope_theta, inputs_embeds.dtype)
+        if rotary is None:
+            rotary = rotary_tables(positions, self.config.head_dim, self.config.rope_theta, inputs_embeds.dtype)
         if cache is None:
             return self._whole(inputs_embeds, rotary, mask)
         span = min(span or cache.capacity, cache.capacity)

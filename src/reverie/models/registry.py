@@ -12,8 +12,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FAMILIES = {"multi_modality": "janus", "janus": "janus", "showo": "showo", "Showo": "showo"}
+FAMILIES = {"multi_modality": "janus", "janus": "janus", "llamagen": "llamagen", "showo": "showo", "Showo": "showo"}
 """`model_type` (or else `_class_name`) of a config.json to the family that can load it."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Of one parameter."""
 PACKING_LIMIT = 4 << 30
 """Bytes of a network beyond which it is not packed (see models/rows.py): that keeps a second copy of its matrices."""
-PACKED = {"layers": "language_model.model.layers.", "head": "gen_head."}
+PACKED = {"layers": ("language_model.model.layers.", "layers."), "head": ("gen_head.",)}
 """The networks that are packed while a CPU paints: names for models.yaml, and how their tensors' names begin."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 
@@ -56,6 +56,10 @@ class Entry:
     matrices: dict[str, int] | None = None
     """Parameters of each network of PACKED, matrices only, where no folder tells."""
     thinker: str = "instruct"
+    files: tuple[str, ...] = ()
+    """What is fetched of that hub id, where not all of it."""
+    text_encoder: str | None = None
+    """Hub id of the text encoder that the model paints from, where it lies elsewhere."""
 
     @property
     def folder(self) -> Path | None:
@@ -82,6 +86,8 @@ class Source:
     id: str | None = None
     thinker: str = "instruct"
     config: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    files: tuple[str, ...] = ()
+    text_encoder: str | None = None
 
     def count(self) -> int | None:
         """Parameters, if they can be known without loading or fetching anything."""
@@ -99,7 +105,7 @@ def entries() -> dict[str, Entry]:
     import yaml
 
     table = yaml.safe_load((Path(__file__).parent / "models.yaml").read_text("utf-8"))
-    return {name: Entry(name, **row) for name, row in table.items()}
+    return {name: Entry(name, **row | {"files": tuple(row.get("files", ()))}) for name, row in table.items()}
 
 
 def resolve(name: str | Path, kind: str = "painter") -> Source:
@@ -126,6 +132,8 @@ def resolve(name: str | Path, kind: str = "painter") -> Source:
 def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct") -> Source:
     """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ...}` names its wording."""
     path = folder / "config.json"
+    if not path.is_file() and (settings := _bare_llamagen(folder)) is not None:
+        return Source(name or str(folder), "llamagen", folder, thinker=thinker, config=settings)
     if not path.is_file():
         from reverie.models.showo_parts import model_folder
 
@@ -145,13 +153,26 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     return Source(name or str(folder), FAMILIES[kind], folder, thinker=thinker, config=config)
 
 
+def _bare_llamagen(folder: Path) -> dict[str, Any] | None:
+    """The args.json, if any, of a folder with LlamaGen's weights as the authors publish them; None for others. Their
+    files come without a config.json, but the image tokenizer's name gives them away."""
+    settings = folder / "args.json"
+    try:
+        found = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{settings} is not valid JSON ({error}); write it again.") from error
+    known = isinstance(found, dict) and found.get("gpt_type") == "t2i"
+    return found if known or any(folder.glob("vq_ds*_t2i.pt")) else None
+
+
 def fetched(source: Source) -> Source:
     """The same model with its folder on disk; a hub id is downloaded now (or found in the local cache)."""
     if source.folder is not None:
         return source
     from reverie.models.janus_checkpoint import resolve as fetch
 
-    found = from_folder(fetch(source.id or source.name), source.name, source.thinker)
+    folder = fetch(source.id or source.name, source.files or None)
+    found = replace(from_folder(folder, source.name, source.thinker), text_encoder=source.text_encoder)
     if found.family == "showo":
         from reverie.models.showo_checkpoint import fetch_parts
 
@@ -168,14 +189,21 @@ def snapshots(hub_id: str) -> list[Path]:
     """Its folders in the hub's local cache, by the documented layout: the hub library takes long to import."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    found = (cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json")
-    return [path.parent for path in sorted(found)]
+    root = cache / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    return sorted({path.parent for pattern in ("*/config.json", "*/*.pt") for path in root.glob(pattern)})
+
+
+def weights_in(folder: Path, suffixes: Sequence[str] = WEIGHT_SUFFIXES) -> list[Path]:
+    """The weight files of a checkpoint, those of a text encoder inside it included."""
+    places = (folder, folder / "text_encoder", folder / "flan-t5-xl")
+    return sorted(path for place in places for path in place.glob("*") if path.suffix in suffixes)
 
 
 def fingerprint(folder: Path) -> str:
     """Tells weights apart without reading them whole: config, names, sizes, both ends of each file (16 hex digits)."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES):
+    settings = next((p for name in ("config.json", "args.json") if (p := folder / name).is_file()), None)
+    digest = hashlib.sha256(settings.read_bytes() if settings else b"")
+    for path in weights_in(folder):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())
         with path.open("rb") as file:
@@ -262,7 +290,8 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
     if entry.kind != kind:
         raise ValueError(f"{text} is an {entry.kind} and does not paint; `reverie models` says which models do.")
     if entry.folder is None:
-        return Source(text, entry.family, id=entry.id, thinker=entry.thinker)
+        shared = {"files": entry.files, "text_encoder": entry.text_encoder}
+        return Source(text, entry.family, id=entry.id, thinker=entry.thinker, **shared)  # type: ignore[arg-type]
     if not entry.folder.is_dir():
         raise ValueError(
             f"the weights of {text} ({entry.source}) are not in this installation; reinstall, or train them."
@@ -272,7 +301,7 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
 
 def count_parameters(folder: Path) -> int | None:
     """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none."""
-    shapes = (shape for path in folder.glob("*.safetensors") for _, shape in _header(path))
+    shapes = (shape for path in weights_in(folder, (".safetensors",)) for _, shape in _header(path))
     return sum(math.prod(shape) for shape in shapes) or None
 
 
@@ -303,7 +332,7 @@ def size_text(source: Source, count: int, dtype: str | None) -> str:
 
 def with_packing(weights: int | None, packing: int) -> str:
     """Memory for people: weights, and in brackets what a CPU needs beyond them."""
-    return memory_text(weights) + (f" (+{memory_text(packing)} on a CPU)" if packing else "")
+    return memory_text(weights) + (f" (+{memory_text(packing)} on a CPU)" if packing >= 2**19 else "")
 
 
 def number_text(count: int | None) -> str:

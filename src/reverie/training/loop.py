@@ -20,6 +20,9 @@ from torch import Tensor, nn
 
 from ..files import write_atomically
 
+TABLES = ("embed", "head", "shared", "relative_attention_bias")
+"""Parts of the names of embeddings and heads; the last two are those of T5."""
+
 
 class Task(Protocol):
     """What a recipe optimises."""
@@ -124,7 +127,7 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
-        table = "embed" in name or "head" in name
+        table = any(part in name for part in TABLES)
         (matrices if config.muon_lr and p.ndim == 2 and not table else rest).append(p)
     found: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(

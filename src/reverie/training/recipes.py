@@ -161,6 +161,35 @@ def _janus_to_train(recipe: Mapping[str, Any]) -> tuple[Any, Any]:
     return build_janus(sizes, vq_config, vq), words
 
 
+def _llamagen(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: tokenizer (folder of a tokenizer run or Janus checkpoint), model (LlamagenSizes), mix
+    (LlamagenTraining), loop; from: a LlamaGen checkpoint to go on from instead of a fresh model; decoder: a refined
+    tokenizer run whose decoder replaces the first one at the end; export: folder for the finished checkpoint."""
+    from ..models.llamagen_checkpoint import load_llamagen, save_llamagen
+    from .card import write_card
+    from .llamagen import LlamagenSizes, LlamagenTask, LlamagenTraining, build_llamagen
+    from .loop import LoopConfig, train
+    from .samples import paintings
+    from .tokenizer import finished_tokenizer
+
+    _allow(recipe, "tokenizer", "decoder", "model", "mix", "from", "export")
+    mix, loop, seed = section(recipe, "mix", LlamagenTraining), section(recipe, "loop", LoopConfig), _seed(recipe)
+    sizes = section(recipe, "model", LlamagenSizes)
+    if recipe.get("from"):
+        model, captions = load_llamagen(recipe["from"])
+    else:
+        model, captions = build_llamagen(sizes, *finished_tokenizer(recipe.get("tokenizer")))
+    task = LlamagenTask(model, captions, mix, seed)
+    train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
+    if recipe.get("decoder"):
+        _, refined = finished_tokenizer(recipe["decoder"])
+        model.vqmodel.load_state_dict(refined.state_dict())
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    save_llamagen(model, captions, folder)
+    write_card(out, folder, "LlamaGen of the Atelier", ["Trained from scratch on drawn scenes."])
+    return out
+
+
 def _showo(recipe: dict[str, Any], out: Path) -> Path:
     """Sections: tokenizer (folder of a tokenizer run or of a Janus that holds one), model (ShowoSizes), mix
     (ShowoTraining), loop; from: a Show-o checkpoint to go on from instead of a fresh model; export: folder for the
@@ -264,6 +293,7 @@ def _thinkdiff_clip(recipe: dict[str, Any], out: Path) -> Path:
 TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "tokenizer": _tokenizer,
     "janus": _janus,
+    "llamagen": _llamagen,
     "showo": _showo,
     "inspector": _inspector,
     "reinforce": _reinforce,

@@ -1,0 +1,307 @@
+"""Painting one image code after the other, row by row, with classifier-free guidance: what all next-token models share.
+
+Beside each prompt stands its unconditional twin, logits are uncond + w (cond - uncond), one code is drawn from their
+softmax and fed to both. Beyond what the authors of such models published: several prompts at once, any number of
+previews, new prompts behind painted codes, rewinding, interruption; and the promise that none of this changes what an
+image becomes (docs/determinism.md tells how that is kept).
+
+The cache holds, for every image, the tokens of its prompt and then its codes, each in the slot of its own position.
+When the canvas is at step s, the first max(s - 1, 0) codes have been fed; the latest one is fed just before the
+next is drawn, so that nothing is computed that may not be needed.
+
+A painter of a family says how its prompts become tokens and vectors; see the methods at the head of `NextTokenPainter`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reverie.canvas import Canvas, Conditions, Work
+from reverie.models.llama import KVCache
+
+Picker = Callable[[Tensor, Tensor, float], Tensor]
+
+VECTOR = 64
+"""Slots of the cache are read in multiples of so many bytes' worth of numbers: a vector register of AVX-512."""
+
+
+@dataclass
+class NextTokenCache:
+    """Keys and values of N images of `ways` rows each (2 with guidance: prompt, then blank twin; else 1)."""
+
+    kv: KVCache
+    first: Tensor
+    """(N * ways, D): hidden state of each prompt's last token, from which code 0 is drawn."""
+    prompts: list[list[int]]
+    lengths: Tensor
+    """(N,) prompt lengths; equal to those of `prompts`, but on the device."""
+    ways: int
+
+    def fork(self, k: int) -> "NextTokenCache":
+        images = [i for i in range(len(self.prompts)) for _ in range(k)]
+        rows = self._rows(images)
+        kv = KVCache(self.kv.keys[:, rows], self.kv.values[:, rows], self.kv.rows)
+        return NextTokenCache(kv, self.first[rows], [self.prompts[i] for i in images], self.lengths[images], self.ways)
+
+    def select(self, indices: Sequence[int]) -> "NextTokenCache":
+        rows = self._rows(indices)
+        if all(a < b for a, b in pairwise(rows)):
+            # Rows only ever move towards the front, past rows that are no longer needed.
+            for target, source in enumerate(rows):
+                if target != source:
+                    self.kv.keys[:, target].copy_(self.kv.keys[:, source])
+                    self.kv.values[:, target].copy_(self.kv.values[:, source])
+            kv = self.kv.narrow(0, len(rows))
+        else:
+            kv = KVCache(self.kv.keys[:, rows], self.kv.values[:, rows], self.kv.rows)
+        images = list(indices)
+        return NextTokenCache(kv, self.first[rows], [self.prompts[i] for i in images], self.lengths[images], self.ways)
+
+    def _rows(self, images: Sequence[int]) -> list[int]:
+        return [image * self.ways + way for image in images for way in range(self.ways)]
+
+
+class NextTokenPainter(ABC):
+    """A `Generator` (see canvas.py) over a model with `embed_codes`, `code_logits_of_rows` and `decode_codes`, a
+    `language_model` that is a `models.llama.Llama`, and a config with `language`, `grid` and `image_length`."""
+
+    model: Any
+    guidance: float
+    temperature: float
+    fill: int
+    """The code that stands for unpainted places in previews."""
+    rows: int = 32
+    """Every matrix product has exactly so many rows; on a large GPU more rows serve more images at once."""
+    chunk: int = 64
+    """Prompts enter so many tokens at a time. Other `rows` or `chunk` may round differently."""
+    picker: Picker
+
+    # What differs between families.
+
+    @abstractmethod
+    def _ids(self, prompt: str) -> list[int]:
+        """The prompt's tokens, at least one; equal tokens mean equal images."""
+
+    @abstractmethod
+    def _embed_prompt(self, ids: list[int], ways: int) -> Tensor:
+        """(ways, tokens, D): what stands before the codes, then, with two ways, its unconditional twin."""
+
+    def _hidden(self, embeds: Tensor, kv: KVCache, lengths: Tensor | int, positions: Tensor, **keywords) -> Tensor:
+        """(B, T, D) to hidden states at `positions`, behind prompts of `lengths` (B, 1)."""
+        return self.model.hidden(embeds, kv, positions=positions, **keywords)
+
+    def _kept(self, old: list[int], new: list[int]) -> int:
+        """How many tokens of a prompt keep their place in the cache when `new` takes the place of `old`."""
+        return common_prefix(old, new)
+
+    def _ways(self, conditions: Conditions) -> int:
+        """2 where an unconditional twin is needed."""
+        return 1 if self._weight(conditions) == 1 else 2
+
+    def _draw(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """Guided logits (N, V) and (N,) random numbers to codes (N,)."""
+        return self.picker(logits, uniforms, self.temperature)
+
+    @abstractmethod
+    def _bytes(self, pixels: Tensor) -> np.ndarray:
+        """(B, 3, H, W) in about [-1, 1] to (B, H, W, 3) uint8."""
+
+    # The verbs.
+
+    @property
+    def steps(self) -> int:
+        return self.model.config.image_length
+
+    def start(self, conditions: Conditions, seeds: Sequence[int]) -> Canvas:
+        return Canvas.blank(conditions, seeds, self.steps, self.fill)
+
+    @torch.no_grad()
+    def advance(self, canvas: Canvas, to: int | None = None) -> Canvas:
+        to = self.steps if to is None else to
+        if not canvas.step <= to <= self.steps:
+            raise ValueError(f"Cannot advance from step {canvas.step} to {to}; the last step is {self.steps}.")
+        if to == canvas.step or not len(canvas):
+            return replace(canvas, step=to, cache=canvas.release())
+        cache = canvas.release() or self._rebuilt(canvas)
+        tokens = canvas.tokens.to(self.model.device, copy=True)
+        uniforms = canvas.uniforms.to(self.model.device)
+        weight = self._weight(canvas.conditions)
+        for step in range(canvas.step, to):
+            hidden = self._feed(cache, tokens, step - 1, canvas.work) if step else cache.first
+            logits = self._guided(hidden, weight, cache.ways, step)
+            tokens[:, step] = self._draw(logits, uniforms[:, step])
+        return replace(canvas, tokens=tokens, uniforms=uniforms, step=to, cache=cache)
+
+    @torch.no_grad()
+    def preview(self, canvas: Canvas) -> list[np.ndarray]:
+        """uint8 (H, W, 3) each. One image at a time, since convolutions, too, may round differently in a batch."""
+        canvas.work.vq_decodes += len(canvas)
+        side = (self.model.config.grid,) * 2
+        rows = canvas.tokens.to(self.model.device)
+        return [self._bytes(self.model.decode_codes(row[None], side))[0] for row in rows]
+
+    @torch.no_grad()
+    def recondition(self, canvas: Canvas, conditions: Conditions) -> Canvas:
+        """New prompts in front of the painted codes. Only what stands behind the longest unchanged prefix is computed
+        again; an image whose prompt is the same keeps its whole cache."""
+        if len(conditions) != len(canvas):
+            raise ValueError(f"Got {len(conditions)} prompts for a canvas of {len(canvas)} images; give one for each.")
+        old, cache = canvas.conditions, canvas.release()
+        given = max(canvas.step - 1, 0)
+        changed = [i for i, prompt in enumerate(conditions.prompts) if prompt != old.prompts[i]]
+        if self._ways(conditions) != self._ways(old):
+            # What was fed together with other rows cannot be kept; everything enters again.
+            cache, changed = None, list(range(len(canvas)))
+        counts = list(canvas.given)
+        for i in changed:
+            counts[i] = given
+        new = replace(canvas, conditions=conditions, given=tuple(counts), cache=None)
+        if cache is not None and changed:
+            cache = self._refilled(cache, new, changed)
+        new.cache = cache
+        return new
+
+    def rewind(self, canvas: Canvas, to: int) -> Canvas:
+        """Unpaints from step `to` on. The cache stays: later slots are written again before they are read."""
+        if not 0 <= to <= canvas.step:
+            raise ValueError(
+                f"Cannot rewind a canvas at step {canvas.step} to {to}; give a step between 0 and {canvas.step}."
+            )
+        tokens = canvas.tokens.clone()
+        tokens[:, to:] = self.fill
+        given = tuple(min(count, max(to - 1, 0)) for count in canvas.given)
+        return replace(canvas, tokens=tokens, step=to, given=given, cache=canvas.release())
+
+    def plain_work(self, conditions: Conditions) -> Work:
+        """One prefill of each prompt, all codes but the last fed once, one picture."""
+        prompt = sum(len(self._ids(text)) for text in conditions.prompts)
+        count, ways = len(conditions), self._ways(conditions)
+        return Work(prefilled=ways * prompt, decoded=ways * count * (self.steps - 1), vq_decodes=count)
+
+    # How the numbers come about.
+
+    def _weight(self, conditions: Conditions) -> float:
+        return self.guidance if conditions.guidance is None else conditions.guidance
+
+    def _guided(self, hidden: Tensor, weight: float, ways: int, step: int) -> Tensor:
+        """(N * ways, D) to guided logits (N, V) of code `step`, in float32."""
+        logits = self.model.code_logits_of_rows(hidden, self.rows).float()
+        if ways == 1:
+            return logits
+        conditional, blank = logits.unflatten(0, (-1, 2)).unbind(1)
+        return guide(conditional, blank, weight)
+
+    def _embed(self, codes: Tensor) -> Tensor:
+        """(N,) codes to (N, D), through blocks of fixed size like everything else."""
+        codes = F.pad(codes, (0, -len(codes) % self.rows))
+        return torch.cat([self.model.embed_codes(block) for block in codes.split(self.rows)])
+
+    def _feed(self, cache: NextTokenCache, tokens: Tensor, step: int, work: Work) -> Tensor:
+        """Feeds code `step` of every image to all its rows; hidden states (N * ways, D)."""
+        count = len(tokens)
+        embeds = self._embed(tokens[:, step])[:count].repeat_interleave(cache.ways, 0)
+        lengths = cache.lengths.repeat_interleave(cache.ways)[:, None]
+        longest = max(map(len, cache.prompts))
+        shared = min(map(len, cache.prompts)) == longest
+        slots = slice(longest + step, longest + step + 1) if shared else None
+        # Reading the cache is the larger part of a step, so few slots beyond the last; whole vectors keep the rounding.
+        span = round_up(longest + step + 1, VECTOR // cache.kv.keys.itemsize)
+        work.decoded += len(embeds)
+        return self._hidden(embeds[:, None], cache.kv, lengths, lengths + step, span=span, slots=slots)[:, 0]
+
+    def _rebuilt(self, canvas: Canvas) -> NextTokenCache:
+        """A cache for a canvas without one: what entered at once before enters at once again, the rest one by one."""
+        prompts = [self._ids(prompt) for prompt in canvas.conditions.prompts]
+        ways = self._ways(canvas.conditions)
+        cache = self._empty(prompts, ways)
+        tokens = canvas.tokens.to(self.model.device)
+        fed = max(canvas.step - 1, 0)
+        for step in range(min(canvas.given), fed + 1):
+            self._enter(cache, canvas, [i for i, count in enumerate(canvas.given) if count == step])
+            # Images that enter later are fed along; their prefill overwrites what this leaves behind.
+            if step < fed:
+                self._feed(cache, tokens, step, canvas.work)
+        return cache
+
+    def _empty(self, prompts: list[list[int]], ways: int) -> NextTokenCache:
+        capacity = round_up(max(map(len, prompts)) + self.steps, self.chunk)
+        like = self.model.language_model.lm_head.weight
+        kv = KVCache.empty(self.model.config.language, len(prompts) * ways, capacity, like, self.rows)
+        first = like.new_zeros(len(prompts) * ways, like.shape[1])
+        return NextTokenCache(kv, first, prompts, torch.tensor(list(map(len, prompts)), device=like.device), ways)
+
+    def _refilled(self, cache: NextTokenCache, canvas: Canvas, changed: list[int]) -> NextTokenCache:
+        """The cache after the prompts of `changed` images changed; the rest is kept, in a larger one if need be."""
+        prompts, kept = list(cache.prompts), {}
+        for i in changed:
+            prompts[i] = self._ids(canvas.conditions.prompts[i])
+            kept[i] = self._kept(cache.prompts[i], prompts[i])
+        new = self._empty(prompts, cache.ways) if max(map(len, prompts)) + self.steps > cache.kv.capacity else cache
+        if new is not cache:
+            new.kv.keys[:, :, :, : cache.kv.capacity] = cache.kv.keys
+            new.kv.values[:, :, :, : cache.kv.capacity] = cache.kv.values
+            new.first.copy_(cache.first)
+        new.prompts, new.lengths = prompts, torch.tensor(list(map(len, prompts)), device=cache.lengths.device)
+        self._enter(new, canvas, changed, kept)
+        return new
+
+    def _enter(
+        self, cache: NextTokenCache, canvas: Canvas, images: list[int], kept: dict[int, int] | None = None
+    ) -> None:
+        """Prefills prompts and given codes of `images`, behind the first `kept` tokens of each. Equal ones go once."""
+        entered: dict[tuple, int] = {}
+        for i in images:
+            codes = canvas.tokens[i, : canvas.given[i]]
+            start = (kept or {}).get(i, 0)
+            twin = entered.setdefault((tuple(cache.prompts[i]), tuple(codes.tolist())), i)
+            rows, source = (
+                slice(i * cache.ways, (i + 1) * cache.ways),
+                slice(twin * cache.ways, (twin + 1) * cache.ways),
+            )
+            if twin == i:
+                self._prefill(cache, i, codes.to(self.model.device), start)
+                canvas.work.prefilled += cache.ways * (
+                    len(cache.prompts[i]) + len(codes) - start // self.chunk * self.chunk
+                )
+            else:
+                cache.kv.keys[:, rows] = cache.kv.keys[:, source]
+                cache.kv.values[:, rows] = cache.kv.values[:, source]
+                cache.first[rows] = cache.first[source]
+
+    def _prefill(self, cache: NextTokenCache, image: int, codes: Tensor, kept: int) -> None:
+        """Prompt and codes of one image, chunk by chunk. Chunks are counted from position 0 and always full, so a token
+        is rounded the same whatever follows it, and the same whether or not the chunks before it were kept."""
+        ids = cache.prompts[image]
+        text = self._embed_prompt(ids, cache.ways)
+        painted = self._embed(codes)[: len(codes)] if len(codes) else text.new_zeros(0, text.shape[-1])
+        embeds = torch.cat((text, painted.expand(cache.ways, -1, -1)), 1)
+        kv = cache.kv.narrow(image * cache.ways, (image + 1) * cache.ways)
+        for start in range(min(kept, len(ids) - 1) // self.chunk * self.chunk, embeds.shape[1], self.chunk):
+            block = embeds[:, start : start + self.chunk]
+            block = F.pad(block, (0, 0, 0, self.chunk - block.shape[1]))
+            positions = torch.arange(start, start + self.chunk, device=embeds.device)[None]
+            slots = slice(start, start + self.chunk)
+            hidden = self._hidden(block, kv, len(ids), positions, span=slots.stop, slots=slots)
+            if start <= len(ids) - 1 < start + self.chunk:
+                cache.first[image * cache.ways : (image + 1) * cache.ways] = hidden[:, len(ids) - 1 - start]
+
+
+def guide(conditional: Tensor, blank: Tensor, weight: float) -> Tensor:
+    """Classifier-free guidance of logits (arXiv 2207.12598): weight 1 is the conditional ones."""
+    return blank + weight * (conditional - blank)
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading items agree."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
