@@ -14,6 +14,7 @@ from typing import Any
 from reverie.commands.outputs import check_writable, picture_files
 from reverie.display import Display
 from reverie.events import Event, Finished, Trace
+from reverie.judges.load import check_judge
 from reverie.models.registry import Source, check_prompt, resolve, size_text
 from reverie.painter import Painter, check_place, check_request, load
 from reverie.png import check_size, save_png
@@ -34,6 +35,7 @@ def generate(arguments: argparse.Namespace) -> int:
     check_place(arguments.device, arguments.dtype)
     source = resolve(arguments.model)
     seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
+    check_judge(plan, arguments.prompt)
     check_size(arguments.size)
     files = picture_files(arguments.out, arguments.prompt, arguments.n)
     if arguments.trace is not None:

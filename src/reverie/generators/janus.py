@@ -10,6 +10,7 @@ When the canvas is at step s, the first max(s - 1, 0) codes have been fed; the l
 next is drawn, so that nothing is computed that may not be needed.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,9 +22,10 @@ from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, Work, pick
 from reverie.models.janus import Janus
-from reverie.models.janus_text import JanusTokenizer
+from reverie.models.janus_text import IMAGE_START, PLACEHOLDER, JanusTokenizer
 from reverie.models.llama import KVCache
 from reverie.models.rows import padded_rows
+from reverie.vlms.janus import prepare
 
 Picker = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -69,6 +71,9 @@ class JanusCache:
 
 class JanusPainter:
     """A `Generator` (see canvas.py) over a loaded Janus."""
+
+    sees = True
+    """Its vision tower looks at a picture that stands in the prompt; the blank twin has neither."""
 
     def __init__(
         self,
@@ -131,7 +136,11 @@ class JanusPainter:
             raise ValueError(f"Got {len(conditions)} prompts for a canvas of {len(canvas)} images; give one for each.")
         old, cache = canvas.conditions, canvas.release()
         given = max(canvas.step - 1, 0)
-        changed = [i for i, prompt in enumerate(conditions.prompts) if prompt != old.prompts[i]]
+        changed = [
+            i
+            for i, prompt in enumerate(conditions.prompts)
+            if prompt != old.prompts[i] or conditions.picture(i) is not old.picture(i)
+        ]
         if self._ways(conditions) != self._ways(old):
             # What was fed together with other rows cannot be kept; everything enters again.
             cache, changed = None, list(range(len(canvas)))
@@ -162,6 +171,20 @@ class JanusPainter:
         return Work(prefilled=ways * prompt, decoded=ways * count * (self.steps - 1), vq_decodes=count)
 
     # How the numbers come about.
+
+    def _ids(self, conditions: Conditions, image: int) -> list[int]:
+        """The prompt as ids; a picture in front is its start, its vectors, its end. The vectors have negative ids that
+        belong to this picture alone, so that prompts with other pictures are other prompts."""
+        picture = conditions.picture(image)
+        if picture is None:
+            return self.tokenizer.painting_ids(conditions.prompts[image])
+        tokenizer = self.tokenizer
+        text = f"{PLACEHOLDER}\n{tokenizer.neutralise(conditions.prompts[image])}"
+        ids = tokenizer.encode(tokenizer.chat([(tokenizer.user, text), (tokenizer.assistant, "")]) + IMAGE_START)
+        digest = int.from_bytes(hashlib.sha256(picture.tobytes()).digest()[:5], "big") << 16
+        vectors = [-1 - digest - i for i in range(self.model.config.vision.num_image_tokens)]
+        place = ids.index(tokenizer.placeholder)
+        return [*ids[:place], tokenizer.image_start, *vectors, tokenizer.image_end, *ids[place + 1 :]]
 
     def _weight(self, conditions: Conditions) -> float:
         return self.guidance if conditions.guidance is None else conditions.guidance
@@ -197,7 +220,7 @@ class JanusPainter:
 
     def _rebuilt(self, canvas: Canvas) -> JanusCache:
         """A cache for a canvas without one: what entered at once before enters at once again, the rest one by one."""
-        prompts = [self.tokenizer.painting_ids(prompt) for prompt in canvas.conditions.prompts]
+        prompts = [self._ids(canvas.conditions, i) for i in range(len(canvas))]
         ways = self._ways(canvas.conditions)
         cache = self._empty(prompts, ways)
         tokens = canvas.tokens.to(self.model.device)
@@ -220,7 +243,7 @@ class JanusPainter:
         """The cache after the prompts of `changed` images changed; the rest is kept, in a larger one if need be."""
         prompts, kept = list(cache.prompts), {}
         for i in changed:
-            prompts[i] = self.tokenizer.painting_ids(canvas.conditions.prompts[i])
+            prompts[i] = self._ids(canvas.conditions, i)
             kept[i] = common_prefix(cache.prompts[i], prompts[i])
         new = self._empty(prompts, cache.ways) if max(map(len, prompts)) + self.steps > cache.kv.capacity else cache
         if new is not cache:
@@ -243,7 +266,7 @@ class JanusPainter:
                 slice(twin * cache.ways, (twin + 1) * cache.ways),
             )
             if twin == i:
-                self._prefill(cache, i, codes.to(self.model.device), start)
+                self._prefill(cache, i, codes.to(self.model.device), start, canvas)
                 canvas.work.prefilled += cache.ways * (
                     len(cache.prompts[i]) + len(codes) - start // self.chunk * self.chunk
                 )
@@ -252,12 +275,18 @@ class JanusPainter:
                 cache.kv.values[:, rows] = cache.kv.values[:, source]
                 cache.first[rows] = cache.first[source]
 
-    def _prefill(self, cache: JanusCache, image: int, codes: Tensor, kept: int) -> None:
+    def _prefill(self, cache: JanusCache, image: int, codes: Tensor, kept: int, canvas: Canvas) -> None:
         """Prompt and codes of one image, chunk by chunk. Chunks are counted from position 0 and always full, so a token
         is rounded the same whatever follows it, and the same whether or not the chunks before it were kept."""
         ids = cache.prompts[image]
         ways = [ids, self.tokenizer.blank_ids(ids)][: cache.ways]
-        text = self.model.embed_text(torch.tensor(ways, device=self.model.device))
+        marks = torch.tensor(ways, device=self.model.device)
+        text = self.model.embed_text(marks.clamp(min=0))
+        picture = canvas.conditions.picture(image)
+        if picture is not None:
+            canvas.work.vision_encodes += 1
+            pixels = prepare(picture, self.tokenizer.rules).to(self.model.device)
+            text[0, marks[0] < 0] = self.model.image_features(pixels[None])[0].to(text)
         painted = self._embed(codes)[: len(codes)] if len(codes) else text.new_zeros(0, text.shape[-1])
         embeds = torch.cat((text, painted.expand(cache.ways, -1, -1)), 1)
         kv = cache.kv.narrow(image * cache.ways, (image + 1) * cache.ways)

@@ -222,7 +222,9 @@ class LlavaEyes:
 def _extends(ids: list[int], pictures: tuple[Image.Image, ...], memory: Memory) -> bool:
     """Whether a conversation begins with all of a remembered one: the same ids, the very same pictures."""
     length = len(memory.ids)
-    alike = len(pictures) == len(memory.pictures) and all(a is b for a, b in zip(pictures, memory.pictures, strict=True))
+    alike = len(pictures) == len(memory.pictures) and all(
+        a is b for a, b in zip(pictures, memory.pictures, strict=True)
+    )
     return alike and length < len(ids) and ids[:length] == memory.ids
 
 
