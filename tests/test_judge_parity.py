@@ -117,7 +117,9 @@ def test_tokens_and_vocabulary(fixture):
     for text, expected in fixture.cases["tokenizer_samples"]:
         assert eyes._encode(text) == expected
     assert len(fixture.llava.tokenizer) == fixture.cases["vocabulary"]["tokenizer_length"]
-    assert eyes.first_ids("yes") == {i for word, i in ids.items() if word.startswith("variant:") and "yes" in word.lower()}
+    assert eyes.first_ids("yes") == {
+        i for word, i in ids.items() if word.startswith("variant:") and "yes" in word.lower()
+    }
 
 
 @pytest.mark.parametrize("view", ["pad", "anyres_max_9"])

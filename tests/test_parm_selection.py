@@ -155,7 +155,9 @@ def test_the_rules_alone(case):
         assert lowest(expected["no_score"]) == expected["winner"]
     if case["method"] == "parm":
         for i, clear in enumerate(expected["first_clear"]):
-            answer = None if clear is None else Answer(0, case["potential"][i][clear][1], case["potential"][i][clear][0])
+            answer = (
+                None if clear is None else Answer(0, case["potential"][i][clear][1], case["potential"][i][clear][0])
+            )
             assert OFFICIAL.potential(answer) == (expected["potential_passed"][i], expected["no_score"][i])
             steps = [OFFICIAL.clear(Answer(token=token)) for token in case["clarity"][i]]
             assert next((step for step, ok in enumerate(steps) if ok), None) == clear

@@ -101,6 +101,7 @@ def _generate_arguments(parser: Parser) -> None:
 def _replay_arguments(parser: Parser) -> None:
     parser.add_argument("image", help="a PNG that reverie wrote")
     parser.add_argument("--from-thought", action="store_true", help="keep the stored thought instead of thinking again")
+    parser.add_argument("--from-choice", action="store_true", help="keep the stored choice instead of judging again")
     parser.add_argument("--out", metavar="PATH", help="file or folder (default: IMAGE-replay.png, in this folder)")
     parser.add_argument("--model", metavar="NAME", help="another place of the same model (default: as in the recipe)")
     parser.add_argument("--device", help="cpu, cuda, mps, ... (default: as in the recipe, if it is here)")

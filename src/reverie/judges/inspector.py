@@ -69,4 +69,3 @@ class InspectorJudge:
             return Answer(score=score(demand, scene) / 100, passed=not reasons, reason=" ".join(reasons) or None)
         reasons = cannot_become(demand, scene, view.painted)
         return Answer(score=1 / (1 + len(reasons)), passed=not reasons, reason=" ".join(reasons) or None)
-
