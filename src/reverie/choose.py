@@ -1,9 +1,10 @@
 """Choosing among candidates: programs over canvases that paint several, ask a judge, and keep one.
 
-After "verify and reinforce" (arXiv 2501.13926): best of N by an outcome reward model (`best_of`), step-level search by a
-process reward model (`step_by_step`), and PARM (`prune`), which looks at each path until it is clear enough to judge, stops
-those without potential, and takes the best of what is left. Unlike the published code, a path that is given up is painted
-no further; if none is left, the least hopeless one goes on from where it was stopped, and becomes what it would have been.
+After "verify and reinforce" (arXiv 2501.13926): best of N by an outcome reward model (`best_of`), step-level search by
+a process reward model (`step_by_step`), and PARM (`prune`), which looks at each path until it is clear enough to judge,
+stops those without potential, and takes the best of what is left. Unlike the published code, a path that is given up is
+painted no further; if none is left, the least hopeless one goes on from where it was stopped, and becomes what it would
+have been.
 
 Nothing here knows a generator or a judge by name. Every program is a generator of events and returns what it kept, one
 candidate for each image. Rows stand image by image, candidates side by side; `batch` rows are painted at a time.

@@ -1,9 +1,9 @@
 """Looking back: a finished image is judged, and painted again by a painter that is told what was wrong with it.
 
-PARM++ (arXiv 2501.13926, section on reflection): after the choice among candidates a judge says whether the image is what
-was asked for; if not, the painter gets the prompt, the rejected image and the reason, and the whole search starts
-again, for so many rounds at most. `deliberate` is the part of `reason.run` for plans that choose or look back. A painter
-that cannot look at pictures is told the reason in words, and the event says so.
+PARM++ (arXiv 2501.13926, section on reflection): after the choice among candidates a judge says whether the image is
+what was asked for; if not, the painter gets the prompt, the rejected image and the reason, and the whole search starts
+again, for so many rounds at most. `deliberate` is the part of `reason.run` for plans that choose or look back. A
+painter that cannot look at pictures is told the reason in words, and the event says so.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def deliberate(
     watch: Watch,
     batch: int,
 ) -> Generator[Event, None, tuple[Work, Work]]:
-    """Some images of a run, chosen among candidates and looked back at; returns their work and that of plain sampling."""
+    """Some images of a run, chosen and looked back at; returns their work and that of plain sampling."""
     from reverie.canvas import Conditions, Work, copy_seed
     from reverie.choose import STRATEGIES, Search, Task, look_steps
     from reverie.judges.rules import RULES
@@ -83,13 +83,13 @@ def deliberate(
         generator, bench.judge, RULES[plan.rules], plan.candidates, looks,
         min(plan.judge_from, len(looks)), plan.assess == "every", batch,
     )  # fmt: skip
-    total, rounds = Work(), {i: [] for i in images}
+    total = Work()
+    rounds: dict[int, list[Round]] = {i: [] for i in images}
     wishes = {i: Wish(order.prompts[i], order.seeds[i]) for i in images}
     for number in range(plan.reflect + 1):
         now = list(wishes)
-        conditions = Conditions(
-            [w.prompt for w in wishes.values()], order.guidance, [w.picture for w in wishes.values()]
-        )
+        prompts = tuple(wish.prompt for wish in wishes.values())
+        conditions = Conditions(prompts, order.guidance, tuple(wish.picture for wish in wishes.values()))
         seeds = tuple(wish.seed for wish in wishes.values())
         task = Task(conditions, seeds, tuple(order.prompts[i] for i in now), tuple(now))
         show = _shower(watch, generator.steps, len(order.seeds), number / (plan.reflect + 1), 1 / (plan.reflect + 1))
@@ -99,39 +99,39 @@ def deliberate(
             rounds[i].append(Round(one, number))
         if not plan.reflect:
             break
-        wrong = yield from _reflected(bench.judge, order, rounds, now, generator.steps)
+        said = yield from _reflected(bench.judge, order, rounds, now, generator.steps)
         wishes = {}
-        for i in wrong if number < plan.reflect else ():
+        for i in [i for i, one in said.items() if not one.aligned and number < plan.reflect]:
             wishes[i] = corrected(plan.correct, bench, generator, order.prompts[i], rounds[i][-1])
             wishes[i].seed = copy_seed(order.seeds[i], -number - 1, 1)  # forks count up, so these are taken by nobody
-            reason = rounds[i][-1].said.reason or None
-            yield Revised(i, 0, wishes[i].prompt, reason, wishes[i].note)
+            yield Revised(i, 0, wishes[i].prompt, said[i].reason or None, wishes[i].note)
         if not wishes:
             break
     last = {i: final(plan.keep, rounds[i]) for i in images}
-    shown = {i: one.kept.picture for i, one in last.items()}
+    shown = {i: ending.kept.picture for i, ending in last.items()}
     yield _shower(watch, generator.steps, len(order.seeds), 0.0, 1.0)(1.0, shown)
-    for i, one in last.items():
-        picture = one.kept.picture
+    for i, ending in last.items():
+        picture = ending.kept.picture
         facts = {"seed": order.seeds[i], "picture": picture_hash(picture), "size": list(picture.size)}
-        facts |= {"judge": bench.judge.name, "round": one.number, "rounds": [r.to_json() for r in rounds[i]]}
+        facts |= {"judge": bench.judge.name, "round": ending.number, "rounds": [r.to_json() for r in rounds[i]]}
         yield Finished(i, picture, order.seeds[i], recipes[i] | facts)
-    return total, generator.plain_work(Conditions([order.prompts[i] for i in images], order.guidance))
+    return total, generator.plain_work(Conditions(tuple(order.prompts[i] for i in images), order.guidance))
 
 
 def _reflected(
     judge: Judge, order: Order, rounds: Mapping[int, list[Round]], now: Sequence[int], steps: int
-) -> Generator[Event, None, list[int]]:
-    """Asks the judge about the latest round of some images; which of them are not what was asked for."""
+) -> Generator[Event, None, dict[int, Reflection]]:
+    """Asks the judge about the latest round of some images, and notes in it what was said."""
     from reverie.judges import View
 
     views = [View(order.prompts[i], rounds[i][-1].kept.picture) for i in now]
-    for i, view, said in zip(now, views, judge.reflect(views), strict=True):
+    answers = dict(zip(now, judge.reflect(views), strict=True))
+    for view, (i, said) in zip(views, answers.items(), strict=True):
         rounds[i][-1].said = said
         scores = {"aligned": float(said.aligned)} | ({"score": said.score} if math.isfinite(said.score) else {})
         candidate = rounds[i][-1].kept.candidate
         yield Verdict(i, judge.name, scores, said.reason or None, candidate, "reflection", steps, view.picture)
-    return [i for i in now if not rounds[i][-1].said.aligned]
+    return answers
 
 
 def corrected(how: str, bench: Bench, generator: GeneratorOfImages, prompt: str, flawed: Round) -> Wish:

@@ -2,8 +2,8 @@
 
 A judge answers one of four questions about many views at once: `orm` (is the finished picture faithful?), `prm` (is an
 unfinished one on its way?), `clarity` (can it be judged yet?), `potential` (can it become faithful?), after "verify
-and reinforce" (arXiv 2501.13926). It may also say what is wrong (`reflect`). Who stands behind it does not matter: a VLM
-(vlm.py), a Python function or several judges together (mixed.py), the Atelier's inspector (inspector.py). What
+and reinforce" (arXiv 2501.13926). It may also say what is wrong (`reflect`). Who stands behind it does not matter: a
+VLM (vlm.py), a Python function or several judges together (mixed.py), the Atelier's inspector (inspector.py). What
 follows from the answers is said by rules.py, and done by reverie/choose.py.
 """
 
@@ -64,9 +64,12 @@ class Reflection:
 class Judge(Protocol):
     """Whoever judges."""
 
-    name: str
-    work: Work
-    """The account on which it writes what it spends."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def work(self) -> Work:
+        """The account on which it writes what it spends."""
 
     def check(self, prompt: str) -> None:
         """ValueError for a prompt that it cannot judge by."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reverie.judges import Judge
 
 Anyone = Any
-"""What can be turned into a judge: a name or folder, a `Judge`, a function, or a sequence of pairs of these and weights."""
+"""What can be turned into a judge: a name or folder, a `Judge`, a function, or pairs of these with weights."""
 Opened = Callable[["Work", bool], "Judge"]
 """Makes a loaded judge anew for a run, with the run's account; the flag asks for official sampling."""
 

@@ -54,7 +54,9 @@ class Wording:
         wrong = (set(data) - names) or (names - {"see", "words"} - set(data))
         if wrong:
             raise ValueError(f"a judge wording has the fields {', '.join(sorted(names))}; check {sorted(wrong)[0]!r}.")
-        turns = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+        turns: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
         for name, value in turns.items():
             questions = value if isinstance(value, tuple) else (value,)
             if not questions or len(questions) % 2 == 0 or not all(isinstance(text, str) for text in questions):
@@ -120,11 +122,11 @@ class VLMJudge:
             token = self.vlm.token(draw(chances, _exponential(len(chances), question, view)))
             exact = {word: [i for i in ids if self.vlm.token(i) == word] for word, ids in (("yes", yes), ("no", no))}
             likely = [float(chances[ids].sum()) for ids in exact.values()]
-            return Answer(*likely, token, note=_oddity(token, token.lower() in ("yes", "no")))
+            return Answer(likely[0], likely[1], token, note=_oddity(token, token.lower() in ("yes", "no")))
         chances = reading.logits.softmax(-1)
         best = int(chances.argmax())
         both = [float(chances[sorted(ids)].sum()) for ids in (yes - no, no - yes)]
-        return Answer(*both, self.vlm.token(best), note=_oddity(self.vlm.token(best), best in yes | no))
+        return Answer(both[0], both[1], self.vlm.token(best), note=_oddity(self.vlm.token(best), best in yes | no))
 
 
 def _oddity(token: str, readable: bool) -> str | None:
@@ -156,7 +158,7 @@ def draw(chances: Tensor, exponential: Tensor) -> int:
 
 
 def _exponential(size: int, question: str, view: View) -> Tensor:
-    """(size,) Exp(1) numbers that depend on the question, the prompt and the picture alone, so no batch changes them."""
+    """(size,) Exp(1) numbers that depend on question, prompt and picture alone, so that no batch changes them."""
     digest = hashlib.sha256(f"{question}\n{view.prompt}\n".encode() + view.picture.tobytes()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.empty(size).exponential_(generator=generator)

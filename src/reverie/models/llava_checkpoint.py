@@ -4,7 +4,7 @@ One layout serves the public zero-shot model and the fine-tuned judges of "verif
 flat config.json with Qwen2 and multimodal fields side by side, a SigLIP tower without its last block, a two-layer
 projector, Qwen2. What the loader takes care of, since the folder does not say it in words transformers would read:
 
-- the tower has as many blocks as are stored, its last hidden state is used, and its final norm is stored but not applied;
+- the tower has as many blocks as are stored; its last hidden state is used, without the final norm that is stored, too;
 - embedding and head are cut to the tokenizer's length: the rows beyond it are untrained and would enter the softmax;
 - `model_type` may be `llava`, which transformers takes for LLaVA-1.5: the layout is recognised by `architectures`.
 """
@@ -160,11 +160,12 @@ def _config(folder: Path, raw: dict[str, Any], words: int, blocks: int) -> Any:
     if raw.get("mm_projector_type", "mlp2x_gelu") != "mlp2x_gelu":
         raise ValueError(f"{folder} has a projector of type {raw['mm_projector_type']!r}; only mlp2x_gelu is known.")
     rope = {"rope_type": "default", "rope_theta": float(raw.get("rope_theta", 1e6))}
+    stated: dict[str, Any] = {name: raw[name] for name in QWEN2 if name in raw}
     text = Qwen2Config(
         vocab_size=words, rope_parameters=rope, tie_word_embeddings=False, use_sliding_window=False,
-        **{name: raw[name] for name in QWEN2 if name in raw},
+        **stated,
     )  # fmt: skip
-    seen = {name: value for name, value in tower.items() if name != "num_hidden_layers"}
+    seen: dict[str, Any] = {name: value for name, value in tower.items() if name != "num_hidden_layers"}
     vision = SiglipVisionConfig(
         num_hidden_layers=blocks, vision_use_head=False, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6, **seen
     )

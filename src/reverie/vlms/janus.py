@@ -76,27 +76,21 @@ class JanusEyes:
         for messages, earlier in zip(conversations, before or [None] * len(conversations), strict=True):
             ids = self.ids(messages)
             pictures = [picture for message in messages for picture in message.images]
-            kept, cache = 0, self._cache(1, len(ids))
+            kept, seen, cache = 0, None, self._cache(1, len(ids))
             if earlier is not None and earlier.memory is not None:
-                known, shown, old = earlier.memory
-                kept = self._shared(ids, pictures, known, shown)
-                cache.keys[:, :, :, :kept], cache.values[:, :, :, :kept] = (
-                    old.keys[..., :kept, :],
-                    old.values[..., :kept, :],
-                )
-            *_, hidden = self._chunks(self._embed(messages, kept), cache, kept)
+                known, shown, features, old = earlier.memory
+                # Ids do not tell one picture from another.
+                if len(shown) == len(pictures) and all(a is b for a, b in zip(shown, pictures, strict=True)):
+                    kept, seen = min(_agreeing(ids, known), len(ids) - 1) // self.chunk * self.chunk, features
+                    cache.keys[..., :kept, :] = old.keys[..., :kept, :]
+                    cache.values[..., :kept, :] = old.values[..., :kept, :]
+            embeds = self._embed(messages, seen)
+            *_, hidden = self._chunks(embeds, cache, kept)
             last = hidden[None, (len(ids) - 1) % self.chunk]
             logits = padded_rows(self.model.text_logits, self.rows, last)[0].float().cpu()
-            found.append(Reading(logits, (ids, pictures, cache) if remember else None))
+            places = [place for place, index in enumerate(ids) if index == self.tokenizer.placeholder]
+            found.append(Reading(logits, (ids, pictures, embeds[places], cache) if remember else None))
         return found
-
-    def _shared(self, ids: list[int], pictures: list, known: list[int], shown: list) -> int:
-        """How many tokens of a conversation, in whole chunks, are those of a known one; the last is always new."""
-        same = next((i for i, (a, b) in enumerate(zip(ids, known, strict=False)) if a != b), min(len(ids), len(known)))
-        # Ids do not tell one picture from another: behind the first that differs nothing is shared.
-        alike = len(pictures) == len(shown) and all(a is b for a, b in zip(pictures, shown, strict=True))
-        first = ids.index(self.tokenizer.image_start) if self.tokenizer.image_start in ids and not alike else same
-        return min(same, first, len(ids) - 1) // self.chunk * self.chunk
 
     def token(self, index: int) -> str:
         return self.tokenizer.tokenizer.id_to_token(index) or ""
@@ -134,13 +128,14 @@ class JanusEyes:
         mark = "\0picture\0"
         return self.tokenizer.neutralise(message.with_places(mark)).replace(mark, PLACEHOLDER)
 
-    def _embed(self, messages: Messages, kept: int = 0) -> Tensor:
-        """(T, D) input embeddings, vision features in the places of the placeholders. Pictures are not looked at if all
-        of them stand among the first `kept` tokens, which are known already."""
+    def _embed(self, messages: Messages, seen: Tensor | None = None) -> Tensor:
+        """(T, D) input embeddings, vision features in the places of the placeholders; `seen` has them already."""
         ids = torch.tensor(self.ids(messages), device=self.model.device)
         embeds = self.model.embed_text(ids)
         pictures = [picture for message in messages for picture in message.images]
-        if pictures and (ids[kept:] == self.tokenizer.placeholder).any():
+        if seen is not None:
+            embeds[ids == self.tokenizer.placeholder] = seen
+        elif pictures:
             self.work.vision_encodes += len(pictures)
             embeds[ids == self.tokenizer.placeholder] = torch.cat([self._look(picture) for picture in pictures])
         return embeds
@@ -210,6 +205,11 @@ class JanusEyes:
             embeds = self.model.embed_text(ids[:, None])
             hidden = self.model.hidden(embeds, cache, positions=positions, span=span)[:, 0]
         return [self.tokenizer.decode(_before(row, eos)) for row in written.tolist()]
+
+
+def _agreeing(a: list[int], b: list[int]) -> int:
+    """How many leading ids agree."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _before(ids: list[int], end: int) -> list[int]:

@@ -1,8 +1,8 @@
 """LLaVA-OneVision as one that looks at pictures and answers: the judge of "verify and reinforce" (arXiv 2501.13926).
 
 The networks are those of transformers; their parts are called one by one, because the whole refuses a picture of one
-view. Conversations are read in batches, padded on the left. A conversation that begins like one that was read before goes
-on from its keys and values, so two questions about one picture cost one look and one long prefill.
+view. Conversations are read in batches, padded on the left. A conversation that begins like one that was read before
+goes on from its keys and values, so two questions about one picture cost one look and one long prefill.
 """
 
 from collections.abc import Callable, Sequence
@@ -113,11 +113,11 @@ class LlavaEyes:
     def read(
         self, conversations: Sequence[Messages], before: Sequence[Reading | None] = (), remember: bool = False
     ) -> list[Reading]:
-        earlier = list(before) or [None] * len(conversations)
+        earlier: list[Reading | None] = list(before) or [None] * len(conversations)
         found: list[Reading] = []
         for start in range(0, len(conversations), self.batch):
             group = conversations[start : start + self.batch]
-            memories = [reading and reading.memory for reading in earlier[start : start + self.batch]]
+            memories = [reading.memory if reading else None for reading in earlier[start : start + self.batch]]
             batch = self._enter(group, memories)
             kept = batch.memories() if remember else [None] * len(group)
             logits = self._logits(batch.hidden[:, -1]).float().cpu()
@@ -258,8 +258,8 @@ class Batch:
             for layer, (keys, _) in enumerate(like.layers):
                 blank = keys[:, :0]
                 pairs = [memory.layers[layer] if memory else (blank, blank) for memory in kept]
-                stacked = [torch.stack([F.pad(p[i], (0, 0, behind - p[i].shape[1], 0)) for p in pairs]) for i in (0, 1)]
-                cache.update(*stacked, layer)
+                both = [torch.stack([F.pad(p[i], (0, 0, behind - p[i].shape[1], 0)) for p in pairs]) for i in (0, 1)]
+                cache.update(both[0], both[1], layer)
         positions = (past[:, None] + torch.arange(ahead, device=device) - (ahead - count)[:, None]).clamp(min=0)
         hidden = _through(eyes, embeds, mask, positions, cache)
         return cls(hidden, cache, mask, past + count, asked, pictures)
