@@ -192,7 +192,7 @@ def test_ensembles_weigh_and_leave_out_who_cannot_be_read():
     half, odd = FunctionJudge(lambda p, v: [0.5] * len(v), "half"), FunctionJudge(lambda p, v: [None] * len(v), "odd")
     red = FunctionJudge(redness, "red")
     answers = Ensemble([(red, 3), (half, 1), (odd, 5)]).ask("orm", views)
-    assert [share(answer) for answer in answers] == pytest.approx([(3 / 3 + 0.5) / 4, 0.5 / 4])
+    assert [share(answer) for answer in answers] == pytest.approx([(3 + 0.5) / 4, 0.5 / 4])
     assert "odd gave None" in answers[0].note
     assert math.isnan(share(Ensemble([(odd, 1)]).ask("orm", views)[0]))
     said = Ensemble([(red, 3), (half, 1)]).reflect(views)

@@ -130,7 +130,9 @@ def _reflected(
         rounds[i][-1].said = said
         scores = {"aligned": float(said.aligned)} | ({"score": said.score} if math.isfinite(said.score) else {})
         candidate = rounds[i][-1].kept.candidate
-        yield Verdict(i, judge.name, scores, said.reason or None, candidate, "reflection", steps, view.picture)
+        yield Verdict(
+            i, judge.name, scores, said.reason or None, candidate, "reflection", steps, view.picture, said.note
+        )
     return answers
 
 

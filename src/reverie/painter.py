@@ -89,8 +89,7 @@ class Painter:
     ) -> Result:
         """Paints `n` images of `prompt`, with the seeds seed, seed + 1, ...
 
-        preset: `direct`, `t2g`, `parm` or `parm++`; `think` and other fields of `reverie.Plan` (choose, candidates, ...)
-            overrule it.
+        preset: `direct`, `t2g`, `parm` or `parm++`; `think` and other fields of `reverie.Plan` overrule it.
         seed: drawn at random if None; it is in the result.
         trace: a new folder that receives every event and preview.
         judge: who chooses and looks back: a name or folder, a function (prompts, pictures) -> scores, a

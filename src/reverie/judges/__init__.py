@@ -59,6 +59,8 @@ class Reflection:
     aligned: bool
     score: float
     reason: str = ""
+    note: str | None = None
+    """Said when the judge could not be read, or could not judge; an image that cannot be judged counts as aligned."""
 
 
 class Judge(Protocol):

@@ -25,6 +25,10 @@ def demanded(prompt: str) -> Demand:
     return parse(prompt)
 
 
+def unreadable(error: ValueError) -> str:
+    return f"atelier-inspector cannot judge by this prompt: {error}"
+
+
 @dataclass
 class InspectorJudge:
     """A `Judge` (see judges/__init__.py). Scores are the share of checks that hold."""
@@ -43,7 +47,11 @@ class InspectorJudge:
     def reflect(self, views: Sequence[View]) -> list[Reflection]:
         found = []
         for view, scene in zip(views, self._scenes(views), strict=True):
-            demand = demanded(view.prompt)
+            try:
+                demand = demanded(view.prompt)
+            except ValueError as error:
+                found.append(Reflection(True, math.nan, note=unreadable(error)))
+                continue
             reasons = faults(demand, scene)
             found.append(Reflection(not reasons, score(demand, scene) / 100, " ".join(reasons)))
         return found
@@ -63,7 +71,7 @@ class InspectorJudge:
         try:
             demand = demanded(view.prompt)
         except ValueError as error:
-            return Answer(score=math.nan, passed=False, note=f"atelier-inspector cannot judge by this prompt: {error}")
+            return Answer(score=math.nan, passed=False, note=unreadable(error))
         if question == "orm":
             reasons = faults(demand, scene)
             return Answer(score=score(demand, scene) / 100, passed=not reasons, reason=" ".join(reasons) or None)

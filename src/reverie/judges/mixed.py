@@ -63,9 +63,7 @@ class FunctionJudge:
         except (TypeError, ValueError):
             score = math.nan
         if not math.isfinite(score):
-            return Answer(
-                score=math.nan, passed=False, reason=f"the judge {self.name} gave {value!r}, which is no score"
-            )
+            return Answer(score=math.nan, passed=False, note=f"the judge {self.name} gave {value!r}, no score")
         return Answer(score=score, passed=score >= self.threshold, reason=reason)
 
 

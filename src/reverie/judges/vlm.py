@@ -110,7 +110,7 @@ class VLMJudge:
         talks = [self.wording.conversation("reflection", views[i].prompt, views[i].picture) for i in wrong]
         said = dict(zip(wrong, self.vlm.write_batch(talks, REASON_TOKENS) if talks else [], strict=True))
         return [
-            Reflection(i not in said, share(answer), reason_of(said[i]) if i in said else "")
+            Reflection(i not in said, share(answer), reason_of(said[i]) if i in said else "", answer.note)
             for i, answer in enumerate(answers)
         ]
 
