@@ -106,61 +106,64 @@ def searched(case: dict, batch: int = 64, rules=OFFICIAL, **changes):
             return events, end.value[0][0], script, painter
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-def test_the_published_choice_with_real_truncation(case):
-    expected = case["expected"]
-    events, kept, script, painter = searched(case)
-    assert kept.candidate == expected["winner"]
-    assert [candidate for question, candidate, _ in script.asked if question == "orm"] == expected["orm_asked"]
-    verdicts = [event for event in events if isinstance(event, Verdict) and event.question == "orm"]
-    assert len(verdicts) == len(expected["orm_asked"])
-    if case["method"] == "orm":
-        return
-    assert kept.left == sum(expected["potential_passed"])
-    assert (kept.left > 0) == (expected["pool"] == "survivors")
+def test_the_published_choice_with_real_truncation():
+    for case in CASES:
+        expected, name = case["expected"], case["id"]
+        events, kept, script, painter = searched(case)
+        assert kept.candidate == expected["winner"], name
+        assert [candidate for question, candidate, _ in script.asked if question == "orm"] == expected["orm_asked"], (
+            name
+        )
+        verdicts = [event for event in events if isinstance(event, Verdict) and event.question == "orm"]
+        assert len(verdicts) == len(expected["orm_asked"]), name
+        if case["method"] == "parm":
+            check_path(case, events, kept, script, painter)
+
+
+def check_path(case, events, kept, script, painter) -> None:
+    """Which questions were asked when, and how far each candidate was painted."""
+    expected, name = case["expected"], case["id"]
+    assert kept.left == sum(expected["potential_passed"]), name
+    assert (kept.left > 0) == (expected["pool"] == "survivors"), name
     clarity = Counter(candidate for question, candidate, _ in script.asked if question == "clarity")
-    assert [clarity[i] for i in range(case["n"])] == expected["clarity_calls"]
+    assert [clarity[i] for i in range(case["n"])] == expected["clarity_calls"], name
     potential = {candidate: step - 1 for question, candidate, step in script.asked if question == "potential"}
-    assert [potential.get(i) for i in range(case["n"])] == expected["first_clear"]
+    assert [potential.get(i) for i in range(case["n"])] == expected["first_clear"], name
     # Truncation: a rejected path is painted up to its first clear step and no further, unless it is the one resumed.
-    seeds = list(painter.order)
     for i, passed in enumerate(expected["potential_passed"]):
         clear = expected["first_clear"][i]
         stopped = case["steps"] if passed or clear is None or i == kept.candidate else clear + 1
-        assert painter.painted[seeds[i]] == stopped
+        assert painter.painted[painter.order[i]] == stopped, name
     gone = {candidate for event in events if isinstance(event, Pruned) for candidate in event.candidates}
-    assert gone == {
-        i for i, ok in enumerate(expected["potential_passed"]) if not ok and expected["first_clear"][i] is not None
-    }
+    passed = expected["potential_passed"]
+    assert gone == {i for i, clear in enumerate(expected["first_clear"]) if clear is not None and not passed[i]}, name
 
 
-@pytest.mark.parametrize("case", CASES[::7], ids=lambda case: case["id"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_batches_change_nothing(case, batch):
-    assert searched(case, batch)[1].candidate == case["expected"]["winner"]
-    greedy = [searched(case, size, GREEDY)[1] for size in (1, 5, 64)]
-    assert len({(kept.candidate, kept.seed, kept.left) for kept in greedy}) == 1
+def test_batches_change_nothing(batch):
+    for case in CASES[::7]:
+        assert searched(case, batch)[1].candidate == case["expected"]["winner"], case["id"]
+        greedy = [searched(case, size, GREEDY)[1] for size in (batch, 64)]
+        assert len({(kept.candidate, kept.seed, kept.left) for kept in greedy}) == 1, case["id"]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-def test_the_rules_alone(case):
+def test_the_rules_alone():
     """The pure functions, without any canvas."""
-    expected = case["expected"]
-    answers = [Answer(yes, 1 - yes, token) for token, yes in case["orm"]]
-    scores = [OFFICIAL.score(answers[i]) for i in expected["orm_asked"]]
-    assert scores == expected["orm_scores"]
-    if expected["orm_asked"]:
-        assert expected["orm_asked"][highest(scores)] == expected["winner"]
-    else:
-        assert lowest(expected["no_score"]) == expected["winner"]
-    if case["method"] == "parm":
-        for i, clear in enumerate(expected["first_clear"]):
-            answer = (
-                None if clear is None else Answer(0, case["potential"][i][clear][1], case["potential"][i][clear][0])
-            )
-            assert OFFICIAL.potential(answer) == (expected["potential_passed"][i], expected["no_score"][i])
+    for case in CASES:
+        expected = case["expected"]
+        answers = [Answer(yes, 1 - yes, token) for token, yes in case["orm"]]
+        scores = [OFFICIAL.score(answers[i]) for i in expected["orm_asked"]]
+        assert scores == expected["orm_scores"], case["id"]
+        if expected["orm_asked"]:
+            assert expected["orm_asked"][highest(scores)] == expected["winner"], case["id"]
+        else:
+            assert lowest(expected["no_score"]) == expected["winner"], case["id"]
+        for i, clear in enumerate(expected.get("first_clear", ())):
+            token, no = case["potential"][i][clear or 0]
+            found = OFFICIAL.potential(None if clear is None else Answer(0, no, token))
+            assert found == (expected["potential_passed"][i], expected["no_score"][i]), case["id"]
             steps = [OFFICIAL.clear(Answer(token=token)) for token in case["clarity"][i]]
-            assert next((step for step, ok in enumerate(steps) if ok), None) == clear
+            assert next((step for step, ok in enumerate(steps) if ok), None) == clear, case["id"]
 
 
 def test_questions_are_fewer_from_a_later_look_on():
