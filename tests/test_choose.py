@@ -464,6 +464,15 @@ def test_python_judges_go_into_recipes_by_name(capsys, tmp_path, monkeypatch, ti
     assert mixed.recipes[0]["judge"] == f"1 redness + 2.5 {tiny}"
 
 
+def test_judges_are_refused_as_painters(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llava", "architectures": ["LlavaQwenForCausalLM"]}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="does not paint; name it with --judge"):
+        reverie.load(tmp_path)
+    with pytest.raises(ValueError, match="is a judge and does not paint"):
+        reverie.load("llava-onevision-7b")
+
+
 def test_a_strategy_knows_no_world():
     script = (
         "import sys, reverie.choose, reverie.look_back, reverie.judges.vlm, reverie.judges.load, reverie.judges.mixed"

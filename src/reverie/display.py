@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CELLS = 32
 """Side of a preview in half-blocks: so many columns, half as many lines."""
+JUDGED = 4
+"""So many of the latest judged pictures are shown side by side."""
 
 
 def printable(text: str) -> str:
@@ -100,6 +102,8 @@ class Display:
         """Choices and corrections get a line each; of single verdicts only what could not be read, once."""
         note = printable(event.note or "") if not isinstance(event, Pruned) else ""
         said = ""
+        if isinstance(event, Verdict) and event.picture is not None:
+            self.previews = (*self.previews, event.picture)[-JUDGED:]
         if isinstance(event, Verdict) and event.question == "reflection":
             aligned = bool(event.scores.get("aligned"))
             said = f"image {event.image + 1}: " + ("as asked for" if aligned else f"not yet: {event.reason or ''}")

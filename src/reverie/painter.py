@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Spent, Thought, Trace, without_pictures
 from reverie.look_back import Bench
-from reverie.models.registry import Source, check_length, check_prompt, fetched, fingerprint, resolve
+from reverie.models.registry import Source, check_length, check_paints, check_prompt, fetched, fingerprint, resolve
 from reverie.reason import Plan, make_plan, run
 from reverie.thinkers import WORDINGS, Answer, Thinker
 
@@ -247,7 +247,7 @@ def load(
     Raises ValueError, in one sentence, if there is no such model or its files are not complete.
     """
     check_place(device, dtype)
-    source = fetched(resolve(name))
+    source = check_paints(fetched(resolve(name)))
     import torch
 
     from reverie.models.janus_checkpoint import load_janus

@@ -87,6 +87,8 @@ class Plan:
                 f"candidates={self.candidates}: nobody chooses among them; add choose=orm, prm or parm, "
                 f"or ask for several images."
             )
+        if self.judge is not None and not (isinstance(self.judge, str) and self.judge.strip()):
+            raise ValueError(f"judge={self.judge!r}: must be the name, hub id or folder of a model.")
         if self.judge is not None and not self.judges:
             raise ValueError(f"judge={self.judge!r} has nothing to judge; add choose=orm, prm or parm, or reflect.")
         if self.judge_from > self.judge_steps:

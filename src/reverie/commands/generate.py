@@ -35,7 +35,7 @@ def generate(arguments: argparse.Namespace) -> int:
     check_place(arguments.device, arguments.dtype)
     source = resolve(arguments.model)
     seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
-    check_judge(plan, arguments.prompt)
+    judge = check_judge(plan, arguments.prompt)
     check_size(arguments.size)
     files = picture_files(arguments.out, arguments.prompt, arguments.n)
     if arguments.trace is not None:
@@ -44,6 +44,8 @@ def generate(arguments: argparse.Namespace) -> int:
     with Display(quiet=arguments.quiet or arguments.json) as display:
         display.say(loading(source, arguments.dtype))
         painter = load(arguments.model, arguments.device, arguments.dtype)
+        if judge is not None:
+            display.say(loading(judge, None))
         events = _events(painter, plan, arguments, seeds, display.pictures)
         with closing(events):
             for event in events:

@@ -97,7 +97,8 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
         from reverie.vlms.llava import LlavaEyes
 
         llava = load_llava(source.folder, dtype=dtype, device=device)
-        return lambda work, official: VLMJudge(LlavaEyes(llava, work=work), wording, name, official, work)
+        view = (llava.raw.get("reverie") or {}).get("view", "pad")
+        return lambda work, official: VLMJudge(LlavaEyes(llava, view=view, work=work), wording, name, official, work)
     from reverie.models.janus_checkpoint import load_janus
     from reverie.vlms.janus import JanusEyes
 

@@ -103,7 +103,8 @@ def resolve(name: str | Path, kind: str = "painter") -> Source:
     if entry is not None:
         return _listed(entry, text, kind)
     if Path(text).is_dir():
-        return _fitting(from_folder(Path(text)), kind)
+        source = from_folder(Path(text))
+        return check_paints(source) if kind == "painter" else source
     if Path(text).exists():
         raise ValueError(f"{text} is a file; a model is a folder with a config.json, a name or a hub id.")
     if HUB_ID.fullmatch(text):
@@ -115,8 +116,9 @@ def resolve(name: str | Path, kind: str = "painter") -> Source:
     )
 
 
-def _fitting(source: Source, kind: str) -> Source:
-    if kind == "painter" and source.family not in FAMILIES.values():
+def check_paints(source: Source) -> Source:
+    """ValueError for a model that only looks and judges."""
+    if source.family not in FAMILIES.values():
         raise ValueError(f"{source.name} judges pictures and does not paint; name it with --judge.")
     return source
 
@@ -230,7 +232,8 @@ def _tokenizer(folder: Path) -> JanusTokenizer:
 
 def _listed(entry: Entry, text: str, kind: str) -> Source:
     if kind not in (entry.kind, "judge"):
-        raise ValueError(f"{text} is an {entry.kind} and does not paint; `reverie models` says which models do.")
+        article = "an" if entry.kind[0] in "aeiou" else "a"
+        raise ValueError(f"{text} is {article} {entry.kind} and does not paint; `reverie models` says which models do.")
     if entry.folder is None:
         return Source(text, entry.family, id=entry.id, thinker=entry.thinker, judge=entry.judge)
     if not entry.folder.is_dir():
