@@ -292,9 +292,15 @@ BAD = {
     "trace that cannot be written": (["generate", "a cat", "--trace", "/proc/trace"], "cannot write"),
     "long prompt": (["generate", "a cat " * 200], "tokens, but"),
     "thinking during": (["generate", "a cat", "--think", "during"], "not part of this version yet"),
-    "choosing": (["generate", "a cat", "--choose", "parm"], "not part of this version yet"),
+    "choosing": (["generate", "a cat", "--choose", "best"], "must be one of first, orm, prm, parm"),
+    "a judge without work": (["generate", "a cat", "--judge", "atelier-inspector"], "nothing to judge"),
+    "unknown judge": (["generate", "a cat", "--choose", "orm", "--judge", "atelier-inspecter"], "did you mean"),
+    "a judge that cannot read": (
+        ["generate", "a xylophonist", "--choose", "orm", "--judge", "atelier-inspector"],
+        "Atelier's language",
+    ),
     "candidates": (["generate", "a cat", "--candidates", "4"], "candidates=4"),
-    "reflection": (["generate", "a cat", "--reflect", "1"], "not part of this version yet"),
+    "reflection": (["generate", "a cat", "--reflect", "-1"], "reflect=-1"),
     "later preset": (["generate", "a cat", "--preset", "twig"], "not part of this version yet"),
     "unknown preset": (["generate", "a cat", "--preset", "t2gg"], "did you mean t2g?"),
     "guidance": (["generate", "a cat", "--guidance", "nan"], "guidance=nan"),
@@ -333,6 +339,8 @@ def test_bad_input_is_refused_before_torch_is_loaded(here, tiny):
         "file as folder",
         "long prompt",
         "device",
+        "unknown judge",
+        "a judge that cannot read",
     ):
         arguments = BAD[name][0] + ([] if "--model" in BAD[name][0] else ["--model", tiny])
         done = subprocess.run(

@@ -85,19 +85,42 @@ class Verdict(Event):
     """A judge's scores of one image, finished or not."""
 
     name = "verdict"
+    pictured = "picture"
     image: int
     judge: str
     scores: Mapping[str, float]
     reason: str | None = None
+    candidate: int = 0
+    """Which of the candidates for this image."""
+    question: str = ""
+    """What was asked: orm, prm, clarity, potential or reflection."""
+    step: int | None = None
+    """How far the image was painted."""
+    picture: Image | None = None
+    note: str | None = None
+    """Said when the judge's answer could not be read as it was."""
 
 
 @dataclass(frozen=True)
 class Pruned(Event):
-    """These candidates were given up at `step`."""
+    """Candidates were given up at `step`: for each, the image it competed for and its number among those."""
 
     name = "pruned"
     images: tuple[int, ...]
     step: int
+    candidates: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chosen(Event):
+    """Which candidate is kept for an image, out of how many that were left; with a note where that is not plain."""
+
+    name = "chosen"
+    image: int
+    candidate: int
+    seed: int
+    left: int
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +132,8 @@ class Revised(Event):
     step: int
     prompt: str
     reason: str | None = None
+    note: str | None = None
+    """Said when the painter could not be told as was asked for."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +158,7 @@ class Spent(Event):
 
 
 KINDS: dict[str, type[Event]] = {
-    kind.name: kind for kind in (Started, Thought, Preview, Verdict, Pruned, Revised, Finished, Spent)
+    kind.name: kind for kind in (Started, Thought, Preview, Verdict, Pruned, Chosen, Revised, Finished, Spent)
 }
 
 

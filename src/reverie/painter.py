@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Spent, Thought, Trace, without_pictures
-from reverie.models.registry import Source, check_length, check_prompt, fetched, fingerprint, resolve
+from reverie.look_back import Bench
+from reverie.models.registry import Source, check_length, check_paints, check_prompt, fetched, fingerprint, resolve
 from reverie.reason import Plan, make_plan, run
 from reverie.thinkers import WORDINGS, Answer, Thinker
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from reverie.benchmarks.protocol import Painted
     from reverie.canvas import Generator as Canvases
     from reverie.canvas import Work
+    from reverie.judges import Judge
+    from reverie.judges.load import Anyone, Opened
     from reverie.vlms import VLM
 
 LARGEST_SEED = 2**63 - 1
@@ -77,6 +80,7 @@ class Painter:
         self.source, self.model, self.tokenizer = source, model, tokenizer
         self.folder = source.folder
         self.about = _about(source, model)
+        self._opened: dict[str, Opened] = {}
 
     @property
     def name(self) -> str:
@@ -91,18 +95,23 @@ class Painter:
         seed: int | None = None,
         n: int = 1,
         trace: str | Path | None = None,
+        judge: Anyone = None,
         **fields: Any,
     ) -> Result:
         """Paints `n` images of `prompt`, with the seeds seed, seed + 1, ...
 
-        preset: `direct` or `t2g`; `think` and other fields of `reverie.Plan` (guidance, temperature, ...) overrule it.
+        preset: `direct`, `t2g`, `parm` or `parm++`; `think` and other fields of `reverie.Plan` overrule it.
         seed: drawn at random if None; it is in the result.
         trace: a new folder that receives every event and preview.
+        judge: who chooses and looks back: a name or folder, a function (prompts, pictures) -> scores, a
+            `reverie.judges.Judge`, or pairs of these with weights; None takes the model's own eyes.
         Raises ValueError, in one sentence, for what cannot be painted.
         """
         shown = trace is not None
-        events = list(self.stream(prompt, preset, think=think, seed=seed, n=n, trace=trace, previews=shown, **fields))
-        return result_of(prompt, events)
+        events = self.stream(
+            prompt, preset, think=think, seed=seed, n=n, trace=trace, judge=judge, previews=shown, **fields
+        )
+        return result_of(prompt, list(events))
 
     def stream(
         self,
@@ -115,15 +124,19 @@ class Painter:
         trace: str | Path | None = None,
         pieces: int = 12,
         previews: bool = True,
+        judge: Anyone = None,
         **fields: Any,
     ) -> Iterator[Event]:
         """The same as it happens: thoughts while they are written, `pieces` previews, finished images.
 
         The input is checked now, the painting happens as the events are taken.
         """
-        plan = make_plan(preset, think=think, **fields)
+        from reverie.judges.load import check_judge, name_of
+
+        plan = make_plan(preset, think=think, judge=name_of(judge), **fields)
         seeds = check_request(self.source, prompt, seed, n)
-        events = self.run(plan, [prompt] * n, seeds, pieces=pieces, previews=previews)
+        check_judge(plan, prompt)
+        events = self.run(plan, [prompt] * n, seeds, pieces=pieces, previews=previews, judge=judge)
         return events if trace is None else _traced(events, Trace(trace))
 
     def run(
@@ -136,14 +149,21 @@ class Painter:
         pieces: int = 12,
         previews: bool = False,
         batch: int = 16,
+        judge: Anyone = None,
     ) -> Generator[Event, None, None]:
-        """Any plan over any prompts, one seed for each: what all else stands on (see `reason.run`)."""
+        """Any plan over any prompts, one seed for each: what all else stands on (see `reason.run`).
+
+        judge: for plans whose judge is a Python object; others are loaded by their names, once."""
         for prompt in dict.fromkeys(prompts):
             check_prompt(prompt)
             check_length(self.source, prompt)
+        bench = self.bench(plan, judge) if plan.judges else None
+        if bench is not None and plan.think == "never":
+            for prompt in dict.fromkeys(prompts):
+                bench.judge.check(prompt)
         return run(
             self.generator(plan), self.thinker(), plan, prompts, seeds,
-            about=self.about, thoughts=thoughts, pieces=pieces, previews=previews, batch=batch,
+            about=self.about, thoughts=thoughts, bench=bench, pieces=pieces, previews=previews, batch=batch,
         )  # fmt: skip
 
     def paint(self, prompts: Sequence[str], seeds: Sequence[int], plan: Plan | None = None) -> list[Painted]:
@@ -192,6 +212,38 @@ class Painter:
         work = Work()
         return Thinker(self.vlm(work), self.source.thinker, partial(check_length, self.source), work)
 
+    def bench(self, plan: Plan, judge: Anyone = None) -> Bench:
+        """Who judges for a plan, and how this painter is told what was wrong."""
+        from reverie.canvas import Work
+        from reverie.judges.load import build, open_judge
+        from reverie.judges.vlm import VLMJudge, Wording
+
+        official = plan.rules == "official"
+        if plan.judge is None and judge is None:
+            check_own_eyes(self.source)
+
+        def own() -> Judge:
+            work = Work()
+            return VLMJudge(self.vlm(work), Wording.of(self.source.judge), self.name, official, work)
+
+        def by_name(name: str) -> Judge:
+            source = resolve(name, "judge")
+            if source.folder is not None and source.folder == self.folder:
+                return own()
+            if name not in self._opened:
+                self._opened[name] = open_judge(source, str(self.model.device))
+            return self._opened[name](Work(), official)
+
+        wanted = plan.judge if judge is None else judge
+        wording = Wording.of(self.source.judge)
+        # Of a picture in a prompt: its vectors, start, end, line break.
+        vectors = self.model.config.vision.num_image_tokens + 3 if self.source.family == "janus" else 0
+
+        def check(prompt: str, seen: bool) -> None:
+            check_length(self.source, prompt, vectors if seen else 0)
+
+        return Bench(own() if wanted is None else build(wanted, by_name), wording.see, wording.words, check)
+
     def vlm(self, work: Work | None = None) -> VLM:
         """The model as one that reads pictures and writes; ValueError if it does not write."""
         check_writes(self.source)
@@ -229,7 +281,7 @@ def load(
     Raises ValueError, in one sentence, if there is no such model or its files are not complete.
     """
     check_place(device, dtype)
-    source = fetched(resolve(name))
+    source = check_paints(fetched(resolve(name)))
     import torch
 
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
@@ -257,6 +309,12 @@ def check_writes(source: Source) -> None:
     """ValueError for a model that is known not to write, and so cannot think."""
     if source.family in SILENT:
         raise ValueError(f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus.")
+
+
+def check_own_eyes(source: Source) -> None:
+    """ValueError for a model that is known not to be able to judge what it painted."""
+    if source.family in SILENT:
+        raise ValueError(f"{source.name} {SILENT[source.family]}, so it cannot judge itself; name a judge.")
 
 
 def check_looks(source: Source) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Preview, Spent, Started, Thought
+from reverie.look_back import Bench, deliberate
 from reverie.thinkers import Answer, Thinker
 
 if TYPE_CHECKING:
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
 
 # Known words of each axis, and which of them work. The others belong to the design and come with later versions.
 THINK = {"never": True, "before": True, "during": False}
-CHOOSE = {"first": True, "orm": False, "prm": False, "parm": False}
+CHOOSE = {"first": True, "orm": True, "prm": True, "parm": True}
+OTHERS = {
+    "rules": {"greedy": True, "official": True},
+    "assess": {"first": True, "every": True},
+    "correct": {"see": True, "words": True, "again": True},
+    "keep": {"last": True, "best": True},
+}
+PYTHON = "python:"
+"""Begins the names of judges that exist in Python only."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,8 @@ class Plan:
     think: str = "never"
     """When to reason in words: `never`, or `before` painting (the thought rewrites the prompt)."""
     choose: str = "first"
-    """Which candidate is kept: `first` takes the only one."""
+    """Which candidate is kept: `first` takes the only one; `orm` the best finished one; `prm` goes on from the best
+    continuation at every look; `parm` stops hopeless ones on the way and takes the best of the others."""
     candidates: int = 1
     """How many images compete for each one that is kept."""
     reflect: int = 0
@@ -46,25 +56,52 @@ class Plan:
     """Of the image tokens; None takes the model's own, 0 always paints the likeliest."""
     thought_tokens: int = 256
     """The longest thought, in tokens."""
+    judge: str | None = None
+    """Who chooses and looks back: a name, hub id or folder; None takes the model's own eyes."""
+    judge_steps: int = 18
+    """At how many points of the way `prm` and `parm` look."""
+    judge_from: int = 1
+    """The first of these looks at which `parm` asks whether the picture is clear."""
+    assess: str = "first"
+    """Whether `parm` asks about the potential of a path at its `first` clear look, or at `every` one."""
+    rules: str = "greedy"
+    """How answers are read: `greedy`, or `official` as the published code samples them."""
+    correct: str = "see"
+    """How a painter looks back: it can `see` the flawed picture and the reason, is told the reason in `words`, or just
+    tries `again`."""
+    keep: str = "last"
+    """Which round of looking back is kept if none satisfies the judge: the `last`, or the `best` by its score."""
 
     def __post_init__(self) -> None:
         _known_word("think", self.think, THINK)
         _known_word("choose", self.choose, CHOOSE)
-        for name, least, most in (("candidates", 1, 1024), ("reflect", 0, 64), ("thought_tokens", 1, 8192)):
+        for name, words in OTHERS.items():
+            _known_word(name, getattr(self, name), words)
+        numbers = (("candidates", 1, 1024), ("reflect", 0, 64), ("thought_tokens", 1, 8192))
+        for name, least, most in (*numbers, ("judge_steps", 1, 4096), ("judge_from", 1, 4096)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"{name}={value!r}: must be a whole number between {least} and {most}.")
-        if self.reflect > 0:
-            raise ValueError(f"reflect={self.reflect}: looking back is not part of this version yet; leave it at 0.")
-        if self.candidates > 1:
+        if self.candidates > 1 and self.choose == "first":
             raise ValueError(
-                f"candidates={self.candidates}: nobody chooses among candidates in this version; leave it at 1, "
+                f"candidates={self.candidates}: nobody chooses among them; add choose=orm, prm or parm, "
                 f"or ask for several images."
             )
+        if self.judge is not None and not (isinstance(self.judge, str) and self.judge.strip()):
+            raise ValueError(f"judge={self.judge!r}: must be the name, hub id or folder of a model.")
+        if self.judge is not None and not self.judges:
+            raise ValueError(f"judge={self.judge!r} has nothing to judge; add choose=orm, prm or parm, or reflect.")
+        if self.judge_from > self.judge_steps:
+            raise ValueError(f"judge_from={self.judge_from}: there are only {self.judge_steps} looks (judge_steps).")
         for name in ("guidance", "temperature"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name}={value!r}: must be a number of at least 0.")
+
+    @property
+    def judges(self) -> bool:
+        """Whether a judge is needed."""
+        return self.choose != "first" or self.reflect > 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,18 +116,22 @@ class Plan:
         return cls(**record)
 
 
-PRESETS: dict[str, dict[str, Any]] = {"direct": {}, "t2g": {"think": "before"}}
-LATER_PRESETS = ("twig", "parm", "parm++", "t2i-r1", "thinkdiff")
+PARM: dict[str, Any] = {"choose": "parm", "candidates": 20}
+PRESETS: dict[str, dict[str, Any]] = {
+    "direct": {},
+    "t2g": {"think": "before"},
+    "parm": PARM,
+    "parm++": PARM | {"reflect": 3},
+}
+LATER_PRESETS = ("twig", "t2i-r1", "thinkdiff")
 
 
 def make_plan(preset: str | None = None, **chosen: Any) -> Plan:
     """The plan of a preset (`direct` if None), with the fields that are given and not None put in its place."""
     if preset in LATER_PRESETS:
-        raise ValueError(f"preset {preset!r} is not part of this version yet; there are {' and '.join(PRESETS)}.")
+        raise ValueError(f"preset {preset!r} is not part of this version yet; there are {', '.join(PRESETS)}.")
     if preset is not None and preset not in PRESETS:
-        raise ValueError(
-            f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}; there are {' and '.join(PRESETS)}."
-        )
+        raise ValueError(f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}; there are {', '.join(PRESETS)}.")
     return Plan.from_json(
         PRESETS[preset or "direct"] | {name: value for name, value in chosen.items() if value is not None}
     )
@@ -119,6 +160,7 @@ def run(
     *,
     about: Mapping[str, Any] | None = None,
     thoughts: Mapping[str, Answer] | None = None,
+    bench: Bench | None = None,
     pieces: int = 12,
     previews: bool = True,
     batch: int = 16,
@@ -127,6 +169,7 @@ def run(
 
     about: what every recipe says besides (model, versions).
     thoughts: answers that are already known, by prompt; the thinker is not asked for them.
+    bench: who judges, for plans that choose or look back.
     pieces: a batch is painted in so many pieces, with a `Preview` after each.
     previews: whether these hold pictures.
     batch: so many images at once. Neither of these changes what an image becomes.
@@ -135,7 +178,10 @@ def run(
         raise ValueError(f"Got {len(prompts)} prompts and {len(seeds)} seeds; give one seed for each prompt.")
     if plan.think != "never" and thinker is None:
         raise ValueError(f"think={plan.think!r} needs a model that writes, and this one only paints; use never.")
+    if plan.judges and bench is None:
+        raise ValueError("a plan that chooses or looks back needs a judge; give one.")
     began = time.monotonic()
+    judged = None if bench is None else asdict(bench.judge.work)
     yield Started(tuple(prompts), tuple(seeds), plan.to_json(), generator.steps)
     answers: dict[str, Answer] = {}
     spent: Counter[str] = Counter()
@@ -145,12 +191,19 @@ def run(
         spent.update(asdict(thinker.work))
     recipes = [_recipe(about or {}, plan, prompt, answers.get(prompt)) for prompt in prompts]
     order = Order(tuple(answers[p].prompt if p in answers else p for p in prompts), tuple(seeds), plan.guidance)
-    batches = [range(first, min(first + batch, len(seeds))) for first in range(0, len(seeds), batch)]
+    size = max(1, batch // plan.candidates)
+    batches = [range(first, min(first + size, len(seeds))) for first in range(0, len(seeds), size)]
     for number, images in enumerate(batches):
         watch = Watch(pieces, previews, number * generator.steps, len(batches) * generator.steps)
-        work, usual = yield from _paint(generator, order, recipes, images, watch)
+        if plan.judges:
+            assert bench is not None
+            work, usual = yield from deliberate(generator, bench, plan, order, recipes, images, watch, batch)
+        else:
+            work, usual = yield from _paint(generator, order, recipes, images, watch)
         spent.update(asdict(work))
         plain.update(asdict(usual))
+    if bench is not None and judged is not None:
+        spent.update({name: count - judged[name] for name, count in asdict(bench.judge.work).items()})
     yield Spent(round(time.monotonic() - began, 3), {name: (count, plain[name]) for name, count in spent.items()})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from reverie.commands.outputs import check_writable, picture_files
 from reverie.display import Display
 from reverie.events import Event, Finished, Trace
+from reverie.judges.load import check_judge
 from reverie.models.registry import Source, check_prompt, resolve, size_text
 from reverie.painter import Painter, check_place, check_request, check_writes, load
 from reverie.png import check_size, save_png
@@ -36,6 +37,7 @@ def generate(arguments: argparse.Namespace) -> int:
     if plan.think != "never":
         check_writes(source)
     seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
+    judge = check_judge(plan, arguments.prompt)
     check_size(arguments.size)
     files = picture_files(arguments.out, arguments.prompt, arguments.n)
     if arguments.trace is not None:
@@ -44,6 +46,8 @@ def generate(arguments: argparse.Namespace) -> int:
     with Display(quiet=arguments.quiet or arguments.json) as display:
         display.say(loading(source, arguments.dtype))
         painter = load(arguments.model, arguments.device, arguments.dtype)
+        if judge is not None:
+            display.say(loading(judge, None))
         events = _events(painter, plan, arguments, seeds, display.pictures)
         with closing(events):
             for event in events:

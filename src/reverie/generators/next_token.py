@@ -93,6 +93,14 @@ class NextTokenPainter(ABC):
     def _embed_prompt(self, ids: list[int], ways: int) -> Tensor:
         """(ways, tokens, D): what stands before the codes, then, with two ways, its unconditional twin."""
 
+    def _prompt_ids(self, conditions: Conditions, image: int) -> list[int]:
+        """The tokens of one image's prompt, with all that stands in it besides text."""
+        return self._ids(conditions.prompts[image])
+
+    def _embed_condition(self, ids: list[int], ways: int, canvas: Canvas, image: int) -> Tensor:
+        """`_embed_prompt` of what `_prompt_ids` gave for one image of a canvas."""
+        return self._embed_prompt(ids, ways)
+
     def _hidden(self, embeds: Tensor, kv: KVCache, lengths: Tensor | int, positions: Tensor, **keywords) -> Tensor:
         """(B, T, D) to hidden states at `positions`, behind prompts of `lengths` (B, 1)."""
         return self.model.hidden(embeds, kv, positions=positions, **keywords)
@@ -155,7 +163,11 @@ class NextTokenPainter(ABC):
             raise ValueError(f"Got {len(conditions)} prompts for a canvas of {len(canvas)} images; give one for each.")
         old, cache = canvas.conditions, canvas.release()
         given = max(canvas.step - 1, 0)
-        changed = [i for i, prompt in enumerate(conditions.prompts) if prompt != old.prompts[i]]
+        changed = [
+            i
+            for i, prompt in enumerate(conditions.prompts)
+            if prompt != old.prompts[i] or conditions.picture(i) is not old.picture(i)
+        ]
         if self._ways(conditions) != self._ways(old):
             # What was fed together with other rows cannot be kept; everything enters again.
             cache, changed = None, list(range(len(canvas)))
@@ -218,7 +230,7 @@ class NextTokenPainter(ABC):
 
     def _rebuilt(self, canvas: Canvas) -> NextTokenCache:
         """A cache for a canvas without one: what entered at once before enters at once again, the rest one by one."""
-        prompts = [self._ids(prompt) for prompt in canvas.conditions.prompts]
+        prompts = [self._prompt_ids(canvas.conditions, i) for i in range(len(canvas))]
         ways = self._ways(canvas.conditions)
         cache = self._empty(prompts, ways)
         tokens = canvas.tokens.to(self.model.device)
@@ -241,7 +253,7 @@ class NextTokenPainter(ABC):
         """The cache after the prompts of `changed` images changed; the rest is kept, in a larger one if need be."""
         prompts, kept = list(cache.prompts), {}
         for i in changed:
-            prompts[i] = self._ids(canvas.conditions.prompts[i])
+            prompts[i] = self._prompt_ids(canvas.conditions, i)
             kept[i] = self._kept(cache.prompts[i], prompts[i])
         new = self._empty(prompts, cache.ways) if max(map(len, prompts)) + self.steps > cache.kv.capacity else cache
         if new is not cache:
@@ -266,7 +278,7 @@ class NextTokenPainter(ABC):
                 slice(twin * cache.ways, (twin + 1) * cache.ways),
             )
             if twin == i:
-                self._prefill(cache, i, codes.to(self.model.device), start)
+                self._prefill(cache, i, codes.to(self.model.device), start, canvas)
                 canvas.work.prefilled += cache.ways * (
                     len(cache.prompts[i]) + len(codes) - start // self.chunk * self.chunk
                 )
@@ -275,11 +287,11 @@ class NextTokenPainter(ABC):
                 cache.kv.values[:, rows] = cache.kv.values[:, source]
                 cache.first[rows] = cache.first[source]
 
-    def _prefill(self, cache: NextTokenCache, image: int, codes: Tensor, kept: int) -> None:
+    def _prefill(self, cache: NextTokenCache, image: int, codes: Tensor, kept: int, canvas: Canvas) -> None:
         """Prompt and codes of one image, chunk by chunk. Chunks are counted from position 0 and always full, so a token
         is rounded the same whatever follows it, and the same whether or not the chunks before it were kept."""
         ids = cache.prompts[image]
-        text = self._embed_prompt(ids, cache.ways)
+        text = self._embed_condition(ids, cache.ways, canvas, image)
         painted = self._embed(codes)[: len(codes)] if len(codes) else text.new_zeros(0, text.shape[-1])
         embeds = torch.cat((text, painted.expand(cache.ways, -1, -1)), 1)
         kv = cache.kv.narrow(image * cache.ways, (image + 1) * cache.ways)
