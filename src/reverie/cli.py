@@ -66,11 +66,18 @@ def _model_arguments(parser: Parser) -> None:
 
 
 def _plan_arguments(parser: Parser) -> None:
-    parser.add_argument("--preset", metavar="NAME", help="direct (no reasoning) or t2g (think, then generate)")
-    parser.add_argument("--think", metavar="WHEN", help="never, or before: reason in words, then paint")
+    parser.add_argument("--preset", metavar="NAME", help="direct (no reasoning), t2g, t2i-r1 or twig")
+    parser.add_argument("--think", metavar="WHEN", help="never, before, during or after painting")
     parser.add_argument("--choose", metavar="HOW", help="first: keep the only candidate")
     parser.add_argument("--candidates", type=int, metavar="N", help="images that compete for each one kept")
-    parser.add_argument("--reflect", type=int, metavar="N", help="rounds of looking back")
+    parser.add_argument("--reflect", type=int, metavar="N", help="rounds of looking back, for each region")
+    parser.add_argument("--regions", type=int, metavar="K", help="parts of the image with a thought each")
+    parser.add_argument("--schedule", metavar="HOW", help="of the regions: uniform, adaptive, or heights such as 2:1:1")
+    parser.add_argument("--threshold", type=float, metavar="S", help="the score, of 100, at which a region stays")
+    on = {"action": "store_true", "default": None}
+    parser.add_argument("--keep-best", **on, help="keep the best attempt at a region instead of the latest")
+    parser.add_argument("--keep-prompt", **on, help="paint from the prompt and the thought after it")
+    parser.add_argument("--official", **on, help="think while painting exactly as the published script does")
     parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
     parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens; 0 takes the likeliest")
     parser.add_argument("--thought-tokens", type=int, metavar="N", help="the longest thought")

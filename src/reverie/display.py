@@ -11,7 +11,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from reverie.events import Event, Preview, Spent, Started, Thought
+from reverie.events import Event, Preview, Revised, Spent, Started, Thought, Verdict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,6 +52,7 @@ class Display:
         self.quiet, self.pictures = quiet, False
         """`pictures`: whether previews can be seen here."""
         self.status, self.thought, self.prompt, self.note = "", "", "", ""
+        self.told = False  # whether the thought is complete, so that the next fragment begins another
         self.progress = (0, 0)
         self.previews: tuple[Image, ...] = ()
         if not quiet and sys.stderr.isatty():
@@ -81,9 +82,14 @@ class Display:
 
     def show(self, event: Event) -> None:
         if isinstance(event, Started):
-            self.status = "thinking" if event.plan.get("think") == "before" else "painting"
+            self.status = "painting" if event.plan.get("think") == "never" else "thinking"
         elif isinstance(event, Thought):
             self._think(event)
+        elif isinstance(event, Verdict):
+            self._judged(event)
+        elif isinstance(event, Revised):
+            self.prompt = printable(event.prompt)
+            self._line(f"again: {self.prompt}")
         elif isinstance(event, Preview):
             self.status, self.progress = "painting", (event.step, event.steps)
             self.previews = tuple(picture for picture in event.images if picture is not None) or self.previews
@@ -92,7 +98,8 @@ class Display:
             self._line(f"painted in {event.seconds:.1f} s")
 
     def _think(self, event: Thought) -> None:
-        self.thought += printable(event.fragment)
+        self.thought = ("" if self.told else self.thought) + printable(event.fragment)
+        self.told = event.whole is not None
         if event.whole is None:
             return
         self.thought, self.prompt, self.note = printable(event.whole), printable(event.prompt or ""), event.note or ""
@@ -100,6 +107,12 @@ class Display:
         self._line(f"picture: {self.prompt}")
         if self.note:
             self._line(f"note: {self.note}")
+
+    def _judged(self, event: Verdict) -> None:
+        scores = ", ".join(f"{name} {value:g}" for name, value in event.scores.items())
+        told = {True: ", accepted", False: ", rejected", None: ""}[event.accepted]
+        self.note = printable(f"{event.judge}: {scores}{told}")
+        self._line(self.note)
 
     def _line(self, text: str) -> None:
         if not self.quiet and self.live is None:

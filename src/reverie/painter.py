@@ -10,6 +10,7 @@ refuse bad input at once.
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import secrets
@@ -19,9 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reverie.events import Event, Finished, Spent, Thought, Trace, without_pictures
-from reverie.models.registry import Source, check_length, check_prompt, fetched, fingerprint, resolve
+from reverie.events import Event, Finished, Spent, Trace, without_pictures
+from reverie.models.registry import Source, check_length, check_prompt, fetched, fingerprint, image_length, resolve
 from reverie.reason import Plan, make_plan, run
+from reverie.schedule import bands, blocks, explicit
 from reverie.thinkers import WORDINGS, Answer, Thinker
 
 if TYPE_CHECKING:
@@ -84,7 +86,8 @@ class Painter:
     ) -> Result:
         """Paints `n` images of `prompt`, with the seeds seed, seed + 1, ...
 
-        preset: `direct` or `t2g`; `think` and other fields of `reverie.Plan` (guidance, temperature, ...) overrule it.
+        preset: `direct`, `t2g`, `t2i-r1` or `twig`; `think` and other fields of `reverie.Plan` (guidance, regions, ...)
+            overrule it.
         seed: drawn at random if None; it is in the result.
         trace: a new folder that receives every event and preview.
         Raises ValueError, in one sentence, for what cannot be painted.
@@ -111,6 +114,7 @@ class Painter:
         The input is checked now, the painting happens as the events are taken.
         """
         plan = make_plan(preset, think=think, **fields)
+        check_canvas(self.source, plan)
         seeds = check_request(self.source, prompt, seed, n)
         events = self.run(plan, [prompt] * n, seeds, pieces=pieces, previews=previews)
         return events if trace is None else _traced(events, Trace(trace))
@@ -122,6 +126,7 @@ class Painter:
         seeds: Sequence[int],
         *,
         thoughts: Mapping[str, Answer] | None = None,
+        answers: Mapping[int, Sequence[str]] | None = None,
         pieces: int = 12,
         previews: bool = False,
         batch: int = 16,
@@ -130,9 +135,10 @@ class Painter:
         for prompt in dict.fromkeys(prompts):
             check_prompt(prompt)
             check_length(self.source, prompt)
+        check_canvas(self.source, plan)
         return run(
             self.generator(plan), self.thinker(), plan, prompts, seeds,
-            about=self.about, thoughts=thoughts, pieces=pieces, previews=previews, batch=batch,
+            about=self.about, thoughts=thoughts, answers=answers, pieces=pieces, previews=previews, batch=batch,
         )  # fmt: skip
 
     def paint(self, prompts: Sequence[str], seeds: Sequence[int], plan: Plan | None = None) -> list[Painted]:
@@ -159,7 +165,8 @@ class Painter:
 
         own = self.model.config.raw.get("reverie", {})
         temperature = own.get("temperature", 1.0) if plan.temperature is None else plan.temperature
-        return JanusPainter(self.model, self.tokenizer, guidance=own.get("guidance", 5.0), temperature=temperature)
+        words = self.tokenizer.as_published_for_painting() if plan.official else self.tokenizer
+        return JanusPainter(self.model, words, guidance=own.get("guidance", 5.0), temperature=temperature)
 
     def thinker(self) -> Thinker:
         """The model as one that reasons about prompts, in the wording that suits it."""
@@ -209,6 +216,16 @@ def load(
     return Painter(source, model, tokenizer)
 
 
+def check_canvas(source: Source, plan: Plan) -> None:
+    """ValueError for more regions than the canvas of a model has rows, as far as its configuration says so."""
+    if source.family == "janus" and source.config:
+        steps = image_length(source.config)
+        if plan.official:
+            blocks(plan.regions or 1, steps)
+        elif plan.schedule != "adaptive":
+            bands(explicit(plan.schedule) or (1,) * (plan.regions or 1), steps, math.isqrt(steps))
+
+
 def check_place(device: str | None, dtype: Any = None) -> None:
     """ValueError for a device or a type of weights that cannot be meant; whether the device is here is asked later."""
     if device is not None and not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", device):
@@ -246,14 +263,14 @@ def check_request(source: Source, prompt: str, seed: int | None, n: int) -> list
 def result_of(prompt: str, events: Sequence[Event]) -> Result:
     """A finished run as one value."""
     finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.image)
-    thought = next((event for event in events if isinstance(event, Thought) and event.whole is not None), None)
+    recipe = finished[0].recipe if finished else {}
     return Result(
         images=tuple(event.picture for event in finished if event.picture is not None),
         seeds=tuple(event.seed for event in finished),
         recipes=tuple(event.recipe for event in finished),
         prompt=prompt,
-        thought=thought.whole if thought else None,
-        rewritten=thought.prompt if thought else None,
+        thought=recipe.get("thought"),
+        rewritten=recipe.get("rewritten"),
         trace=tuple(without_pictures(event) for event in events),
     )
 

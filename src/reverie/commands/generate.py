@@ -15,7 +15,7 @@ from reverie.commands.outputs import check_writable, picture_files
 from reverie.display import Display
 from reverie.events import Event, Finished, Trace
 from reverie.models.registry import Source, check_prompt, resolve, size_text
-from reverie.painter import Painter, check_place, check_request, load
+from reverie.painter import Painter, check_canvas, check_place, check_request, load
 from reverie.png import check_size, save_png
 from reverie.reason import Plan, make_plan
 
@@ -33,6 +33,7 @@ def generate(arguments: argparse.Namespace) -> int:
     check_prompt(arguments.prompt)
     check_place(arguments.device, arguments.dtype)
     source = resolve(arguments.model)
+    check_canvas(source, plan)
     seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
     check_size(arguments.size)
     files = picture_files(arguments.out, arguments.prompt, arguments.n)
