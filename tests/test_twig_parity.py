@@ -1,6 +1,6 @@
 """Thinking while painting against literal runs of the published script: every prompt, id, answer, code and decision.
 
-The fixtures lie beside the repository (or where REVERIE_FIXTURES says); every case of every folder of the family is run.
+The fixtures lie beside the repository (or where REVERIE_FIXTURES says); every case of the family is run.
 """
 
 import functools
@@ -129,7 +129,9 @@ def compare(truth, arrays, name, log, events, eyes):
                 assert np.abs(np.asarray(picture) - shown[event["canvas"]]).max() <= 1
             if event.get("text_call") is not None:
                 # With the very picture of the fixture: a byte more or less shows in the fourth decimal.
-                pictures = [Image.fromarray(arrays[f"{name}/canvases"][event["canvas"]])] if entry["message"].images else []
+                pictures = [
+                    Image.fromarray(arrays[f"{name}/canvases"][event["canvas"]]) for _ in entry["message"].images
+                ]
                 logits = eyes.logits([replace(entry["message"], images=pictures)])[-1]
                 first = arrays[f"{name}/text_first_logits"][event["text_call"]]
                 assert np.abs(logits.numpy() - first).max() <= 1e-4
@@ -138,7 +140,7 @@ def compare(truth, arrays, name, log, events, eyes):
     (finished,) = [event for event in events if isinstance(event, Finished)]
     assert np.abs(np.asarray(finished.picture) - shown[truth["final_canvas"]]).max() <= 1
     kept = [event["tokens"] for event in truth["events"] if event["type"] == "paint" and event["kept"]]
-    assert sum(kept, []) == truth["final_tokens"]
+    assert [code for region in kept for code in region] == truth["final_tokens"]
     told = truth["description_file"].split("User: ")[-1].removesuffix("\n\n")
     assert finished.recipe["rewritten"].replace("  ", "") == told.replace("  ", "")
 

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +58,9 @@ def build_parser() -> Parser:
 
 # --- The arguments of each verb.
 
+# A switch that is not given leaves the preset's value alone.
+SWITCH: dict[str, Any] = {"action": "store_true", "default": None}
+
 
 def _model_arguments(parser: Parser) -> None:
     parser.add_argument("--model", default="atelier-janus", metavar="NAME", help="a name, hub id or folder")
@@ -74,10 +77,9 @@ def _plan_arguments(parser: Parser) -> None:
     parser.add_argument("--regions", type=int, metavar="K", help="parts of the image with a thought each")
     parser.add_argument("--schedule", metavar="HOW", help="of the regions: uniform, adaptive, or heights such as 2:1:1")
     parser.add_argument("--threshold", type=float, metavar="S", help="the score, of 100, at which a region stays")
-    on = {"action": "store_true", "default": None}
-    parser.add_argument("--keep-best", **on, help="keep the best attempt at a region instead of the latest")
-    parser.add_argument("--keep-prompt", **on, help="paint from the prompt and the thought after it")
-    parser.add_argument("--official", **on, help="think while painting exactly as the published script does")
+    parser.add_argument("--keep-best", **SWITCH, help="keep the best attempt at a region, not the latest")
+    parser.add_argument("--keep-prompt", **SWITCH, help="paint from the prompt and the thought after it")
+    parser.add_argument("--official", **SWITCH, help="think while painting exactly as the published script does")
     parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
     parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens; 0 takes the likeliest")
     parser.add_argument("--thought-tokens", type=int, metavar="N", help="the longest thought")

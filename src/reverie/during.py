@@ -1,7 +1,7 @@
 """Thinking while painting: a thought before each region of the canvas, a critique after it, perhaps the region again.
 
-Thinking-while-Generating (arXiv 2511.16671), over any generator and any VLM. `Painting.program` is the published procedure
-for ONE picture, as it would be told: it yields what it wants (an answer, some painting) and is sent what came of it.
+Thinking-while-Generating (arXiv 2511.16671), over any generator and any VLM. `Painting.program` is the published
+procedure for ONE picture, as it would be told: it yields what it wants (an answer, some painting) and is sent it.
 `paint` runs the programs of a whole batch side by side: whatever they want from the model that writes is written
 together, then whatever they want painted is painted together, wherever each of them stands. So a picture that is
 redone holds nobody up, and every picture is what it would be alone (docs/during.md).
@@ -301,7 +301,9 @@ def paint(
 
     typed: the prompts of all images of the run; known: answers of the model that are already there, by image.
     """
-    paintings = {image: painting_of(generator, thinker, plan, typed[image], order.seeds[image], image) for image in images}
+    paintings = {
+        image: painting_of(generator, thinker, plan, typed[image], order.seeds[image], image) for image in images
+    }
     wall = Wall(generator, paintings, order.guidance)
     programs = {image: painting.program() for image, painting in paintings.items()}
     unheard = {image: list(known.get(image, ())) for image in images}
@@ -367,15 +369,15 @@ def written(thinker: Thinker, plan: Plan, asks: Mapping[int, Ask]) -> Generator[
             different.append(ask.message)
     ((image, first),) = list(asks.items())[:1]
     if len(different) == 1 and first.aloud:
-        whole = list[str]()
+        answers = []
 
-        def write(on_text: Callable[[str], None]) -> None:
+        def write(on_text: Callable[[str], None]) -> str:
             # What is told leaves out a last letter that is not complete; what counts is the answer.
-            whole.append(thinker.vlm.write(different, plan.thought_tokens, on_text=on_text))
+            answers.append(thinker.vlm.write(different, plan.thought_tokens, on_text=on_text))
+            return answers[0]
 
         for fragment in as_written(write):
             yield Thought(image, fragment, region=first.region)
-        answers = whole
     else:
         answers = thinker.vlm.write_batch([[message] for message in different], plan.thought_tokens)
     return {image: answers[different.index(ask.message)] for image, ask in asks.items()}

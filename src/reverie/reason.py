@@ -114,9 +114,7 @@ def make_plan(preset: str | None = None, **chosen: Any) -> Plan:
     if preset in LATER_PRESETS:
         raise ValueError(f"preset {preset!r} is not part of this version yet; there are {', '.join(PRESETS)}.")
     if preset is not None and preset not in PRESETS:
-        raise ValueError(
-            f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}; there are {', '.join(PRESETS)}."
-        )
+        raise ValueError(f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}; there are {', '.join(PRESETS)}.")
     return Plan.from_json(
         PRESETS[preset or "direct"] | {name: value for name, value in chosen.items() if value is not None}
     )

@@ -257,8 +257,8 @@ class JanusPainter:
         for canvas, step in zip(canvases, to, strict=True):
             rows = slice(first, first := first + len(canvas))
             canvas.work.decoded += len(canvas) * cache.ways * (step - canvas.step)
-            moved = {"tokens": tokens[rows], "uniforms": uniforms[rows], "step": step}
-            arrived.append(replace(canvas, **moved, cache=cache.narrow(rows.start, rows.stop)))
+            kept = cache.narrow(rows.start, rows.stop)
+            arrived.append(replace(canvas, tokens=tokens[rows], uniforms=uniforms[rows], step=step, cache=kept))
         return arrived
 
     def _feed(self, cache: JanusCache, tokens: Tensor, step: int, work: Work) -> Tensor:
