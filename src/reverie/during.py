@@ -367,9 +367,9 @@ def written(thinker: Thinker, plan: Plan, asks: Mapping[int, Ask]) -> Generator[
     for ask in asks.values():
         if ask.message not in different:
             different.append(ask.message)
-    ((image, first),) = list(asks.items())[:1]
+    image, first = next(iter(asks.items()))
     if len(different) == 1 and first.aloud:
-        answers = []
+        answers: list[str] = []
 
         def write(on_text: Callable[[str], None]) -> str:
             # What is told leaves out a last letter that is not complete; what counts is the answer.
