@@ -14,6 +14,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = {
     "README.md": ("atelier-janus",),
     "docs/python.md": ("atelier-janus",),
+    "docs/during.md": ("atelier-janus",),
     "docs/evaluation.md": ("atelier-inspector",),
 }
 

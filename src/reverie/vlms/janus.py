@@ -36,7 +36,7 @@ class JanusEyes:
         rows: int = 32,
         chunk: int = 64,
         work: Work | None = None,
-        remember: int = 32,
+        remember: int = 64,
     ):
         """rows, chunk: sizes of the blocks in which tokens are computed; others may round differently.
         work: the account to write on, when a run shares one with its painter.
