@@ -76,6 +76,11 @@ def test_critiques_are_read(answer, score, revision):
     assert (read.score, read.revision, read.understood) == (score, revision, True)
 
 
+def test_a_bare_no_counts_only_where_it_was_asked_for():
+    assert not read_critique("No issues.").understood
+    assert read_critique("No issues.").score == 100
+
+
 @given(st.text(alphabet=st.sampled_from("SCOREscore:_ \n12345-.*IMPROVED_DESCRIPTION")) | st.text())
 def test_any_critique_can_be_read(answer):
     assert 0 <= read_critique(answer, "thought").score <= 100

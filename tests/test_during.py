@@ -54,7 +54,9 @@ class Critic:
         shown = b"".join(picture.tobytes() for picture in message.images)
         number = hashlib.sha256(message.text.encode() + shown).digest()[0]
         words = f"thing {number} and more"
-        if "SCORE" not in message.text:
+        if "still become" in message.text:
+            answer = ("Yes.", "No. It is wrong.")[number % 2]
+        elif "SCORE" not in message.text and "Rate" not in message.text:
             answer = f"RATIOS: {number % 3 + 1}, 1, 2" if "RATIOS" in message.text else words
         else:
             answer = f"SCORE: {number * self.best // 255}\nIMPROVED_DESCRIPTION: better {words}"

@@ -33,6 +33,7 @@ class Dialogue:
     previous: str = ""
     previous_last: str = ""
     look_first: bool = False
+    yes_or_no: bool = False
     joint: str = " "
     painting: str = "{thoughts}"
     special: tuple[str, ...] = ()
@@ -69,7 +70,8 @@ class Story:
     """Of the regions that are done."""
 
     def __post_init__(self) -> None:
-        self.prompt = " ".join(self.prompt.split())
+        told = " ".join(self.prompt.split())
+        self.prompt = told.rstrip(".") or told  # the wordings go on behind it
 
     def heard(self, answer: str) -> str:
         """A thought as the model wrote it, as it is used: on one line."""
@@ -104,7 +106,7 @@ class Story:
         return fill(self.words.divide, {"prompt": self.prompt, "most": most})
 
     def read(self, answer: str, thought: str) -> Critique:
-        return read_critique(answer, thought)
+        return read_critique(answer, thought if self.words.yes_or_no else "")
 
     def _values(self, number: int) -> dict[str, Any]:
         return {"prompt": self.prompt, "number": number, "regions": self.regions}
@@ -188,9 +190,9 @@ _SECOND_SCORE = re.compile(r"^[\s*_`#>-]*score\b", re.IGNORECASE | re.MULTILINE)
 _YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
-def read_critique(answer: str, thought: str) -> Critique:
-    """A score with a revision, in about any form that models give it ("**Score:** [83.5]/100"), or a bare yes or no, of
-    which a no means: the same thought once more."""
+def read_critique(answer: str, again: str = "") -> Critique:
+    """A score with a revision, in about any form that models give it ("**Score:** [83.5]/100"); or, where that was
+    asked, a bare yes (100) or no (0), for which `again` is the revision."""
     score, revision = _SCORE.search(answer), _REVISION.search(answer)
     text = ""
     if revision:
@@ -199,6 +201,6 @@ def read_critique(answer: str, thought: str) -> Critique:
     if score:
         return Critique(min(max(float(score[1]), 0.0), 100.0), text)
     word = _YES_OR_NO.match(answer)
-    if word and not revision:
-        return Critique(100.0, "") if word[1].lower() == "yes" else Critique(0.0, thought)
+    if word and again:
+        return Critique(100.0, "") if word[1].lower() == "yes" else Critique(0.0, again)
     return Critique(100.0, text, understood=False)

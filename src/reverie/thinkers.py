@@ -84,13 +84,14 @@ def parse(wording: str, answer: str, prompt: str) -> Answer:
 
 def enriched(wording: str, answer: str, prompt: str) -> Answer:
     """The prompt with the description after it, as T2I-R1 paints from both."""
+    start = prompt.rstrip(". ") or prompt
     if WORDINGS[wording].enrich is None:
         read = parse(wording, answer, prompt)
-        return read if read.note else replace(read, prompt=f"{prompt}. {read.prompt}")
+        return read if read.note else replace(read, prompt=f"{start}. {read.prompt}")
     description = " ".join(answer.split())
     if not re.search(r"\w", description):
         return Answer("", prompt, "the answer is empty, so the prompt is painted as it was typed")
-    return Answer(description, f"{prompt}. {description}")
+    return Answer(description, f"{start}. {description}")
 
 
 @dataclass
