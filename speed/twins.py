@@ -1,7 +1,7 @@
 """One Janus with random weights, twice: as ours and as the class of transformers, over the same tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -65,7 +65,7 @@ class Shape:
 
 SHAPES = {
     "toy": Shape(width=64, layers=2, heads=4, ffn=96, codes=64, grid=4, channels=32, vocabulary=300),
-    "shipped": Shape(width=256, layers=8, heads=4, ffn=768, codes=1024, grid=12),
+    "shipped": Shape(width=256, layers=8, heads=4, ffn=768, codes=2048, grid=12),
     "100m": Shape(width=768, layers=14, heads=12, ffn=2048, codes=16384, grid=24),
 }
 
@@ -136,7 +136,7 @@ def their_model(ours: Janus, tokenizer: JanusTokenizer) -> JanusForConditionalGe
         eos_token_id=tokenizer.eos,
         tie_word_embeddings=False,
     )
-    vision, vq = config.vision.to_dict(), config.vq.to_dict()
+    vision, vq = asdict(config.vision), asdict(config.vq)
     their_config = TheirConfig(
         text_config=text, vision_config=vision, vq_config=vq, image_token_id=tokenizer.placeholder
     )

@@ -196,3 +196,26 @@ def test_bad_calls_are_told_in_one_sentence(tmp_path):
     (tmp_path / "no.safetensors").write_text("not a canvas")
     with pytest.raises(ValueError, match="not a saved canvas"):
         Canvas.load(tmp_path / "no.safetensors")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_resumed_canvas_takes_its_codes_in_as_before(dtype, tmp_path):
+    """What entered many at once before the interruption does so again after it: the account tells, and so do the bits
+    of keys and values, which codes betray only by luck."""
+    generator = painter(dtype)
+    canvas = generator.advance(start(generator, PROMPTS[1:3], [1, 2]), 8)
+    canvas = generator.recondition(canvas, Conditions([PROMPTS[0], PROMPTS[2]]))
+    canvas = generator.advance(canvas, 10)
+    assert canvas.given == (7, 0)
+    canvas.save(tmp_path / "canvas.safetensors")
+    resumed = Canvas.load(tmp_path / "canvas.safetensors")
+    assert resumed.given == canvas.given
+    before = resumed.work.prefilled
+    canvas, resumed = generator.advance(canvas, 11), generator.advance(resumed, 11)
+    lengths = [len(generator.tokenizer.painting_ids(prompt)) for prompt in canvas.conditions.prompts]
+    assert resumed.work.prefilled - before == 2 * (sum(lengths) + 7)
+    for image, length in enumerate(lengths):
+        rows, slots = slice(2 * image, 2 * image + 2), slice(0, length + 10)
+        for name in ("keys", "values"):
+            first, second = (getattr(one.cache.kv, name)[:, rows, :, slots] for one in (canvas, resumed))
+            assert torch.equal(first, second), f"{name} of image {image}"

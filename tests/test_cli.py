@@ -230,6 +230,9 @@ def test_models_lists_what_there_is(capsys):
     assert "13.8 GiB" in out
     rows = {row["name"]: row for row in json.loads(call(capsys, "models", "--json")[1])}
     assert rows["janus-pro-1b"]["memory"]["bfloat16"] == 2 * rows["janus-pro-1b"]["parameters"]
+    assert rows["janus-pro-1b"]["packing"]["bfloat16"] > 2 * 1.2e9, "a second copy of the layers"
+    assert rows["janus-pro-7b"]["packing"]["bfloat16"] < 0.2e9, "layers above the limit are not copied"
+    assert "on a CPU" in out
     assert all(row["source"] and row["licence"] for row in rows.values())
 
 
@@ -399,6 +402,18 @@ def test_importing_reverie_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done
+
+
+def test_a_picture_needs_neither_transformers_nor_the_compiler_of_torch(here, tiny):
+    """Each takes longer to import than a picture takes to paint."""
+    script = (
+        "import sys, reverie.cli\n"
+        f"reverie.cli.main(['generate', 'a cat', '--model', {str(tiny)!r}, '--think', 'before', '-q'])\n"
+        "heavy = ('transformers', 'accelerate', 'huggingface_hub', 'torch._dynamo', 'torch._inductor', 'sympy')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stdout.endswith(".png\n[]\n"), done
 
 
 @pytest.mark.parametrize("think", ["never", "before"])

@@ -11,8 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import JanusConfig as TheirConfig
 from transformers import JanusForConditionalGeneration
 
-from reverie.models.janus import Janus, JanusConfig
+from reverie.models.janus import Janus, JanusConfig, PackedHead
 from reverie.models.janus_checkpoint import load_janus, memory_needed, read_config, save_janus, to_authors, to_ours
+from reverie.models.llama import KVCache
+from reverie.models.registry import from_folder
+from reverie.models.rows import Packed, packed
 
 
 @pytest.fixture
@@ -102,6 +105,20 @@ def test_transformers_layout(folder, tmp_path):
         decoded = theirs.model.vqmodel.decode(image_codes)
         torch.testing.assert_close(ours.decode_codes(image_codes), decoded)
     assert ours.config.grid == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_copy_that_packing_keeps_is_counted_without_loading(folder, dtype):
+    model, _ = load_janus(folder, dtype=dtype)
+    with torch.no_grad():
+        cache = KVCache.empty(model.config.language, 1, 8, model.language_model.lm_head.weight)
+        packs = [*(cache.layers_of(model.language_model.model) or ()), packed(model.generation_head, 32, PackedHead)]
+    if None in packs:
+        pytest.skip("this processor packs nothing in this type")
+    matrices = [part.weight for pack in packs for part in vars(pack).values() if isinstance(part, Packed)]
+    assert from_folder(folder).packing(str(dtype).removeprefix("torch.")) == sum(
+        weight.numel() * dtype.itemsize for weight in matrices
+    )
 
 
 def test_memory_is_counted_without_loading(folder):

@@ -58,3 +58,15 @@ def test_normalisations_can_be_compared(script):
     norm = script("group_norm")
     module = torch.nn.GroupNorm(2, 4).bfloat16()
     assert norm.ratio(module, norm.pictures(4, 3, batch=1), repeats=4) > 0
+
+
+def test_a_command_is_timed(script):
+    wall, cpu = script("first_picture").run([sys.executable, "-c", "pass"])
+    assert wall > 0
+    assert cpu > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bits_do_not_depend_on_the_batch(script, dtype):
+    bits = script("batch_bits")
+    assert bits.different(bits.SHAPES["toy"], dtype, codes=3) == []

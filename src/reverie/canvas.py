@@ -56,7 +56,7 @@ class Work:
     prefilled: int = 0
     """Tokens that went through the language model many at once (prompts, and codes behind a changed prompt)."""
     decoded: int = 0
-    """Tokens that went through it one at a time."""
+    """Tokens that went through it to be painted: one at a time, or in masked-token models all slots at every step."""
     vq_decodes: int = 0
     """Pictures made from codes, previews included."""
     vision_encodes: int = 0

@@ -128,6 +128,30 @@ def _evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the whole evaluation (default: 0)")
 
 
+def _judge_arguments(parser: Parser) -> None:
+    parser.add_argument("benchmark", help="its name, such as wise-verified or t2i-reasonbench")
+    parser.add_argument("--data", required=True, metavar="DIR", help="the folder with the benchmark's own files")
+    parser.add_argument("--images", required=True, metavar="DIR", help="the pictures, in the benchmark's layout")
+    parser.add_argument("--out", required=True, metavar="DIR", help="for scores, answers and table")
+    parser.add_argument("--judge", required=True, metavar="MODEL", help="the name of the served model")
+    parser.add_argument("--server", default="http://localhost:8000/v1", metavar="URL", help="up to and with /v1")
+    parser.add_argument("--cache", metavar="DIR", help="of answers, so that none is asked for twice (default: in OUT)")
+    parser.add_argument(
+        "--requests", type=int, metavar="N", help="the most requests to send; 0 scores from the cache alone"
+    )
+    parser.add_argument("--workers", type=int, default=8, metavar="N", help="requests at a time (default: 8)")
+    parser.add_argument("--no-thinking", action="store_true", help="tell a vLLM server to switch thinking off")
+    parser.add_argument("--official", action="store_true", help="repeat the bugs of the benchmark's own code")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N samples, evenly spread, for a quick look")
+
+
+def _compare_arguments(parser: Parser) -> None:
+    parser.add_argument("first", help="the folder of a run that evaluate wrote")
+    parser.add_argument("second", help="the folder of another run of the same benchmark")
+    parser.add_argument("--all", action="store_true", help="list every prompt that differs, not only the first")
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+
+
 def _train_arguments(parser: Parser) -> None:
     parser.add_argument("recipe", help="a YAML file, such as recipes/atelier/janus.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="put in place of the recipe's own values")
@@ -166,6 +190,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return evaluate(arguments)
 
 
+def _judge(arguments: argparse.Namespace) -> int:
+    from reverie.commands.judge import judge
+
+    return judge(arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from reverie.commands.compare import compare
+
+    return compare(arguments)
+
+
 def _train(arguments: argparse.Namespace) -> int:
     from reverie.commands.train import train
 
@@ -185,6 +221,8 @@ VERBS = {
     "describe": ("Say what a model sees in a picture.", _describe_arguments, _describe),
     "models": ("List the models that are here or can be loaded.", _models_arguments, _models),
     "evaluate": ("Run a benchmark and write its scores.", _evaluate_arguments, _evaluate),
+    "judge": ("Score pictures in a public benchmark's layout by a served judge.", _judge_arguments, _judge),
+    "compare": ("Say by how much one run of a benchmark is better than another.", _compare_arguments, _compare),
     "train": ("Run a training recipe.", _train_arguments, _train),
     "version": ("Print the version.", lambda parser: None, _version),
 }

@@ -161,15 +161,22 @@ class Painter:
     def generator(self, plan: Plan) -> Canvases:
         """The model as one that paints, at the temperature of the plan. A checkpoint may name its own guidance weight
         and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`."""
-        from reverie.generators.janus import JanusPainter
-
         own = self.model.config.raw.get("reverie", {})
         temperature = own.get("temperature", 1.0) if plan.temperature is None else plan.temperature
+        if self.source.family == "showo":
+            from reverie.generators.showo import ShowoPainter
+
+            settings = {name: own[name] for name in ("guidance", "steps") if name in own}
+            return ShowoPainter(self.model, self.tokenizer, temperature=temperature, **settings)
+        from reverie.generators.janus import JanusPainter
+
         words = self.tokenizer.as_published_for_painting() if plan.official else self.tokenizer
         return JanusPainter(self.model, words, guidance=own.get("guidance", 5.0), temperature=temperature)
 
-    def thinker(self) -> Thinker:
-        """The model as one that reasons about prompts, in the wording that suits it."""
+    def thinker(self) -> Thinker | None:
+        """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
+        if self.source.family == "showo":
+            return None
         from reverie.canvas import Work
 
         work = Work()
@@ -177,6 +184,8 @@ class Painter:
 
     def vlm(self, work: Work | None = None) -> VLM:
         """The model as one that reads pictures and writes."""
+        if self.source.family == "showo":
+            raise ValueError(f"{self.name} paints and answers questions about one picture, but holds no conversation.")
         from reverie.vlms.janus import JanusEyes
 
         return JanusEyes(self.model, self.tokenizer, work=work)
@@ -187,6 +196,11 @@ class Painter:
         from reverie.vlms import Message
 
         picture = open_picture(image) if isinstance(image, str | Path) else image
+        if self.source.family == "showo":
+            from reverie.vlms.showo import ShowoEyes
+
+            looked = question or WORDINGS[self.source.thinker].look
+            return ShowoEyes(self.model, self.tokenizer).answer(picture, looked)
         asked = Message("user", question or WORDINGS[self.source.thinker].look, (picture.convert("RGB"),))
         return self.vlm().write([asked], 256).strip()
 
@@ -208,10 +222,16 @@ def load(
     source = fetched(resolve(name))
     import torch
 
-    from reverie.models.janus_checkpoint import load_janus
-
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     assert source.folder is not None
+    if source.family == "showo":
+        from reverie.models.showo_checkpoint import load_showo
+
+        if device_map is not None:
+            raise ValueError("a Show-o is not spread over devices; leave device_map out.")
+        return Painter(source, *load_showo(source.folder, dtype=kind, device=_device(device)))
+    from reverie.models.janus_checkpoint import load_janus
+
     model, tokenizer = load_janus(source.folder, dtype=kind, device=_device(device), device_map=device_map)
     return Painter(source, model, tokenizer)
 

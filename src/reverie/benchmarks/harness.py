@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -320,6 +321,27 @@ def _spent(out: Path) -> dict[str, Any]:
     return total
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One image of a run, painted here or judged elsewhere (`judged.run`), with its score."""
+
+    id: str
+    cluster: str
+    tag: str
+    value: float
+    prompt: str
+
+
+def scored_rows(out: str | Path) -> list[Scored]:
+    """The images of a run that have a score."""
+    found = []
+    for record in _read(Path(out) / "rows.jsonl"):
+        value = record["correct"] if "correct" in record else record["score"]
+        if value is not None:
+            found.append(Scored(record["id"], record["cluster"], record["tag"], float(value), record["prompt"]))
+    return found
+
+
 def compare(first: str | Path, second: str | Path) -> dict[str, stats.Estimate]:
     """By how much the run in `second` is better than that in `first`: overall and per tag, paired by prompt.
 
@@ -329,15 +351,18 @@ def compare(first: str | Path, second: str | Path) -> dict[str, stats.Estimate]:
     for folder in (first, second):
         file = Path(folder) / "run.json"
         if not file.is_file():
-            raise ValueError(f"{folder} holds no run of a benchmark (no run.json): give a folder that evaluate wrote.")
+            raise ValueError(
+                f"{folder} holds no run of a benchmark (no run.json): give a folder that evaluate or judge wrote."
+            )
         about.append(json.loads(file.read_text("utf-8")))
     for key in ("benchmark", "version", "checksum"):
         if about[0][key] != about[1][key]:
             raise ValueError(f"{first} and {second} differ in their {key}: only runs of one list can be compared.")
     before, after = (
-        [(row.id, row.cluster, row.tag, float(row.correct)) for row in read_rows(folder)] for folder in (first, second)
+        [(row.id, row.cluster, row.tag, row.value) for row in scored_rows(folder)] for folder in (first, second)
     )
-    found = {"overall": stats.compare(before, after, load_benchmark(about[0]["benchmark"]).weighting)}
+    weighting = about[0].get("weighting") or load_benchmark(about[0]["benchmark"]).weighting
+    found = {"overall": stats.compare(before, after, weighting)}
     common = {entry[0] for entry in before} & {entry[0] for entry in after}
     for tag in dict.fromkeys(tag for prompt, _, tag, _ in before if prompt in common):
         mine, theirs = ([entry for entry in run if entry[2] == tag] for run in (before, after))

@@ -7,15 +7,16 @@ Everything is 95% unless `level` says otherwise, and seeded, so that a report re
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 RESAMPLES = 4000
 SEED = 20231017
+BLOCK = 8_000_000  # drawn prompts held at a time
 Weighting = Literal["strata", "items"]
 
 
@@ -54,16 +55,18 @@ def estimate(
     strata: Sequence[Hashable] | None = None,
     weighting: Weighting = "items",
     level: float = 0.95,
+    weights: Mapping[Any, float] | None = None,
 ) -> Estimate:
-    """Mean and interval of values in [0, 1], each with the cluster (prompt) and stratum (task) that it belongs to.
+    """Mean and interval of values, each with the cluster (prompt) and stratum (task) that it belongs to.
 
-    weighting: "items" takes the mean over all values, "strata" the unweighted mean of the strata's means. One value a
+    weighting: "items" takes the mean over all values, "strata" the mean of the strata's means, weighted by `weights`
+    where they are given. One value a
     cluster, all 0 or 1, one stratum: Wilson. Otherwise the bootstrap; where that sees no spread at all (every value
     alike), Wilson with one try for each cluster, since forty right out of forty do not prove a hundred per cent.
     """
     if not len(values):
         return Estimate(None, None, None, 0, 0)
-    table = _Table.of(values, clusters, strata)
+    table = _Table.of(values, clusters, strata, weights)
     mean = table.mean(weighting)
     number = len(table.sums)
     plain = number == len(values) and len(table.starts) == 1 and set(values) <= {0, 1}
@@ -107,21 +110,31 @@ def compare(first: Run, second: Run, weighting: Weighting = "items", level: floa
 
 @dataclass(frozen=True)
 class _Table:
-    """Clusters sorted by stratum: the sum and number of values of each (C,), and where each stratum starts (S,)."""
+    """Clusters sorted by stratum: the sum and number of values of each (C,), where each stratum starts (S,), and what
+    each counts for (S,)."""
 
     sums: np.ndarray
     sizes: np.ndarray
     starts: np.ndarray
+    weights: np.ndarray
 
     @classmethod
-    def of(cls, values: Sequence[float], clusters: Sequence[Hashable], strata: Sequence[Hashable] | None) -> _Table:
+    def of(
+        cls,
+        values: Sequence[float],
+        clusters: Sequence[Hashable],
+        strata: Sequence[Hashable] | None,
+        weights: Mapping[Any, float] | None = None,
+    ) -> _Table:
         strata = strata if strata is not None else [0] * len(values)
         groups: dict[Hashable, dict[Hashable, list[float]]] = {}
         for value, cluster, stratum in zip(values, clusters, strata, strict=True):
             groups.setdefault(stratum, {}).setdefault(cluster, []).append(value)
         cells = [cell for group in groups.values() for cell in group.values()]
         starts = np.cumsum([0, *(len(group) for group in groups.values())])[:-1]
-        return cls(np.array([sum(cell) for cell in cells]), np.array([len(cell) for cell in cells]), starts)
+        shares = [1.0 if weights is None else weights[stratum] for stratum in groups]
+        sums, sizes = [sum(cell) for cell in cells], [len(cell) for cell in cells]
+        return cls(np.array(sums), np.array(sizes), starts, np.array(shares))
 
     def mean(self, weighting: Weighting) -> float:
         return float(self._means(self.sums[None], self.sizes[None], weighting)[0])
@@ -130,15 +143,20 @@ class _Table:
         """(B, C) to (B,)"""
         if weighting == "items":
             return sums.sum(1) / sizes.sum(1)
-        return (np.add.reduceat(sums, self.starts, 1) / np.add.reduceat(sizes, self.starts, 1)).mean(1)
+        means = np.add.reduceat(sums, self.starts, 1) / np.add.reduceat(sizes, self.starts, 1)
+        return np.average(means, axis=1, weights=self.weights)
 
     def interval(self, weighting: Weighting, level: float) -> tuple[float, float]:
         """Percentiles over resamples that draw each stratum's clusters anew, with replacement."""
         rng = np.random.default_rng(SEED)
         ends = [*self.starts[1:], len(self.sums)]
-        drawn = np.concatenate(
-            [rng.integers(a, b, (RESAMPLES, b - a)) for a, b in zip(self.starts, ends, strict=True)], axis=1
-        )
-        means = self._means(self.sums[drawn], self.sizes[drawn], weighting)
-        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        means: list[np.ndarray] = []
+        block = max(1, min(RESAMPLES, BLOCK // len(self.sums)))  # tens of thousands of prompts still fit in memory
+        for begin in range(0, RESAMPLES, block):
+            rows = min(block, RESAMPLES - begin)
+            drawn = np.concatenate(
+                [rng.integers(a, b, (rows, b - a)) for a, b in zip(self.starts, ends, strict=True)], axis=1
+            )
+            means.append(self._means(self.sums[drawn], self.sizes[drawn], weighting))
+        low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)

@@ -61,7 +61,7 @@ def generate(arguments: argparse.Namespace) -> int:
 def loading(source: Source, dtype: str | None) -> str:
     """What is about to be loaded, and how much memory it takes."""
     count = source.count()
-    return f"loading {source.name}" + (f" ({size_text(count, dtype)})" if count else "")
+    return f"loading {source.name}" + (f" ({size_text(source, count, dtype)})" if count else "")
 
 
 def _events(

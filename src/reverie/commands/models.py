@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from reverie.models.registry import BYTES, Entry, cached, entries, memory_text, number_text
+from reverie.models.registry import BYTES, Entry, cached, entries, number_text, with_packing
 
 SHOWN = ("float32", "bfloat16")
 
@@ -18,19 +18,23 @@ def models(as_json: bool) -> int:
     head = ("name", "parameters", *SHOWN, "where", "licence", "what")
     table = [head]
     for row in rows:
-        memory = [memory_text(row["memory"][name]) for name in SHOWN]
+        memory = [with_packing(row["memory"][name], row["packing"][name]) for name in SHOWN]
         table.append(
             (row["name"], number_text(row["parameters"]), *memory, row["where"], row["licence"], row["summary"])
         )
     widths = [max(len(line[column]) for line in table) for column in range(len(head) - 1)]
     for line in table:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]))
-    print("\nMemory is that of the weights; images and caches come on top. Any folder or hub id of a Janus works, too.")
+    print(
+        "\nMemory is that of the weights, with a second copy of most matrices where a CPU paints; caches come on top.\n"
+        "Any folder or hub id of a Janus or a Show-o works, too."
+    )
     return 0
 
 
 def describe(entry: Entry) -> dict[str, Any]:
-    """One model as a JSON object; memory in bytes, None where it is not known yet."""
+    """One model as a JSON object; memory in bytes, None where it is not known yet; `packing` comes on top where a
+    CPU paints."""
     count = entry.count()
     memory = {name: count and count * BYTES[name] for name in SHOWN}
     return {
@@ -40,6 +44,7 @@ def describe(entry: Entry) -> dict[str, Any]:
         "summary": entry.summary,
         "parameters": count,
         "memory": memory,
+        "packing": {name: entry.packing(name) for name in SHOWN},
         "where": _where(entry),
         "source": entry.source,
         "licence": entry.licence,

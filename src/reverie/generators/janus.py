@@ -23,12 +23,11 @@ from reverie.canvas import Canvas, Conditions, Work, pick
 from reverie.models.janus import Janus
 from reverie.models.janus_text import JanusTokenizer
 from reverie.models.llama import KVCache
-from reverie.models.rows import padded_rows
 
 Picker = Callable[[Tensor, Tensor, float], Tensor]
 
-VECTOR = 32
-"""Slots of the cache are read in multiples of this: a vector register of bfloat16, two of float32 (AVX-512)."""
+VECTOR = 64
+"""Slots of the cache are read in multiples of so many bytes' worth of numbers: a vector register of AVX-512."""
 
 
 @dataclass
@@ -219,7 +218,7 @@ class JanusPainter:
 
     def _guided(self, hidden: Tensor, weight: float, ways: int) -> Tensor:
         """(N * ways, D) to guided logits (N, V) in float32."""
-        logits = padded_rows(self.model.code_logits, self.rows, hidden).float()
+        logits = self.model.code_logits_of_rows(hidden, self.rows).float()
         if ways == 1:
             return logits
         conditional, blank = logits.unflatten(0, (-1, 2)).unbind(1)
@@ -276,7 +275,7 @@ class JanusPainter:
         embeds = self._embed(codes)[: len(codes)].repeat_interleave(cache.ways, 0)
         positions = positions.repeat_interleave(cache.ways)[:, None]
         # Reading the cache is the larger part of a step, so few slots beyond the last; whole vectors keep the rounding.
-        span = round_up(reach, VECTOR)
+        span = round_up(reach, VECTOR // cache.kv.keys.itemsize)
         return self.model.hidden(embeds[:, None], cache.kv, positions=positions, span=span, slots=slots)[:, 0]
 
     def _rebuilt(self, canvas: Canvas) -> JanusCache:

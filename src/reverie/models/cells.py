@@ -46,10 +46,10 @@ class SmallConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         side, width = input.shape[2:]
-        padding = self.padding[0]
+        padding = int(self.padding[0])
         if side != width or side > 3 - padding:
             return super().forward(input)
-        out = (side + 2 * int(padding) - 3) // self.stride[0] + 1
+        out = (side + 2 * padding - 3) // self.stride[0] + 1
         place = torch.arange(side, device=input.device) + padding
         taps = place[None] - self.stride[0] * torch.arange(out, device=input.device)[:, None]  # (out, side)
         matrix = self.weight[:, :, taps[:, None, :, None], taps[None, :, None, :]]  # (O, C, out, out, side, side)

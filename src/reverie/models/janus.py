@@ -1,9 +1,10 @@
 """Janus and Janus-Pro: one language model that reads pictures with a vision tower and paints them as VQ codes.
 
-Papers: Janus (arXiv 2410.13848), Janus-Pro (arXiv 2501.17811). The tower and the VQ tokenizer are the transformers
-classes (with the two places repaired where they leave the official code: see `encode_image` and `decode_codes`); the
-language model is ours (`models/llama.py`). Sizes come from the config alone, so the public checkpoints and the small
-ones of the Atelier are the same class. Loading and saving live in `models/janus_checkpoint.py`.
+Papers: Janus (arXiv 2410.13848), Janus-Pro (arXiv 2501.17811). Its parts are the vision tower (`models/siglip.py`), the
+VQ tokenizer (`models/vq16.py`) and the language model (`models/llama.py`). Parameters are named as in transformers,
+whose class leaves the official code in two places (see `encode_image` and `decode_codes`). Sizes come from the config
+alone, so the public checkpoints and the small ones of the Atelier are the same class. Loading and saving live in
+`models/janus_checkpoint.py`.
 
 Beyond the official layout `gen_vision_config.params` may carry `patch`: pixels are first folded (pixel unshuffle) by
 that factor, so the VQ network works at 1/patch of the resolution on 3 * patch**2 channels; and `cells`: the encoder
@@ -12,28 +13,30 @@ sees the pixels of each code alone (see `models/cells.py`).
 
 import copy
 import math
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import JanusVisionConfig, JanusVisionModel, JanusVQVAE, JanusVQVAEConfig
-from transformers.models.janus.modeling_janus import JanusVisionAlignerMLP, JanusVQVAEAlignerMLP, JanusVQVAEHead
 
 from reverie.models.cells import vq_latents
 from reverie.models.llama import KVCache, Llama, LlamaConfig
+from reverie.models.rows import Packed, packed, padded_rows
+from reverie.models.siglip import Tower, TowerConfig
+from reverie.models.vq16 import VQ16, VQConfig
 
 # What `vision_config.params.model_name` stands for: (width, layers, heads, patch size, MLP ratio).
 TOWERS = {"siglip_large_patch16": (1024, 24, 16, 16, 4.0), "siglip_so400m_patch14": (1152, 27, 16, 14, 3.7362)}
 VQ_16 = {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "z_channels": 256}
+C = TypeVar("C", TowerConfig, VQConfig)
 
 
 @dataclass(frozen=True)
 class JanusConfig:
     language: LlamaConfig
-    vision: JanusVisionConfig
-    vq: JanusVQVAEConfig
+    vision: TowerConfig
+    vq: VQConfig
     grid: int
     """Image codes a side when painting; the tower's patches (`vision.num_image_tokens`) need not agree with it."""
     patch: int = 1
@@ -46,7 +49,7 @@ class JanusConfig:
     @property
     def image_size(self) -> int:
         """Side of the pictures that the vision tower reads, in pixels."""
-        return cast(int, self.vision.image_size)
+        return self.vision.image_size
 
     @property
     def num_codes(self) -> int:
@@ -92,7 +95,7 @@ def _parse(data: dict) -> JanusConfig:
     width, layers, heads, patch, ratio = named or (None,) * 5
     patch, layers = see.get("patch_size", patch), see.get("layers", layers)
     select = see.get("select_layer", -1)
-    vision = JanusVisionConfig(
+    vision = TowerConfig(
         hidden_size=see.get("width", width),
         num_hidden_layers=select if select > 0 else layers + select + 1,
         num_attention_heads=see.get("heads", heads),
@@ -110,7 +113,7 @@ def _parse(data: dict) -> JanusConfig:
         raise ValueError(
             "gen_head_config.image_token_embed must equal gen_aligner_config.n_embed; correct config.json."
         )
-    vq_config = JanusVQVAEConfig(
+    vq_config = VQConfig(
         embed_dim=vq.get("n_embed", 8),
         num_embeddings=vq["image_token_size"],
         latent_channels=vq.get("z_channels", VQ_16["z_channels"]),
@@ -154,7 +157,7 @@ def _language(data: dict) -> LlamaConfig:
 
 def official_from_transformers(data: dict) -> dict:
     """The authors' nested sections out of a transformers JanusConfig, whose defaults fill what its file leaves out."""
-    see, vq = JanusVisionConfig(**_known(data["vision_config"])), JanusVQVAEConfig(**_known(data["vq_config"]))
+    see, vq = _known(TowerConfig, data["vision_config"]), _known(VQConfig, data["vq_config"])
     language = {k: v for k, v in data["text_config"].items() if k not in ("architectures", "_name_or_path")}
     width = language.get("hidden_size", 4096)
 
@@ -193,12 +196,46 @@ def official_from_transformers(data: dict) -> dict:
     }
 
 
-def _known(section: dict) -> dict:
-    return {
-        k: v
-        for k, v in section.items()
-        if k not in ("model_type", "architectures", "_name_or_path", "transformers_version")
-    }
+def _known(kind: type[C], section: dict) -> C:
+    """The configuration that a section describes, as far as it says so."""
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in section.items() if name in names})
+
+
+class Projector(nn.Module):
+    """The aligners: `depth` linear layers with GELU between them."""
+
+    def __init__(self, size: int, out: int, depth: int):
+        super().__init__()
+        self.fc1 = nn.Linear(size, out)
+        self.hidden_layers = nn.ModuleList(nn.Linear(out, out) for _ in range(1, depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        for layer in self.hidden_layers:
+            x = layer(F.gelu(x))
+        return x
+
+
+class CodeHead(nn.Module):
+    def __init__(self, config: VQConfig):
+        super().__init__()
+        self.proj_out = nn.Linear(config.image_token_embed_dim, config.projection_dim)
+        self.vision_head = nn.Linear(config.projection_dim, config.num_embeddings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vision_head(F.gelu(self.proj_out(x)))
+
+
+class PackedHead:
+    """The head on weights packed for the CPU."""
+
+    def __init__(self, head: CodeHead, rows: int):
+        self.inner = Packed([head.proj_out.weight], rows, head.proj_out.bias)
+        self.outer = Packed([head.vision_head.weight], rows, head.vision_head.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.outer(F.gelu(self.inner(x)))
 
 
 class Janus(nn.Module):
@@ -207,12 +244,13 @@ class Janus(nn.Module):
     def __init__(self, config: JanusConfig):
         super().__init__()
         self.config = config
-        self.vision_model = JanusVisionModel._from_config(config.vision)
-        self.aligner = JanusVisionAlignerMLP(config.vision)
-        self.vqmodel = JanusVQVAE._from_config(config.vq)
-        self.generation_embeddings = nn.Embedding(config.num_codes, config.vq.embed_dim)
-        self.generation_aligner = JanusVQVAEAlignerMLP(config.vq)
-        self.generation_head = JanusVQVAEHead(config.vq)
+        vision, vq = config.vision, config.vq
+        self.vision_model = Tower(vision)
+        self.aligner = Projector(vision.hidden_size, vision.projection_dim, vision.depth)
+        self.vqmodel = VQ16(vq)
+        self.generation_embeddings = nn.Embedding(config.num_codes, vq.embed_dim)
+        self.generation_aligner = Projector(vq.embed_dim, vq.projection_dim, vq.num_hidden_layers)
+        self.generation_head = CodeHead(vq)
         self.language_model = Llama(config.language)
 
     def initialise(self, std: float = 0.02) -> None:
@@ -256,6 +294,10 @@ class Janus(nn.Module):
         """(..., D) to (..., number of codes): what the next image code is."""
         return self.generation_head(hidden)
 
+    def code_logits_of_rows(self, hidden: Tensor, rows: int) -> Tensor:
+        """The same for (N, D), in blocks of exactly `rows` rows."""
+        return padded_rows(packed(self.generation_head, rows, PackedHead) or self.generation_head, rows, hidden)
+
     def text_logits(self, hidden: Tensor) -> Tensor:
         return self.language_model.lm_head(hidden)
 
@@ -264,8 +306,7 @@ class Janus(nn.Module):
     def image_features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) normalised pixels to (B, patches, D): the tower's patch tokens in the language model's space."""
         tower = self.vision_model.post_layernorm.weight
-        states = self.vision_model(pixel_values=pixels.to(tower)).last_hidden_state
-        return self.aligner(states.to(self.device))
+        return self.aligner(self.vision_model(pixels.to(tower)).to(self.device))
 
     # Pictures as codes.
 

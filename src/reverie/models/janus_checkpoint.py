@@ -10,19 +10,22 @@ import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from reverie.models.janus import Janus, JanusConfig
 from reverie.models.janus_text import JanusTokenizer
 
 SHARD_BYTES = 15 * 2**20
 IGNORED = re.compile(r"vision_model\.vision_tower\.attn_pool\..*|gen_vision_model\.quantize\.codebook_used")
+FETCHED = ("*.json", "*.safetensors", "*.bin")
 WEIGHTS = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 
 # (authors' name, our name), tried in order; {} stands for the same text on both sides.
@@ -73,18 +76,14 @@ def load_janus(
     config = read_config(folder)
     tokenizer = JanusTokenizer.load(folder, config.image_size, roles)
     dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" and device_map is None else torch.bfloat16)
-    with torch.device("meta"):
-        model = Janus(config)
+    model = skeleton(config)
     model.load_state_dict(read_weights(folder, model, dtype), assign=True)
-    # The one buffer that no file holds.
-    count = config.vision.num_image_tokens
-    model.vision_model.embeddings.position_ids = torch.arange(count).expand(1, -1)
     model.eval()
     return (model.to(device) if device_map is None else place(model, device_map)), tokenizer
 
 
-def resolve(source: str | Path) -> Path:
-    """The folder itself, or a local snapshot of the repository of that name."""
+def resolve(source: str | Path, patterns: Sequence[str] | None = None) -> Path:
+    """The folder itself, or a local snapshot of the repository of that name (of the files that match `patterns`)."""
     folder = Path(source)
     if folder.is_dir():
         return folder
@@ -94,7 +93,7 @@ def resolve(source: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.bin"]))
+        return Path(snapshot_download(str(source), allow_patterns=list(patterns or FETCHED)))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"{source} is no folder here and could not be fetched: {str(error).splitlines()[0]}"
@@ -111,10 +110,25 @@ def read_config(folder: str | Path) -> JanusConfig:
         raise ValueError(f"{path} is not valid JSON ({error}); fetch it again.") from error
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out `torch.nn.init`: on the meta device it fills nothing, but imports torch's compiler, which takes longer
+    than painting a picture."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def skeleton(config: JanusConfig) -> Janus:
+    """The model on the meta device: shapes without values."""
+    with torch.device("meta"), _Unfilled():
+        return Janus(config)
+
+
 def memory_needed(config: JanusConfig, dtype: torch.dtype) -> int:
     """Bytes that all weights take, counted without allocating them (caches come on top)."""
-    with torch.device("meta"):
-        model = Janus(config)
+    model = skeleton(config)
     return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
 
 
@@ -169,16 +183,16 @@ def read_weights(folder: Path, model: Janus, dtype: torch.dtype) -> dict[str, Te
     return found
 
 
-def weights_path(folder: Path) -> Path:
-    for name in WEIGHTS:
+def weights_path(folder: Path, names: Sequence[str] = WEIGHTS) -> Path:
+    for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise ValueError(f"{folder} holds no weights ({', '.join(WEIGHTS)}); fetch the checkpoint again.")
+    raise ValueError(f"{folder} holds no weights ({', '.join(names)}); fetch the checkpoint again.")
 
 
-def weight_files(folder: Path) -> Iterator[tuple[Path, dict[str, Tensor]]]:
-    """Each weight file with its tensors, one file at a time."""
-    first = weights_path(folder)
+def weight_files(folder: Path, names: Sequence[str] = WEIGHTS) -> Iterator[tuple[Path, dict[str, Tensor]]]:
+    """Each weight file with its tensors, one file at a time; the first of `names` that is there decides which."""
+    first = weights_path(folder, names)
     paths = [first]
     if first.suffix == ".json":
         paths = [folder / name for name in sorted(set(json.loads(first.read_text("utf-8"))["weight_map"].values()))]
@@ -245,13 +259,19 @@ def save_janus(model: Janus, tokenizer: JanusTokenizer, folder: str | Path) -> N
 
     An older checkpoint of that name is replaced.
     """
-    folder = Path(folder)
+    write_checkpoint(Path(folder), model.config.to_dict(), tokenizer.save, _authors_tensors(model))
+
+
+def write_checkpoint(
+    folder: Path, config: dict[str, Any], save_tokenizer: Callable[[Path], None], tensors: dict[str, Tensor]
+) -> None:
+    """A folder with config.json, tokenizer and tensors, which appears whole or not at all and replaces an older one."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    (partial / "config.json").write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", "utf-8")
-    tokenizer.save(partial)
-    shards = list(_shards(_authors_tensors(model)))
+    (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    save_tokenizer(partial)
+    shards = list(_shards(tensors))
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"

@@ -17,16 +17,12 @@ Left out on purpose: dropout, biases, rope scaling, sliding windows, tied heads.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.models.rows import Packed, fixed_rows, pad_rows
-
-PACKING_LIMIT = 4 << 30
-"""Bytes of layers beyond which they are not packed: packing keeps a second copy of them in memory."""
+from reverie.models.rows import Packed, fixed_rows, packed, pad_rows
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,8 @@ class KVCache:
 
     def __init__(self, keys: Tensor, values: Tensor, rows: int = 32):
         self.keys, self.values, self.rows = keys, values, rows
+        self.layers: list[PackedLayer] | None = None
+        self.looked_up = False
 
     @classmethod
     def empty(cls, config: LlamaConfig, batch: int, capacity: int, like: Tensor, rows: int = 32) -> "KVCache":
@@ -73,6 +71,22 @@ class KVCache:
     def narrow(self, start: int, end: int) -> "KVCache":
         """Rows start..end as a view: what is written there is written here."""
         return KVCache(self.keys[:, start:end], self.values[:, start:end], self.rows)
+
+    def places(self, positions: Tensor) -> Tensor:
+        """Rows of a layer, read as (B * kv heads * capacity, d), where tokens at (B, T) go: (B * kv heads * T,)."""
+        batch, heads = self.keys.shape[1:3]
+        firsts = torch.arange(batch * heads, device=positions.device).view(batch, heads, 1) * self.capacity
+        return (firsts + positions[:, None]).flatten()
+
+    def layers_of(self, body: "Body") -> "list[PackedLayer] | None":
+        """The layers ready for fast products, where that is possible. Looked up once: keys and values are good for the
+        weights they were made with and for no others."""
+        if torch.is_grad_enabled():
+            return None
+        if not self.looked_up:
+            self.layers = packed(body.layers, self.rows, pack_layers)
+            self.looked_up = True
+        return self.layers
 
 
 class RMSNorm(nn.Module):
@@ -131,12 +145,29 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
+class PackedNorm:
+    """RMSNorm in four operations instead of six: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w. Between reads of the cache
+    every operation starts with cold memory, so their number counts more than their size."""
+
+    def __init__(self, norm: RMSNorm):
+        size = norm.weight.numel()
+        self.gain = norm.weight.detach().float() * size**0.5
+        self.floor = torch.tensor((size * norm.eps) ** 0.5)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        return (x / torch.hypot(length, self.floor)).mul_(self.gain).to(x.dtype)
+
+
 class PackedLayer:
     """`joined` and `after` of a layer in four products instead of seven, on weights packed for the CPU."""
 
     def __init__(self, layer: Layer, rows: int):
         attention, mlp = layer.self_attn, layer.mlp
-        self.first_norm, self.second_norm = layer.input_layernorm, layer.post_attention_layernorm
+        self.first_norm, self.second_norm = (
+            PackedNorm(layer.input_layernorm),
+            PackedNorm(layer.post_attention_layernorm),
+        )
         self.qkv = Packed([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight], rows)
         self.gate_up = Packed([mlp.gate_proj.weight, mlp.up_proj.weight], rows)
         self.o, self.down = Packed([attention.o_proj.weight], rows), Packed([mlp.down_proj.weight], rows)
@@ -145,9 +176,13 @@ class PackedLayer:
         return self.qkv(self.first_norm(x))
 
     def after(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + self.o(attended)
+        x = self.o.added(x, attended)
         gate, up = self.gate_up(self.second_norm(x)).chunk(2, -1)
-        return x + self.down(F.silu(gate).mul_(up))
+        return self.down.added(x, F.silu(gate).mul_(up))
+
+
+def pack_layers(layers: nn.ModuleList, rows: int) -> list[PackedLayer]:
+    return [PackedLayer(cast(Layer, layer), rows) for layer in layers]
 
 
 class Body(nn.Module):
@@ -222,8 +257,8 @@ class Llama(nn.Module):
         flat = pad_rows(x.reshape(tokens, width), cache.rows)
         positions = positions.expand(batch, length)
         bias = additive(torch.arange(span, device=x.device) <= positions[:, None, :, None], x.dtype)
-        rows = torch.arange(batch, device=x.device)[:, None]
-        layers: Iterable[Layer | PackedLayer] = self._packed(cache.rows) or self._layers()
+        places = cache.places(positions) if slots is None else None
+        layers: Iterable[Layer | PackedLayer] = cache.layers_of(self.model) or self._layers()
         for index, layer in enumerate(layers):
             projected = fixed_rows(layer.joined, cache.rows, flat)[:tokens].view(batch, length, -1, size)
             # Queries and keys turn together, before transposing, while memory is in order.
@@ -231,24 +266,13 @@ class Llama(nn.Module):
             query, key = turned.transpose(1, 2).split((heads, groups), 1)
             value = projected[:, :, heads + groups :].transpose(1, 2)
             for store, new in ((cache.keys[index], key), (cache.values[index], value)):
-                if slots is None:
-                    store.transpose(1, 2)[rows, positions] = new.transpose(1, 2)
-                else:
+                if places is None:
                     store[:, :, slots] = new
+                else:
+                    store.view(-1, size).index_copy_(0, places, new.reshape(-1, size))
             attended = fused(query, cache.keys[index, :, :, :span], cache.values[index, :, :, :span], bias)
             flat = fixed_rows(layer.after, cache.rows, flat, pad_rows(attended.reshape(tokens, -1), cache.rows))
         return fixed_rows(self.model.norm, cache.rows, flat)[:tokens].view(batch, length, width)
-
-    def _packed(self, rows: int) -> list[PackedLayer] | None:
-        """The layers ready for fast products of `rows` rows, where that is possible; remade when a weight changed."""
-        weights = [p for p in self.model.layers.parameters() if p.dim() == 2]
-        if not Packed.possible(weights[0]) or sum(p.nbytes for p in weights) > PACKING_LIMIT:
-            return None
-        state = (rows, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in weights))
-        known = _PACKED.get(self)
-        if known is None or known[0] != state:
-            known = _PACKED[self] = state, [PackedLayer(layer, rows) for layer in self._layers()]
-        return known[1]
 
     def _layers(self) -> Iterable[Layer]:
         return cast(Iterable[Layer], self.model.layers)
@@ -260,10 +284,6 @@ class Llama(nn.Module):
         )
         query, key = rotate(query, rotary), rotate(key, rotary)  # before transposing, while memory is in order
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-
-
-# Beside the models rather than in them: packed tensors can be neither copied nor saved.
-_PACKED: WeakKeyDictionary[Llama, tuple[tuple, list[PackedLayer]]] = WeakKeyDictionary()
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:

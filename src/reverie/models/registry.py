@@ -22,13 +22,18 @@ from reverie.reason import did_you_mean
 
 if TYPE_CHECKING:
     from reverie.models.janus_text import JanusTokenizer
+    from reverie.models.showo_text import ShowoTokenizer
 
 PACKAGE = Path(__file__).resolve().parent.parent
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FAMILIES = {"multi_modality": "janus", "janus": "janus"}
-"""`model_type` of a config.json to the family that can load it."""
+FAMILIES = {"multi_modality": "janus", "janus": "janus", "showo": "showo", "Showo": "showo"}
+"""`model_type` (or else `_class_name`) of a config.json to the family that can load it."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Of one parameter."""
+PACKING_LIMIT = 4 << 30
+"""Bytes of a network beyond which it is not packed (see models/rows.py): that keeps a second copy of its matrices."""
+PACKED = {"layers": "language_model.model.layers.", "head": "gen_head."}
+"""The networks that are packed while a CPU paints: names for models.yaml, and how their tensors' names begin."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 
 
@@ -48,11 +53,17 @@ class Entry:
     id: str | None = None
     """Hub id it is fetched from."""
     parameters: int | None = None
+    matrices: dict[str, int] | None = None
+    """Parameters of each network of PACKED, matrices only, where no folder tells."""
     thinker: str = "instruct"
 
     @property
     def folder(self) -> Path | None:
         return PACKAGE / self.shipped if self.shipped else None
+
+    def packing(self, dtype: str) -> int:
+        """Bytes of the second copy of its matrices that painting on a CPU keeps."""
+        return packing_bytes(self.matrices or (count_matrices(self.folder) if self.folder else {}), dtype)
 
     def count(self) -> int | None:
         """Parameters: as listed, or counted in the headers of the shipped weights; None if there are none yet."""
@@ -76,6 +87,10 @@ class Source:
         """Parameters, if they can be known without loading or fetching anything."""
         listed = next((e.parameters for e in entries().values() if e.id and e.id == self.id), None)
         return listed or (None if self.folder is None else count_parameters(self.folder))
+
+    def packing(self, dtype: str) -> int:
+        """Bytes of the second copy of its matrices that painting on a CPU keeps, as far as the folder tells."""
+        return packing_bytes(count_matrices(self.folder) if self.folder else {}, dtype)
 
 
 @cache
@@ -112,10 +127,14 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ...}` names its wording."""
     path = folder / "config.json"
     if not path.is_file():
+        from reverie.models.showo_parts import model_folder
+
+        if (inner := model_folder(folder)) is not None:
+            return from_folder(inner, name or str(folder), thinker)
         raise ValueError(f"{folder} holds no config.json, so it is no checkpoint; give the folder that contains it.")
     try:
         config = json.loads(path.read_text("utf-8"))
-        kind = config.get("model_type")
+        kind = config.get("model_type") or config.get("_class_name")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a valid configuration ({error}); fetch it again.") from error
     if kind not in FAMILIES:
@@ -132,14 +151,25 @@ def fetched(source: Source) -> Source:
         return source
     from reverie.models.janus_checkpoint import resolve as fetch
 
-    return from_folder(fetch(source.id or source.name), source.name, source.thinker)
+    found = from_folder(fetch(source.id or source.name), source.name, source.thinker)
+    if found.family == "showo":
+        from reverie.models.showo_checkpoint import fetch_parts
+
+        fetch_parts()
+    return found
 
 
 def cached(hub_id: str) -> bool:
-    """Whether the hub's local cache holds it, by its documented layout: the hub library takes long to import."""
+    """Whether the hub's local cache holds it."""
+    return bool(snapshots(hub_id))
+
+
+def snapshots(hub_id: str) -> list[Path]:
+    """Its folders in the hub's local cache, by the documented layout: the hub library takes long to import."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return any((cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json"))
+    found = (cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json")
+    return [path.parent for path in sorted(found)]
 
 
 def fingerprint(folder: Path) -> str:
@@ -173,7 +203,17 @@ def check_prompt(prompt: str, what: str = "prompt") -> str:
 
 def check_length(source: Source, prompt: str) -> None:
     """ValueError for a prompt that leaves no room for the image in the model's context. Needs the tokenizer only."""
-    if source.folder is None or source.family != "janus":
+    if source.folder is None:
+        return
+    if source.family == "showo":
+        words = _showo_tokenizer(source.folder)
+        count = len(words.encode(prompt)) + 3
+        if count > words.longest + 1:
+            raise ValueError(
+                f"the prompt has {count - 3} tokens, but {source.name} reads at most {words.longest - 2}; shorten it."
+            )
+        return
+    if source.family != "janus":
         return
     limit, image = context(source.config), image_length(source.config)
     count = len(_tokenizer(source.folder).painting_ids(prompt))
@@ -208,6 +248,16 @@ def _tokenizer(folder: Path) -> JanusTokenizer:
     return JanusTokenizer.load(folder, image_size=1)  # pictures are not its business here
 
 
+@lru_cache(maxsize=4)
+def _showo_tokenizer(folder: Path) -> ShowoTokenizer:
+    from reverie.models.showo_parts import find_parts, read_config
+    from reverie.models.showo_text import ShowoTokenizer
+
+    parts = find_parts(folder)
+    config = read_config(parts)
+    return ShowoTokenizer.load(parts.phi, config["llm_vocab_size"], config.get("max_seq_length", 128))
+
+
 def _listed(entry: Entry, text: str, kind: str) -> Source:
     if entry.kind != kind:
         raise ValueError(f"{text} is an {entry.kind} and does not paint; `reverie models` says which models do.")
@@ -222,15 +272,38 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
 
 def count_parameters(folder: Path) -> int | None:
     """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none."""
-    return sum(count for path in folder.glob("*.safetensors") for _, count in _header(path)) or None
+    shapes = (shape for path in folder.glob("*.safetensors") for _, shape in _header(path))
+    return sum(math.prod(shape) for shape in shapes) or None
 
 
-def size_text(count: int, dtype: str | None) -> str:
+def count_matrices(folder: Path) -> dict[str, int]:
+    """Elements of the matrices of each network of PACKED, from the same headers; empty networks are left out."""
+    tensors = [item for path in folder.glob("*.safetensors") for item in _header(path)]
+    counts = {
+        name: sum(math.prod(shape) for key, shape in tensors if key.startswith(start) and len(shape) == 2)
+        for name, start in PACKED.items()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def packing_bytes(matrices: dict[str, int], dtype: str) -> int:
+    """What packing adds on a CPU; networks above PACKING_LIMIT stay as they are, and so does all of float16."""
+    sizes = [count * BYTES[dtype] for count in matrices.values()]
+    return 0 if dtype == "float16" else sum(size for size in sizes if size <= PACKING_LIMIT)
+
+
+def size_text(source: Source, count: int, dtype: str | None) -> str:
     """Parameters and the memory that they take, for people; in both usual types where the device will decide."""
     sizes = [
-        f"{memory_text(count * BYTES[name])} in {name}" for name in ([dtype] if dtype else ["float32", "bfloat16"])
+        f"{with_packing(count * BYTES[name], source.packing(name))} in {name}"
+        for name in ([dtype] if dtype else ["float32", "bfloat16"])
     ]
     return f"{number_text(count)} parameters, {' or '.join(sizes)}"
+
+
+def with_packing(weights: int | None, packing: int) -> str:
+    """Memory for people: weights, and in brackets what a CPU needs beyond them."""
+    return memory_text(weights) + (f" (+{memory_text(packing)} on a CPU)" if packing else "")
 
 
 def number_text(count: int | None) -> str:
@@ -241,8 +314,8 @@ def memory_text(count: int | None) -> str:
     return "?" if count is None else f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def _header(path: Path) -> Iterator[tuple[str, int]]:
-    """(tensor name, number of elements) from the header of a safetensors file; nothing if it is not one."""
+def _header(path: Path) -> Iterator[tuple[str, list[int]]]:
+    """(tensor name, shape) from the header of a safetensors file; nothing if it is not one."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
@@ -251,4 +324,4 @@ def _header(path: Path) -> Iterator[tuple[str, int]]:
             return  # a damaged file is reported when it is loaded
     for name, about in header.items():
         if name != "__metadata__":
-            yield name, math.prod(about["shape"])
+            yield name, about["shape"]

@@ -1,11 +1,14 @@
 """Matrix products over a fixed number of rows, so that rounding does not depend on the batch (docs/determinism.md)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from reverie.models.registry import PACKING_LIMIT
 
 
 def fixed_rows(function: Callable, rows: int, *inputs: Tensor) -> Any:
@@ -34,22 +37,48 @@ def pad_rows(x: Tensor, rows: int) -> Tensor:
 
 
 class Packed:
-    """x to x @ cat(weights)', without gradient, the weights laid out beforehand as oneDNN wants them.
+    """x to x @ cat(weights)' + bias, without gradient, the weights laid out beforehand as the library likes them best.
 
-    An ordinary product rearranges its weights on every call, which with 32 rows costs as much as the product itself in
-    bfloat16 on AMX. The layout is made for `rows` rows; other numbers work, more slowly.
+    An ordinary product reads its weights across, or rearranges them on every call. In bfloat16 oneDNN's own layout,
+    made for `rows` rows, saves that (other numbers work, more slowly); in float32 the transpose is read fastest.
     """
 
-    def __init__(self, weights: Sequence[Tensor], rows: int):
+    def __init__(self, weights: Sequence[Tensor], rows: int, bias: Tensor | None = None):
         whole = torch.cat([weight.detach() for weight in weights])
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(whole, rows)
+        self.transposed = whole.dtype == torch.float32
+        self.weight = whole.T.contiguous() if self.transposed else torch.ops.mkldnn._reorder_linear_weight(whole, rows)
+        self.bias = None if bias is None else bias.detach()
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
+        if not self.transposed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+
+    def added(self, base: Tensor, x: Tensor) -> Tensor:
+        """base + the product, which takes no bias."""
+        return torch.addmm(base, x, self.weight) if self.transposed else base + self(x)
 
     @staticmethod
     def possible(weight: Tensor) -> bool:
-        if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available() or torch.is_grad_enabled():
+        if weight.device.type != "cpu" or torch.is_grad_enabled():
             return False
-        bfloat = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return weight.dtype == torch.float32 or bfloat
+        bfloat = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and bfloat)
+
+
+M = TypeVar("M", bound=nn.Module)
+# Beside the modules rather than in them: packed tensors can be neither copied nor saved.
+_PACKED: WeakKeyDictionary[nn.Module, tuple[tuple, Any]] = WeakKeyDictionary()
+
+
+def packed(module: M, rows: int, pack: Callable[[M, int], Any]) -> Any:
+    """pack(module, rows), kept until a weight changes; None where packing is not possible or its copy of the weights
+    would be larger than PACKING_LIMIT."""
+    matrices = sum(p.nbytes for p in module.parameters() if p.dim() == 2)
+    if not Packed.possible(next(module.parameters())) or matrices > PACKING_LIMIT:
+        return None
+    state = (rows, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in module.parameters()))
+    known = _PACKED.get(module)
+    if known is None or known[0] != state:
+        known = _PACKED[module] = state, pack(module, rows)
+    return known[1]

@@ -8,10 +8,11 @@ right, where a causal model never looks, so no mask is needed.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ from torch import Tensor
 from ..models.janus import Janus, JanusConfig
 from ..models.janus_text import EOS, PLACEHOLDER, SYSTEM, JanusTokenizer
 from .cross_entropy import cross_entropy
+
+if TYPE_CHECKING:
+    from ..atelier.language import Demand
+    from ..canvas import Generator
 
 Rows = dict[str, Tensor]
 
@@ -124,32 +129,31 @@ class JanusTask:
         self.model, self.words, self.mix, self.seed = model, words, mix, seed
         self.pictures = model.config.vision.num_image_tokens
 
+    def painter(self) -> Generator:
+        """The model as it paints by now."""
+        from ..generators.janus import JanusPainter
+
+        return JanusPainter(self.model, self.words, guidance=3.0)
+
     # Data: made in a worker, from (seed, step) alone.
 
     def batch(self, step: int) -> dict[str, Rows]:
         from ..atelier.lessons import lesson
 
         rng = random.Random(f"{self.seed}/{step}")
-        looks = [lesson(rng) for _ in range(self.mix.look * 2)]
-        looks = [found for found in looks if found.scene is not None][: self.mix.look]
+        seen = (found for found in iter(lambda: lesson(rng), None) if found.scene is not None)
+        looks = list(itertools.islice(seen, self.mix.look))
         thinks = [lesson(rng, "think") for _ in range(self.mix.think)]
         rows = {"paint": self._paint_rows(rng)} if self.mix.paint else {}
         return rows | {kind: self._answer_rows(found) for kind, found in (("think", thinks), ("look", looks)) if found}
 
     def _paint_rows(self, rng: random.Random) -> Rows:
         from ..atelier.draw import draw
-        from ..atelier.knowledge import riddle
-        from ..atelier.language import Demand, canonical, say
-        from ..atelier.sample import compose, random_demand
+        from ..atelier.sample import compose
 
         ids, pictures = [], []
         for _ in range(self.mix.paint):
-            if rng.random() < self.mix.riddles:
-                puzzle = riddle(rng, "train")
-                demand, caption = Demand.from_record(puzzle.demand), puzzle.rewritten
-            else:
-                demand = random_demand(rng)
-                caption = canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train")
+            demand, caption = captioned(rng, self.mix.riddles)
             row = self.words.painting_ids(caption)
             ids.append(self.words.blank_ids(row) if rng.random() < self.mix.blank else row)
             pictures.append(draw(compose(demand, rng), self.mix.side))
@@ -232,6 +236,19 @@ class JanusTask:
         rows = (visible[chosen, None] * grid).round() * grid
         codes = codes.masked_fill(torch.arange(codes.shape[1], device=codes.device) >= rows, 0)
         return pixels.index_copy(0, chosen, model.decode_codes(codes).float().clamp(-1, 1))
+
+
+def captioned(rng: random.Random, riddles: float) -> tuple[Demand, str]:
+    """What is to be painted and how it is said; a share of `riddles` are answers of riddles, in rewritten words."""
+    from ..atelier.knowledge import riddle
+    from ..atelier.language import Demand, canonical, say
+    from ..atelier.sample import random_demand
+
+    if rng.random() < riddles:
+        puzzle = riddle(rng, "train")
+        return Demand.from_record(puzzle.demand), puzzle.rewritten
+    demand = random_demand(rng)
+    return demand, canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train")
 
 
 def in_working_type(embeds: Tensor) -> Tensor:

@@ -227,8 +227,12 @@ def train(
 
 
 def _average_gradients(model: nn.Module) -> None:
-    """Mean over processes, in one message: small models are bound by the number of messages."""
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    """Mean over processes, in one message: small models are bound by the number of messages. What this process's batch
+    did not touch counts as zero, since another's may have."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    for p in learning:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    grads = [p.grad for p in learning if p.grad is not None]
     flat = torch.cat([g.flatten() for g in grads])
     torch.distributed.all_reduce(flat)
     flat /= torch.distributed.get_world_size()

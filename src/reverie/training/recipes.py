@@ -161,6 +161,32 @@ def _janus_to_train(recipe: Mapping[str, Any]) -> tuple[Any, Any]:
     return build_janus(sizes, vq_config, vq), words
 
 
+def _showo(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: tokenizer (folder of a tokenizer run or of a Janus that holds one), model (ShowoSizes), mix
+    (ShowoTraining), loop; from: a Show-o checkpoint to go on from instead of a fresh model; export: folder for the
+    finished checkpoint."""
+    from ..models.showo_checkpoint import load_showo, save_showo
+    from .card import write_card
+    from .loop import LoopConfig, train
+    from .samples import paintings
+    from .showo import ShowoSizes, ShowoTask, ShowoTraining, fresh_showo
+    from .tokenizer import finished_tokenizer
+
+    _allow(recipe, "tokenizer", "model", "mix", "from", "export")
+    sizes, mix = section(recipe, "model", ShowoSizes), section(recipe, "mix", ShowoTraining)
+    loop, seed = section(recipe, "loop", LoopConfig), _seed(recipe)
+    if recipe.get("from"):
+        model, words = load_showo(recipe["from"])
+    else:
+        model, words = fresh_showo(sizes, *finished_tokenizer(recipe.get("tokenizer")))
+    task = ShowoTask(model, words, mix, seed)
+    train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    save_showo(model, words, folder)
+    write_card(out, folder, "Show-o of the Atelier", ["Trained from scratch on drawn scenes."])
+    return out
+
+
 def _inspector(recipe: dict[str, Any], out: Path) -> Path:
     """Sections: model (InspectorSizes), data (InspectorConfig), loop; from: a folder of weights to go on from;
     export: folder for the finished weights."""
@@ -186,5 +212,6 @@ def _inspector(recipe: dict[str, Any], out: Path) -> Path:
 TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "tokenizer": _tokenizer,
     "janus": _janus,
+    "showo": _showo,
     "inspector": _inspector,
 }

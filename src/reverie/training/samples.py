@@ -14,7 +14,6 @@ from PIL import Image
 from ..atelier.draw import draw
 from ..atelier.layout import random_scene
 from ..canvas import Conditions
-from ..generators.janus import JanusPainter
 from .janus import stack
 
 PROMPTS = (
@@ -57,7 +56,7 @@ def _pixels(pictures: Sequence[torch.Tensor]) -> np.ndarray:
 def paintings(task: Any, step: int, folder: Path) -> None:
     """The fixed prompts as the model paints them now."""
     task.model.eval()
-    painter = JanusPainter(task.model, task.words, guidance=3.0)
+    painter = task.painter()
     canvas = painter.advance(painter.start(Conditions(PROMPTS), list(range(len(PROMPTS)))))
     sheet(painter.preview(canvas), 8).save(folder / f"samples-{step:06d}.png")
     task.model.train()

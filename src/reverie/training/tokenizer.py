@@ -1,6 +1,6 @@
 """Training the image tokenizer of the Atelier: Janus' VQ network on pixel-unshuffled pictures.
 
-The network is the one that Janus-Pro loads (`transformers` JanusVQVAE); each picture is folded by `patch` first, so the
+The network is the one that Janus-Pro loads (`models/vq16.py`); each picture is folded by `patch` first, so the
 convolutions run at 1/patch of the resolution, which costs a tenth for the same picture. Losses: L1 and L2 on pixels,
 weighted towards edges and figures because most of a drawn picture is flat ground; L1 on the differences of neighbours;
 commitment and codebook terms on l2-normalised vectors (Yu et al. 2022, arXiv 2110.04627). Codes that nobody uses for a
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..atelier.scene import Scene
 from ..models.cells import vq_latents
+from ..models.vq16 import VQ16, VQConfig
 from .quick_norm import quicken
 
 PATIENCE = 40
@@ -50,13 +51,9 @@ class TokenizerConfig:
 
 def build_vq(config: TokenizerConfig) -> nn.Module:
     """The network, freshly initialised."""
-    from transformers.models.janus.configuration_janus import JanusVQVAEConfig
-    from transformers.models.janus.modeling_janus import JanusVQVAE
-
     channels = 3 * config.patch**2
-    grid = config.side // config.patch // 2 ** (len(config.multipliers) - 1)
-    vq = JanusVQVAE(
-        JanusVQVAEConfig(
+    vq = VQ16(
+        VQConfig(
             embed_dim=8,
             num_embeddings=config.codes,
             latent_channels=config.latent,
@@ -65,7 +62,6 @@ def build_vq(config: TokenizerConfig) -> nn.Module:
             base_channels=config.base,
             channel_multiplier=list(config.multipliers),
             num_res_blocks=config.res_blocks,
-            num_patches=grid,
         )
     )
     nn.init.normal_(vq.quantize.embedding.weight)

@@ -1,0 +1,311 @@
+"""Show-o as a painter: all slots are guessed at once, the surest are kept, and the rest is guessed again.
+
+The procedure is the authors' (showlab/Show-o, t2i_generate; mask schedule of MaskGIT, arXiv 2202.04200): at each step
+every slot gets a code drawn from the guided logits; by the cosine schedule so many of the least confident unknown
+slots are masked again, confidence being log p(code) + T * Gumbel noise; T shrinks by (1 - r) at every step
+r = t / steps, cumulatively. A code that was kept never changes. Beyond it: several prompts at once, previews, new
+prompts in front of what is painted, rewinding, interruption; and the promise that none of this changes what an image
+becomes.
+
+A canvas keeps the whole record: `tokens` (N, (steps + 1) * L) are L slots after step 0, after step 1, and so on.
+A slot holds its code where it is kept, and ~code (a negative number) where it is masked again, so that the guess can be
+shown; ~(number of codes) stands for no guess yet. The stream of an image has one number for each slot of each step.
+
+What is promised: on one machine and with one build of torch, the same prompt and seed give the same codes bit by bit,
+whatever else is in the batch (tests/test_showo_canvas.py). Every matrix product has exactly `rows` rows
+(models/rows.py), prompts enter alone, and attention always runs over L + 2 places against the same number of keys.
+Other `rows`, devices or builds agree up to rounding. On GPUs the same rules are followed, but bits were not compared
+there.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reverie.canvas import Canvas, Conditions, Work
+from reverie.generators.janus import to_uint8
+from reverie.models.phi import TextStates
+from reverie.models.showo import Showo
+from reverie.models.showo_text import ShowoTokenizer
+
+Drawer = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
+
+DRAWN_AT_ONCE = 1024
+"""Slots whose probabilities stand in memory in float64 at the same time."""
+CPU_ROWS, ACCELERATOR_ROWS = 64, 1024
+LEAST = 1e-20
+"""Below this, logarithms are cut off, as in the official code."""
+
+
+@dataclass
+class ShowoCache:
+    """States of prompts, by their ids. Nothing in it belongs to one image, so forks and pruned canvases share it."""
+
+    texts: dict[tuple[int, ...], int]
+    """Ids of a prompt to its place in `states`."""
+    states: TextStates
+
+    def fork(self, k: int) -> "ShowoCache":
+        return self
+
+    def select(self, indices: Sequence[int]) -> "ShowoCache":
+        return self
+
+
+class ShowoPainter:
+    """A `Generator` (see canvas.py) over a loaded Show-o."""
+
+    def __init__(
+        self,
+        model: Showo,
+        tokenizer: ShowoTokenizer,
+        *,
+        guidance: float = 2.75,
+        temperature: float = 1.0,
+        steps: int = 18,
+        schedule: str = "cosine",
+        fill: int = 0,
+        rows: int | None = None,
+        drawer: Drawer | None = None,
+    ):
+        """guidance: weight s of uncond + s (cond - uncond) where the conditions name none; the authors' w is s - 1.
+        temperature: that of the choice which slots are kept, at the start; codes themselves are drawn at 1, as by the
+            authors. 0 takes the likeliest code and the surest slots, without any randomness.
+        steps: how often all slots are guessed.
+        schedule: cosine, linear, sigmoid, or pow and a number.
+        fill: the code that previews show where nothing was guessed yet.
+        rows: every matrix product has exactly so many rows; by default 64 on CPUs and 1024 elsewhere.
+        drawer: in place of `draw`, for replaying draws made elsewhere.
+        """
+        if steps < 1:
+            raise ValueError(f"steps={steps}: an image takes at least 1 step.")
+        self.model, self.tokenizer, self.steps, self.fill = model, tokenizer, steps, fill
+        self.guidance, self.temperature, self.drawer = guidance, temperature, drawer or draw
+        self.rows = rows or (CPU_ROWS if model.device.type == "cpu" else ACCELERATOR_ROWS)
+        self.counts = masked_counts(steps, self.length, schedule)
+
+    @property
+    def length(self) -> int:
+        """Codes of an image."""
+        return self.model.config.image_length
+
+    def start(self, conditions: Conditions, seeds: Sequence[int], known: Tensor | None = None) -> Canvas:
+        """Blank canvases; with `known` (N, L), canvases in which its codes stand and only its -1 are painted."""
+        nothing = ~self.model.config.num_codes
+        canvas = Canvas.blank(conditions, seeds, (self.steps + 1) * self.length, nothing)
+        if known is not None:
+            if known.shape != (len(canvas), self.length) or known.max() >= self.model.config.num_codes:
+                raise ValueError(
+                    f"Known codes must be {len(canvas)} x {self.length} numbers below {self.model.config.num_codes}, "
+                    f"-1 where something is to be painted."
+                )
+            canvas.tokens[:, : self.length] = torch.where(known < 0, nothing, known)
+        return canvas
+
+    @torch.no_grad()
+    def advance(self, canvas: Canvas, to: int | None = None) -> Canvas:
+        to = self.steps if to is None else to
+        if not canvas.step <= to <= self.steps:
+            raise ValueError(f"Cannot advance from step {canvas.step} to {to}; the last step is {self.steps}.")
+        slots = self.record(canvas).to(self.model.device, copy=True)
+        if to == canvas.step or not len(canvas):
+            return replace(canvas, step=to, cache=canvas.release())
+        uniforms = canvas.uniforms.to(self.model.device)
+        weight = self._weight(canvas.conditions)
+        cache = self._texts(canvas)
+        text = self._rows(cache, canvas.conditions)
+        for step in range(canvas.step, to):
+            numbers = uniforms.view(slots.shape)[:, step]
+            slots[:, step + 1] = self._step(slots[:, step], numbers, step, text, weight)
+            canvas.work.decoded += self._ways(canvas.conditions) * len(canvas) * (self.length + 2)
+        return replace(canvas, tokens=slots.flatten(1), uniforms=uniforms, step=to, cache=cache)
+
+    def record(self, canvas: Canvas) -> Tensor:
+        """(N, steps + 1, L): the slots after each step; `unpack` tells codes from guesses."""
+        if canvas.tokens.shape[1] != (self.steps + 1) * self.length:
+            raise ValueError(
+                f"The canvas holds {canvas.tokens.shape[1] // self.length - 1} steps of {self.length} codes, but this "
+                f"painter takes {self.steps}; go on with the number of steps that it was started with."
+            )
+        return canvas.tokens.unflatten(1, (self.steps + 1, self.length))
+
+    def codes(self, canvas: Canvas) -> Tensor:
+        """(N, L) codes as they would be if painting stopped now: those kept, and the last guesses for the others."""
+        codes, _ = unpack(self.record(canvas)[:, canvas.step])
+        return torch.where(codes == self.model.config.num_codes, self.fill, codes)
+
+    @torch.no_grad()
+    def preview(self, canvas: Canvas) -> list[np.ndarray]:
+        """uint8 (H, W, 3) each, never with holes. One at a time: convolutions may round differently in a batch."""
+        canvas.work.vq_decodes += len(canvas)
+        return [to_uint8(self.model.pictures.decode(row[None]))[0] for row in self.codes(canvas)]
+
+    def recondition(self, canvas: Canvas, conditions: Conditions) -> Canvas:
+        """New prompts in front of what is painted; only prompts that are new are read."""
+        if len(conditions) != len(canvas):
+            raise ValueError(f"Got {len(conditions)} prompts for a canvas of {len(canvas)} images; give one for each.")
+        return replace(canvas, conditions=conditions, cache=canvas.release())
+
+    def rewind(self, canvas: Canvas, to: int) -> Canvas:
+        """Back to what the canvas was at step `to`, its guesses included."""
+        if not 0 <= to <= canvas.step:
+            raise ValueError(
+                f"Cannot rewind a canvas at step {canvas.step} to {to}; give a step between 0 and {canvas.step}."
+            )
+        tokens = canvas.tokens.clone()
+        tokens[:, (to + 1) * self.length :] = ~self.model.config.num_codes
+        return replace(canvas, tokens=tokens, step=to, cache=canvas.release())
+
+    def plain_work(self, conditions: Conditions) -> Work:
+        """Each different prompt read once, the image block of every row at every step, one picture."""
+        count, ways = len(conditions), self._ways(conditions)
+        prompts = sum(map(len, self._needed(conditions)))
+        decoded = ways * count * (self.length + 2) * self.steps
+        return Work(prefilled=prompts, decoded=decoded, vq_decodes=count)
+
+    # How the numbers come about.
+
+    def _weight(self, conditions: Conditions) -> float:
+        return self.guidance if conditions.guidance is None else conditions.guidance
+
+    def _ways(self, conditions: Conditions) -> int:
+        return 1 if self._weight(conditions) == 1 else 2
+
+    def _step(self, slots: Tensor, uniforms: Tensor, step: int, text: TextStates, weight: float) -> Tensor:
+        """(N, L) slots after step `step` to those after the next."""
+        codes, masked = unpack(slots)
+        drawn, probabilities, rest = self.drawer(self._guided(codes, masked, text, weight), uniforms, self.temperature)
+        drawn = torch.where(masked, drawn, codes)
+        noise = temperature_at(self.temperature, step, self.steps)
+        sure = confidence(probabilities, rest, noise).masked_fill(~masked, torch.inf)
+        return torch.where(least_sure(sure, masked, self.counts[step]), ~drawn, drawn)
+
+    def _guided(self, codes: Tensor, masked: Tensor, text: TextStates, weight: float) -> Tensor:
+        """Guided logits (N, L, number of codes) in float32, from both ways in one batch."""
+        if weight == 1:
+            return self.model.slot_logits(codes, masked, text, self.rows).float()
+        logits = self.model.slot_logits(codes.repeat(2, 1), masked.repeat(2, 1), text, self.rows).float()
+        conditional, blank = logits.chunk(2)
+        return weight * conditional - (weight - 1) * blank
+
+    def _needed(self, conditions: Conditions) -> list[tuple[int, ...]]:
+        """The different prompts of a batch, the blank one included where it is used."""
+        texts = [tuple(self.tokenizer.painting_ids(prompt)) for prompt in dict.fromkeys(conditions.prompts)]
+        blank = [tuple(self.tokenizer.painting_ids(""))] if self._ways(conditions) == 2 else []
+        return list(dict.fromkeys(blank + texts))
+
+    def _texts(self, canvas: Canvas) -> ShowoCache:
+        """States of exactly the prompts that the canvas needs; those that are known already are kept."""
+        needed, old = self._needed(canvas.conditions), canvas.release()
+        if old is not None and set(old.texts) == set(needed):
+            return old
+        known: dict[tuple[int, ...], int] = old.texts if old is not None else {}
+        new = [text for text in needed if text not in known]
+        kept = [text for text in needed if text in known]
+        canvas.work.prefilled += sum(map(len, new))
+        parts = [narrowed(old.states, [known[text] for text in kept])] if kept else []
+        parts += [self.model.read_prompts(new, self.rows)] if new else []
+        return ShowoCache({text: place for place, text in enumerate(kept + new)}, joined(parts))
+
+    def _rows(self, cache: ShowoCache, conditions: Conditions) -> TextStates:
+        """The texts that the rows of a batch see: the prompts of all images, then their blank twins."""
+        rows = [cache.texts[tuple(self.tokenizer.painting_ids(prompt))] for prompt in conditions.prompts]
+        if self._ways(conditions) == 2:
+            rows += [cache.texts[tuple(self.tokenizer.painting_ids(""))]] * len(rows)
+        return replace(cache.states, rows=torch.tensor(rows, device=self.model.device))
+
+
+def unpack(slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Slots of a record to (codes, masked); the code of a masked slot is its last guess."""
+    masked = slots < 0
+    return torch.where(masked, ~slots, slots), masked
+
+
+def narrowed(states: TextStates, places: Sequence[int]) -> TextStates:
+    index = torch.tensor(places, device=states.seen.device)
+    return TextStates([k[index] for k in states.keys], [v[index] for v in states.values], states.seen[index])
+
+
+def joined(parts: Sequence[TextStates]) -> TextStates:
+    if len(parts) == 1:
+        return parts[0]
+    keys, values = (
+        [torch.cat(layer) for layer in zip(*(getattr(part, name) for part in parts), strict=True)]
+        for name in ("keys", "values")
+    )
+    return TextStates(keys, values, torch.cat([part.seen for part in parts]))
+
+
+def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """One code for each slot from softmax(logits): (N, L, V) and (N, L) to codes, their probabilities, and numbers.
+
+    The draw is the inverse of the cumulative distribution at the slot's number. Where within the code's interval that
+    number lies is again uniform in [0, 1) and independent of the code: this is the third result, (N, L), and serves
+    the Gumbel noise. `temperature` 0 takes the likeliest code. In float64 (float32 on devices without it).
+    """
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    results = []
+    for block, numbers in zip(
+        logits.flatten(0, 1).split(DRAWN_AT_ONCE), uniforms.to(wide).flatten().split(DRAWN_AT_ONCE), strict=True
+    ):
+        probabilities = block.softmax(-1, dtype=wide)
+        if temperature == 0:
+            codes = block.argmax(-1, keepdim=True)
+            results.append((codes[:, 0], probabilities.gather(1, codes)[:, 0], numbers))
+            continue
+        cumulative = probabilities.cumsum(-1)
+        # The sum ends at 1 only up to rounding; right=True never picks a code of probability 0.
+        target = numbers[:, None] * cumulative[:, -1:]
+        codes = torch.searchsorted(cumulative, target, right=True).clamp_(max=block.shape[-1] - 1)
+        chosen = probabilities.gather(1, codes)
+        rest = (target - (cumulative.gather(1, codes) - chosen)) / chosen
+        results.append((codes[:, 0], chosen[:, 0], rest[:, 0].clamp(0, 1)))
+    codes, chosen, rest = (torch.cat(parts).view(uniforms.shape) for parts in zip(*results, strict=True))
+    return codes, chosen, rest
+
+
+def confidence(probabilities: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+    """log p + temperature * Gumbel noise, the noise from numbers in [0, 1)."""
+    noise = -uniforms.clamp(min=LEAST).log().neg().clamp(min=LEAST).log()
+    return probabilities.clamp(min=LEAST).log() + temperature * noise
+
+
+def least_sure(sure: Tensor, masked: Tensor, count: int) -> Tensor:
+    """(N, L) True for the `count` masked slots of least confidence; at least one of an image's slots, and at most all
+    but one of those that are masked. Slots that tie at the cut are kept, as in the official code."""
+    unknown = masked.sum(1, keepdim=True)
+    index = unknown.sub(1).clamp(max=count).clamp(min=1).clamp(max=masked.shape[1] - 1)
+    return sure < sure.sort(-1).values.gather(1, index)
+
+
+def mask_ratio(progress: Tensor, schedule: str = "cosine") -> Tensor:
+    """The share of slots that stays masked at `progress` in [0, 1], in float32 as the official code has it."""
+    progress = progress.float()
+    if schedule == "cosine":
+        return torch.cos(progress * (math.pi * 0.5))
+    if schedule == "linear":
+        ratio = 1 - progress
+    elif schedule == "sigmoid":
+        first, last = torch.tensor([-3.0, 3.0]).sigmoid()
+        ratio = (last - (progress * 6 - 3).sigmoid()) / (last - first)
+    elif re.fullmatch(r"pow\d+(\.\d+)?", schedule):
+        ratio = 1 - progress ** float(schedule[3:])
+    else:
+        raise ValueError(f"schedule={schedule!r}: must be cosine, linear, sigmoid, or pow and a number.")
+    return ratio.clamp(1e-6, 1.0)
+
+
+def masked_counts(steps: int, length: int, schedule: str = "cosine") -> list[int]:
+    """For each step, how many of `length` slots the schedule leaves masked after it, before anything is clamped."""
+    progress = torch.tensor([(step + 1) / steps for step in range(steps)])
+    return (length * mask_ratio(progress, schedule)).floor().int().tolist()
+
+
+def temperature_at(start: float, step: int, steps: int) -> float:
+    """The noise temperature of step 0, 1, ...: it shrinks by 1 - (step + 1) / steps each time, cumulatively."""
+    return start * math.prod(1 - (past + 1) / steps for past in range(step + 1))

@@ -1,0 +1,272 @@
+"""Show-o: one transformer that reads text causally and paints image codes all at once, by unmasking.
+
+Paper: arXiv 2408.12528; masked image modelling after MaskGIT (arXiv 2202.04200) and Muse (arXiv 2301.00704). The
+language model is `models/phi.py`; the image tokenizer is MAGVIT-v2 (`models/magvit.py`) in the published checkpoints,
+and any `PictureCodes` elsewhere: pixels to codes and codes to pixels are all that Show-o needs. Sizes come from the
+configuration alone. Loading and saving live in `models/showo_checkpoint.py`.
+
+A painting sequence is a block of `longest + 1` text positions, filled from the right, and an image block: start, one
+slot for each code, end. The logits at a masked slot say what stands in that slot; nothing is shifted.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reverie.models.magvit import Magvit, MagvitConfig, PictureCodes
+from reverie.models.phi import Phi, PhiConfig, TextStates, each_row
+from reverie.models.showo_text import SPECIAL, ShowoTokenizer
+
+
+@dataclass(frozen=True)
+class ShowoConfig:
+    """Names on the right are those of the authors' config.json."""
+
+    phi: PhiConfig
+    pictures: dict[str, Any] = field(hash=False)
+    """Section of the image tokenizer; its `type` is `magvitv2` or `vq`."""
+    text_tokens: int
+    """llm_vocab_size"""
+    num_codes: int
+    """codebook_size"""
+    image_length: int
+    """num_vq_tokens"""
+    longest: int = 128
+    """max_seq_length, of a prompt with its start and end."""
+    own: dict[str, Any] = field(default_factory=dict, hash=False)
+    """What Reverie itself wrote beside: guidance, temperature, steps, thinker."""
+
+    @property
+    def code_offset(self) -> int:
+        return self.text_tokens + len(SPECIAL)
+
+    @property
+    def mask(self) -> int:
+        """The token that stands in unpainted slots."""
+        return self.code_offset + self.num_codes
+
+    @property
+    def vocabulary(self) -> int:
+        return self.mask + 1
+
+    @property
+    def image_start(self) -> int:
+        return self.text_tokens + SPECIAL.index("<|soi|>")
+
+    @property
+    def image_end(self) -> int:
+        return self.text_tokens + SPECIAL.index("<|eoi|>")
+
+    @property
+    def block(self) -> int:
+        """Positions of the text, and so the position at which the image block begins."""
+        return self.longest + 1
+
+    @property
+    def grid(self) -> int:
+        return math.isqrt(self.image_length)
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        return self.to_dict()
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "ShowoConfig":
+        """From our config.json, or from the authors' with the sections `phi` and `vq_model` put into it."""
+        for name in ("llm_vocab_size", "codebook_size", "num_vq_tokens", "phi", "vq_model"):
+            if name not in data:
+                raise ValueError(f"config.json lacks the field {name!r} of a Show-o model; complete it.")
+        config = cls(
+            PhiConfig.from_dict(data["phi"]),
+            dict(data["vq_model"]),
+            data["llm_vocab_size"],
+            data["codebook_size"],
+            data["num_vq_tokens"],
+            data.get("max_seq_length", 128),
+            dict(data.get("reverie") or {}),
+        )
+        for name, value in (("vocab_size", config.vocabulary), ("mask_token_id", config.mask)):
+            if data.get(name, value) != value:
+                raise ValueError(
+                    f"config.json says {name} {data[name]}, but {config.text_tokens} text tokens, {len(SPECIAL)} "
+                    f"special ones, {config.num_codes} codes and the mask make it {value}; correct it."
+                )
+        if config.grid**2 != config.image_length:
+            raise ValueError(f"config.json gives {config.image_length} image codes, which form no square; correct it.")
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "model_type": "showo",
+            "vocab_size": self.vocabulary,
+            "llm_vocab_size": self.text_tokens,
+            "codebook_size": self.num_codes,
+            "num_vq_tokens": self.image_length,
+            "mask_token_id": self.mask,
+            "max_seq_length": self.longest,
+            "w_clip_vit": False,
+            "phi": self.phi.to_dict(),
+            "vq_model": self.pictures,
+            "reverie": self.own,
+        }
+
+
+def picture_codes(section: dict[str, Any]) -> nn.Module:
+    """The image tokenizer that a section of config.json describes; a `PictureCodes`."""
+    kind = section.get("type", "magvitv2")
+    if kind == "magvitv2":
+        return Magvit(MagvitConfig.from_dict(section))
+    if kind == "vq":
+        from reverie.models.folded_vq import FoldedVQ
+
+        return FoldedVQ.from_section(section)
+    raise ValueError(f"config.json names the image tokenizer {kind!r}; known are magvitv2 and vq.")
+
+
+class Showo(nn.Module):
+    """Everything with weights. Codes are (B, L) in row-major order; `rows` is explained in models/rows.py."""
+
+    def __init__(self, config: ShowoConfig):
+        super().__init__()
+        self.config = config
+        self.showo = Phi(config.phi, config.vocabulary)
+        self.vq_model = picture_codes(config.pictures)
+        if self.pictures.num_codes != config.num_codes:
+            raise ValueError(
+                f"config.json gives {config.num_codes} image codes, but its image tokenizer has "
+                f"{self.pictures.num_codes}; check that both belong together."
+            )
+
+    @property
+    def pictures(self) -> PictureCodes:
+        """The image tokenizer, as what it does."""
+        return self.vq_model  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        return self.showo.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.showo.lm_head.weight.dtype
+
+    def initialise(self, std: float = 0.02) -> None:
+        """Fresh weights of the language model: N(0, std), residual outputs smaller with depth (as in GPT-2)."""
+        for name, module in self.showo.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                depth = 2 * self.config.phi.num_hidden_layers if name.endswith(("dense", "fc2")) else 1
+                nn.init.normal_(module.weight, std=std / depth**0.5)
+                if isinstance(module, nn.Linear):
+                    nn.init.zeros_(module.bias)
+
+    # Painting.
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, T) ids of the one vocabulary to (B, T, D)."""
+        return self.showo.model.embed_tokens(ids)
+
+    def read(self, ids: Tensor, seen: Tensor | None = None, rows: int | None = None) -> TextStates:
+        """Text blocks (B, T) that end where the image begins; `seen` is False at the pads on their left."""
+        return self.showo.read(self.embed(ids), seen, self.config.block - ids.shape[1], rows)
+
+    def paint(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:
+        """Hidden states of the image block, (B, L + 2, D): start, slots, end. Masked slots (B, L) hide their code."""
+        inside = torch.where(masked, self.config.mask, codes + self.config.code_offset)
+        ids = F.pad(F.pad(inside, (1, 0), value=self.config.image_start), (0, 1), value=self.config.image_end)
+        return self.showo.paint(self.embed(ids), text, self.config.block, rows)
+
+    def code_logits(self, hidden: Tensor, rows: int | None = None) -> Tensor:
+        """(..., D) to (..., number of codes): the head over image codes only. Text and mask are never drawn."""
+        head, codes = self.showo.lm_head, slice(self.config.code_offset, self.config.mask)
+        flat = each_row(lambda x: F.linear(x, head.weight[codes], head.bias[codes]), rows, hidden.flatten(0, -2))
+        return flat.unflatten(0, hidden.shape[:-1])
+
+    def slot_logits(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:
+        """(B, L, number of codes): what stands in each slot; made of the two calls that `log_prob` is made of."""
+        return self.code_logits(self.paint(codes, masked, text, rows)[:, 1:-1], rows)
+
+    def log_prob(
+        self,
+        prompts: Sequence[Sequence[int]],
+        codes: Tensor,
+        masked: Tensor,
+        *,
+        vocabulary: Literal["codes", "all"] = "codes",
+        frame: bool = False,
+        rows: int | None = None,
+    ) -> Tensor:
+        """Log-probabilities of the masked codes given the prompt and the codes that are not masked; differentiable.
+
+        prompts: ids without pads, as `ShowoTokenizer.painting_ids` gives them, one for each row of `codes` (B, L).
+        vocabulary: what the softmax runs over. Codes are never drawn from anything but `codes`; the authors of the DPO
+            training (arXiv 2501.13926) take it over all tokens.
+        frame: the tokens around the image count as well, as there; only over all tokens.
+        rows: the block size of the painter, where the numbers must be those of sampling bit by bit.
+        Returns (B, L) in float32, 0 where nothing is masked; with `frame` (B, L + 2).
+        """
+        if frame and vocabulary != "all":
+            raise ValueError("The tokens around the image are no image codes; take vocabulary='all' with frame=True.")
+        codes, masked = codes.to(self.device), masked.to(self.device)
+        hidden = self.paint(codes, masked, self.read_prompts(prompts, rows), rows)
+        if vocabulary == "codes":
+            hidden, targets, counts = hidden[:, 1:-1], codes, masked
+        else:
+            targets = F.pad(codes + self.config.code_offset, (1, 1))
+            targets[:, 0], targets[:, -1] = self.config.image_start, self.config.image_end
+            counts = F.pad(masked, (1, 1), value=frame)
+        # The head is wide: it runs where something counts and nowhere else.
+        told = hidden[counts]
+        logits = self.code_logits(told, rows) if vocabulary == "codes" else each_row(self.showo.lm_head, rows, told)
+        chosen = logits.float().log_softmax(-1).gather(-1, targets[counts][:, None])[:, 0]
+        found = chosen.new_zeros(counts.shape).masked_scatter(counts, chosen)
+        return found if frame or vocabulary == "codes" else found[:, 1:-1]
+
+    def read_prompts(self, prompts: Sequence[Sequence[int]], rows: int | None = None) -> TextStates:
+        """States of prompts of any lengths. With `rows`, each enters alone, so that it notices no neighbour."""
+        if rows is None:
+            width = max(map(len, prompts))
+            ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=self.device)
+            seen = torch.arange(width, device=self.device) >= width - torch.tensor(
+                [[len(p)] for p in prompts], device=self.device
+            )
+            return self.read(ids, seen)
+        block, place = self.config.block, torch.arange(self.config.block, device=self.device)
+        alone = [self.read(torch.tensor([list(p)], device=self.device), rows=rows) for p in prompts]
+        # Everybody's block has the full width, so that attention has one shape whatever the prompts.
+        keys, values = (
+            [
+                torch.cat([F.pad(t, (0, 0, block - t.shape[2], 0)) for t in layer])
+                for layer in zip(*(getattr(one, name) for one in alone), strict=True)
+            ]
+            for name in ("keys", "values")
+        )
+        return TextStates(keys, values, torch.stack([place >= block - len(p) for p in prompts]))
+
+    # Any sequence.
+
+    def logits(self, ids: Tensor, seen: Tensor) -> Tensor:
+        """(B, T) ids to logits over everything, (B, T, vocabulary); `seen` (B, T, T) as `omni_mask` gives it."""
+        return self.showo.lm_head(self.showo.whole(self.embed(ids), seen))
+
+
+def omni_mask(ids: Tensor, tokenizer: ShowoTokenizer) -> Tensor:
+    """(B, T, T), True where a row may look, for painting sequences (B, T): text is causal, the image block sees
+    everything, and pads are seen by pads alone."""
+    pad, length = ids == tokenizer.pad, ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+    image = (ids == tokenizer.image_start).cumsum(1) > 0
+    return (causal | image[:, :, None]) & ~(pad[:, None, :] & ~pad[:, :, None])
+
+
+def question_mask(ids: Tensor, tokenizer: ShowoTokenizer) -> Tensor:
+    """The same for a picture with a question behind it: everybody sees up to the end of the picture, then causal."""
+    length = ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+    ended = (ids == tokenizer.image_end).cumsum(1)
+    upto = (ended == 0) | (ids == tokenizer.image_end) & (ended == 1)
+    return causal | upto[:, None, :]

@@ -1,0 +1,162 @@
+"""Training a small Show-o in the Atelier: captions with pictures, of whose codes a random share is hidden and guessed.
+
+The share follows the cosine schedule at a uniform random moment, as when painting (MaskGIT, arXiv 2202.04200; Show-o,
+arXiv 2408.12528, section 3.4): cos(pi u / 2), so most of the picture is usually hidden. The loss is the mean negative
+log-probability of the hidden codes, from the functions that painting draws from (`Showo.paint`, `code_logits`), hence
+over image codes alone; a share of captions is left blank, which is what guidance needs.
+
+The image tokenizer is the one that the Atelier's Janus paints with, frozen, and not a MAGVIT-v2: it is trained already,
+it works on folded pixels at a tenth of the cost, and both painters can then be compared on the same codes.
+`small_showo_config` takes any section that describes an image tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..models.showo import Showo, ShowoConfig
+from ..models.showo_text import END, SPECIAL, ShowoTokenizer
+from .cross_entropy import cross_entropy
+from .janus import atelier_texts, captioned, stack
+from .quick_norm import quicken
+from .words import train_words
+
+if TYPE_CHECKING:
+    from ..canvas import Generator
+    from .tokenizer import TokenizerConfig
+
+
+@dataclass
+class ShowoTraining:
+    """paint: pictures a step; blank: share of captions left blank for guidance; riddles: share of captions that are the
+    answers of riddles; side: of the pictures, in pixels."""
+
+    paint: int = 32
+    blank: float = 0.1
+    riddles: float = 0.12
+    side: int = 96
+
+
+@dataclass
+class ShowoSizes:
+    """Sizes of the small Show-o, and the guidance weight, temperature and number of steps that it is to be used with.
+    What is not said here follows from the image tokenizer."""
+
+    width: int = 256
+    layers: int = 8
+    heads: int = 4
+    ffn: int = 1024
+    vocabulary: int = 2048
+    longest: int = 63
+    guidance: float = 3.0
+    temperature: float = 1.0
+    steps: int = 12
+
+
+def small_showo_config(
+    sizes: ShowoSizes, pictures: dict[str, Any], codes: int, grid: int, text_tokens: int | None = None
+) -> dict[str, Any]:
+    """config.json of a Show-o of these sizes that paints grid x grid of `codes` image codes.
+
+    pictures: section of the image tokenizer, such as `vq_section` or `MagvitConfig.to_dict` gives it.
+    text_tokens: entries of the text tokenizer; `sizes.vocabulary` if left out.
+    """
+    text = sizes.vocabulary if text_tokens is None else text_tokens
+    vocabulary = text + len(SPECIAL) + codes + 1
+    return {
+        "model_type": "showo",
+        "vocab_size": vocabulary,
+        "llm_vocab_size": text,
+        "codebook_size": codes,
+        "num_vq_tokens": grid**2,
+        "mask_token_id": vocabulary - 1,
+        "max_seq_length": sizes.longest,
+        "phi": {
+            "model_type": "phi", "hidden_size": sizes.width, "intermediate_size": sizes.ffn,
+            "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.heads, "partial_rotary_factor": 0.5,
+        },
+        "vq_model": pictures,
+        "reverie": {"guidance": sizes.guidance, "temperature": sizes.temperature, "steps": sizes.steps},
+    }  # fmt: skip
+
+
+def vq_section(config: TokenizerConfig) -> dict[str, Any]:
+    """The section of config.json that describes a tokenizer of the Atelier."""
+    return {
+        "type": "vq", "codes": config.codes, "ch": config.base, "ch_mult": list(config.multipliers),
+        "num_res_blocks": config.res_blocks, "z_channels": config.latent, "patch": config.patch, "cells": config.cells,
+    }  # fmt: skip
+
+
+def fresh_showo(sizes: ShowoSizes, vq_config: TokenizerConfig, vq: nn.Module) -> tuple[Showo, ShowoTokenizer]:
+    """A fresh Show-o around a trained tokenizer of the Atelier, which is frozen; and its text tokenizer."""
+    words = train_words(atelier_texts(), sizes.vocabulary, (END,))
+    grid = vq_config.side // vq_config.patch // 2 ** (len(vq_config.multipliers) - 1)
+    count = words.get_vocab_size()
+    config = ShowoConfig.from_dict(small_showo_config(sizes, vq_section(vq_config), vq_config.codes, grid, count))
+    model = Showo(config)
+    model.initialise()
+    model.vq_model.load_state_dict({f"vq.{name}": tensor for name, tensor in vq.state_dict().items()})
+    return model, ShowoTokenizer(words, count, sizes.longest)
+
+
+class ShowoTask:
+    """`training.loop.Task` of Show-o in the Atelier. The image tokenizer is not trained."""
+
+    def __init__(self, model: Showo, words: ShowoTokenizer, mix: ShowoTraining, seed: int = 0):
+        side = model.config.grid * model.pictures.pixels_per_code
+        if mix.side != side:
+            raise ValueError(f"mix.side is {mix.side}, but the model paints {side} pixels a side; make them agree.")
+        if mix.paint < 1:
+            raise ValueError("mix.paint is 0, so there is nothing to learn; give it pictures.")
+        self.model, self.words, self.mix, self.seed = model.train(), words, mix, seed
+        quicken(model.vq_model.eval()).requires_grad_(False)
+
+    def painter(self) -> Generator:
+        """The model as it paints by now, in the way that its configuration names."""
+        from ..generators.showo import ShowoPainter
+
+        own = self.model.config.own
+        settings = {name: own[name] for name in ("guidance", "temperature", "steps") if name in own}
+        return ShowoPainter(self.model, self.words, **settings)
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """prompts (ids, pads on the left), seen, pixels (B, 3, H, W) uint8, masked (B, L)."""
+        from ..atelier.draw import draw
+        from ..atelier.sample import compose
+
+        rng = random.Random(f"{self.seed}/{step}")
+        rows, pictures = [], []
+        for _ in range(self.mix.paint):
+            demand, caption = captioned(rng, self.mix.riddles)
+            rows.append(self.words.painting_ids("" if rng.random() < self.mix.blank else caption))
+            pictures.append(draw(compose(demand, rng), self.mix.side))
+        ids = torch.tensor(self.words.padded(rows, max(map(len, rows))))
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        masked = random_masks(generator, len(rows), self.model.config.image_length)
+        return {"ids": ids, "pixels": stack(pictures), "masked": masked}
+
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        model, ids, masked = self.model, batch["ids"], batch["masked"]
+        with torch.no_grad():
+            codes = model.pictures.encode(batch["pixels"].float() / 127.5 - 1)
+        text = model.read(ids, ids != self.words.pad)
+        # The head runs over hidden slots only.
+        logits = model.code_logits(model.paint(codes, masked, text)[:, 1:-1][masked])
+        loss = cross_entropy(logits, codes[masked])
+        right = (logits.detach().argmax(-1) == codes[masked]).float().mean()
+        return loss, {"right": right, "hidden": masked.float().mean()}
+
+
+def random_masks(generator: torch.Generator, count: int, length: int) -> Tensor:
+    """(count, length) True where a code is hidden: cos(pi u / 2) of the slots, at least one, chosen evenly."""
+    moments = torch.rand(count, 1, generator=generator)
+    hidden = (length * torch.cos(moments * (math.pi / 2))).round().clamp(min=1)
+    places = torch.rand(count, length, generator=generator).argsort(-1).argsort(-1)
+    return places < hidden
