@@ -204,7 +204,7 @@ class Painting:
                 break
             thought, text, note = self._paintable(revision, again=True)
             self.notes += [note] if note else []
-            yield Revised(self.image, start, text, note or f"scored {attempts[-1].score:g} of 100", number)
+            yield Revised(self.image, start, text, note or f"scored {attempts[-1].score:g} of 100", region=number)
         kept = yield from self._kept(attempts)
         facts = [{"thought": one.thought, "score": one.score} for one in attempts]
         self.record.append({"end": end, "attempts": facts, "kept": kept})
@@ -220,7 +220,8 @@ class Painting:
         reason = answer if critique.understood else f"(no score could be read, so it is accepted) {answer}"
         self.notes += [] if critique.understood else [f"no score in the critique of region {len(self.record) + 1}"]
         scores = {"score": critique.score}
-        yield Verdict(self.image, "critique", scores, reason, len(self.record) + 1, accepted)
+        region = len(self.record) + 1
+        yield Verdict(self.image, "critique", scores, reason=reason, region=region, accepted=accepted)
         return "" if accepted else critique.revision
 
     def _kept(self, attempts: list[Attempt]) -> Generator[Event | Wish, Any, int]:
@@ -233,7 +234,9 @@ class Painting:
             self.shown = yield Restore(attempts[best].shown)
             self.text = attempts[best].text
             region = len(self.record) + 1
-            yield Revised(self.image, self.shown.canvas.step, self.text, "an earlier attempt scored better", region)
+            yield Revised(
+                self.image, self.shown.canvas.step, self.text, "an earlier attempt scored better", region=region
+            )
         return best
 
     def recipe(self) -> dict[str, Any]:

@@ -94,8 +94,10 @@ def check_regions(plan: Plan) -> None:
         raise ValueError(f"regions={count}: only thoughts before and during painting are about regions; leave it at 1.")
     if plan.think == "after" and not plan.reflect:
         raise ValueError("think='after' is a critique of the finished image; say how many rounds with reflect.")
-    if plan.think == "before" and plan.reflect:
-        raise ValueError("reflect looks back with think=during or after, not with before; leave it at 0.")
+    if plan.think == "before" and count > 1 and plan.reflect:
+        raise ValueError("several thoughts before painting are painted once; leave reflect at 0, or think=during.")
+    if plan.interleaved and (plan.choose != "first" or plan.candidates > 1):
+        raise ValueError("regions are judged one by one while painting; leave choose=first and candidates=1.")
     _check_switches(plan, count)
 
 
