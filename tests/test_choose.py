@@ -389,7 +389,7 @@ def test_pictures_in_prompts_are_looked_at_and_cached_like_everything_else():
         changed.cache = changed.cache if i == 1 else None
         assert changed.conditions.picture(0) is conditions.picture(i)
     asked = [Message("system", ""), Message("user", "a cat", (red,))]
-    ids = [max(index, -1) for index in generator._ids(conditions, 0)]
+    ids = [max(index, -1) for index in generator._prompt_ids(conditions, 0)]
     placeholders = [TOKENIZER.placeholder if index < 0 else index for index in ids]
     assert placeholders == [*JanusEyes(MODEL, TOKENIZER).ids(asked), TOKENIZER.image_start]
     assert whole.work.vision_encodes == 2

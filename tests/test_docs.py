@@ -15,6 +15,7 @@ NEEDS = {
     "README.md": ("atelier-janus",),
     "docs/python.md": ("atelier-janus",),
     "docs/choose.md": ("atelier-janus", "atelier-inspector"),
+    "docs/during.md": ("atelier-janus",),
     "docs/evaluation.md": ("atelier-inspector",),
 }
 

@@ -10,7 +10,7 @@ import torch
 
 from reverie.canvas import Canvas, Work
 from reverie.events import Finished, Preview, Spent, Started, Thought, Trace, from_json, read_trace
-from reverie.reason import Plan, make_plan, run
+from reverie.reason import LATER_PRESETS, Plan, make_plan, run
 from reverie.thinkers import WORDINGS, Answer, Thinker, as_written, parse, request
 
 STEPS = 16
@@ -72,8 +72,7 @@ def painted(events) -> dict[int, bytes]:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"think": "during"}, ["think='during'", "not part of this version yet", "never, before"]),
-        ({"think": "often"}, ["think='often'", "must be one of never, before"]),
+        ({"think": "often"}, ["think='often'", "must be one of never, before, during, after"]),
         ({"choose": "best"}, ["choose='best'", "must be one of first, orm, prm, parm"]),
         ({"rules": "mine"}, ["rules='mine'", "greedy, official"]),
         ({"assess": "never"}, ["assess='never'", "first, every"]),
@@ -104,7 +103,7 @@ def test_presets_and_what_overrules_them():
     assert make_plan("t2g").think == "before"
     assert make_plan("t2g", think="never", guidance=None, temperature=0.5) == Plan(temperature=0.5)
     assert (make_plan("parm").choose, make_plan("parm").candidates, make_plan("parm++").reflect) == ("parm", 20, 3)
-    for later in ("twig", "t2i-r1", "thinkdiff"):
+    for later in LATER_PRESETS:
         with pytest.raises(ValueError, match="not part of this version yet"):
             make_plan(later)
     with pytest.raises(ValueError, match="did you mean t2g"):

@@ -155,6 +155,11 @@ class Canvas:
             cache=self.cache and self.cache.fork(k),
         )
 
+    def reseed(self, seeds: Sequence[int]) -> "Canvas":
+        """What is painted stays; what is painted from now on takes the random numbers of these seeds."""
+        uniforms = draw_uniforms(seeds, self.tokens.shape[1]).to(self.uniforms.device)
+        return replace(self, seeds=tuple(seeds), uniforms=uniforms, cache=self.release())
+
     def select(self, indices: Sequence[int] | Tensor) -> "Canvas":
         """Only these images, in this order. The cache is compacted in place and moves to the new canvas."""
         indices = [int(i) for i in indices]
@@ -217,7 +222,12 @@ class Canvas:
 
 
 class Generator(Protocol):
-    """Whatever paints. All verbs return a new canvas and leave the old one valid."""
+    """Whatever paints. All verbs return a new canvas and leave the old one valid.
+
+    Two more things are used where a generator has them: `row`, the steps that paint one row of the picture (1 if it
+    does not say), and `advance_together(canvases, to)`, which does what the function of that name below does, in one
+    batch.
+    """
 
     @property
     def steps(self) -> int:
@@ -240,6 +250,15 @@ class Generator(Protocol):
 
     def plain_work(self, conditions: Conditions) -> Work:
         """What sampling one image for each prompt costs without any reasoning."""
+
+
+def advance_together(generator: Generator, canvases: Sequence[Canvas], to: Sequence[int]) -> list[Canvas]:
+    """Advances canvases that stand at different steps, each to a step of its own; in one batch where the generator
+    can. The images are the same either way."""
+    own = getattr(generator, "advance_together", None)
+    if own is not None:
+        return own(canvases, to)
+    return [generator.advance(canvas, step) for canvas, step in zip(canvases, to, strict=True)]
 
 
 def draw_uniforms(seeds: Sequence[int], length: int) -> Tensor:

@@ -54,6 +54,7 @@ class Display:
         self.quiet, self.pictures = quiet, False
         """`pictures`: whether previews can be seen here."""
         self.status, self.thought, self.prompt, self.note = "", "", "", ""
+        self.complete = False  # whether the thought is told to its end, so that the next fragment begins another
         self.judged = ""
         self.told: set[str] = set()
         """Notes of judges that were shown already: one is enough for all candidates."""
@@ -86,9 +87,11 @@ class Display:
 
     def show(self, event: Event) -> None:
         if isinstance(event, Started):
-            self.status = "thinking" if event.plan.get("think") == "before" else "painting"
+            self.status = "painting" if event.plan.get("think") == "never" else "thinking"
         elif isinstance(event, Thought):
             self._think(event)
+        elif isinstance(event, Verdict | Revised) and event.region is not None:
+            self._judge_region(event)
         elif isinstance(event, Preview):
             self.status, self.progress = "painting", (event.step, event.steps)
             self.previews = tuple(picture for picture in event.images if picture is not None) or self.previews
@@ -123,7 +126,8 @@ class Display:
             self._line(f"note: {note}")
 
     def _think(self, event: Thought) -> None:
-        self.thought += printable(event.fragment)
+        self.thought = ("" if self.complete else self.thought) + printable(event.fragment)
+        self.complete = event.whole is not None
         if event.whole is None:
             return
         self.thought, self.prompt, self.note = printable(event.whole), printable(event.prompt or ""), event.note or ""
@@ -131,6 +135,17 @@ class Display:
         self._line(f"picture: {self.prompt}")
         if self.note:
             self._line(f"note: {self.note}")
+
+    def _judge_region(self, event: Verdict | Revised) -> None:
+        """A critique of a region while it is painted, and what it is painted from again."""
+        if isinstance(event, Revised):
+            self.prompt = printable(event.prompt)
+            self._line(f"again: {self.prompt}")
+            return
+        scores = ", ".join(f"{name} {value:g}" for name, value in event.scores.items())
+        told = {True: ", accepted", False: ", rejected", None: ""}[event.accepted]
+        self.note = printable(f"{event.judge}: {scores}{told}")
+        self._line(self.note)
 
     def _line(self, text: str) -> None:
         if not self.quiet and self.live is None:

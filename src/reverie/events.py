@@ -65,6 +65,19 @@ class Thought(Event):
     """What will be painted from now on."""
     note: str | None = None
     """Said when the model's answer could not be used as it was."""
+    region: int | None = None
+    """Counted from 1, of a thought about a part of the picture."""
+
+
+@dataclass(frozen=True)
+class Scheduled(Event):
+    """The regions of an image, where its model was asked for them: the step at which each ends."""
+
+    name = "scheduled"
+    image: int
+    ends: tuple[int, ...]
+    answer: str = ""
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,10 @@ class Verdict(Event):
     picture: Image | None = None
     note: str | None = None
     """Said when the judge's answer could not be read as it was."""
+    region: int | None = None
+    """Counted from 1, if a part of the picture was judged."""
+    accepted: bool | None = None
+    """Whether it may stay, if that was the question."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +151,7 @@ class Revised(Event):
     reason: str | None = None
     note: str | None = None
     """Said when the painter could not be told as was asked for."""
+    region: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +176,8 @@ class Spent(Event):
 
 
 KINDS: dict[str, type[Event]] = {
-    kind.name: kind for kind in (Started, Thought, Preview, Verdict, Pruned, Chosen, Revised, Finished, Spent)
+    kind.name: kind
+    for kind in (Started, Scheduled, Thought, Preview, Verdict, Pruned, Chosen, Revised, Finished, Spent)
 }
 
 

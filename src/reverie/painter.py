@@ -10,6 +10,7 @@ refuse bad input at once.
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import secrets
@@ -19,10 +20,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reverie.events import Event, Finished, Spent, Thought, Trace, without_pictures
+from reverie.events import Event, Finished, Spent, Trace, without_pictures
 from reverie.look_back import Bench
-from reverie.models.registry import Source, check_length, check_paints, check_prompt, fetched, fingerprint, resolve
+from reverie.models.registry import (
+    Source,
+    check_length,
+    check_paints,
+    check_prompt,
+    fetched,
+    fingerprint,
+    image_length,
+    resolve,
+)
 from reverie.reason import Plan, make_plan, run
+from reverie.schedule import bands, blocks, explicit
 from reverie.thinkers import WORDINGS, Answer, Thinker
 
 if TYPE_CHECKING:
@@ -100,7 +111,8 @@ class Painter:
     ) -> Result:
         """Paints `n` images of `prompt`, with the seeds seed, seed + 1, ...
 
-        preset: `direct`, `t2g`, `parm` or `parm++`; `think` and other fields of `reverie.Plan` overrule it.
+        preset: `direct`, `t2g`, `t2i-r1`, `twig`, `parm` or `parm++`; `think` and other fields of `reverie.Plan`
+            (guidance, regions, ...) overrule it.
         seed: drawn at random if None; it is in the result.
         trace: a new folder that receives every event and preview.
         judge: who chooses and looks back: a name or folder, a function (prompts, pictures) -> scores, a
@@ -134,6 +146,7 @@ class Painter:
         from reverie.judges.load import check_judge, name_of
 
         plan = make_plan(preset, think=think, judge=name_of(judge), **fields)
+        check_canvas(self.source, plan)
         seeds = check_request(self.source, prompt, seed, n)
         check_judge(plan, prompt)
         events = self.run(plan, [prompt] * n, seeds, pieces=pieces, previews=previews, judge=judge)
@@ -146,6 +159,7 @@ class Painter:
         seeds: Sequence[int],
         *,
         thoughts: Mapping[str, Answer] | None = None,
+        answers: Mapping[int, Sequence[str]] | None = None,
         pieces: int = 12,
         previews: bool = False,
         batch: int = 16,
@@ -157,13 +171,14 @@ class Painter:
         for prompt in dict.fromkeys(prompts):
             check_prompt(prompt)
             check_length(self.source, prompt)
+        check_canvas(self.source, plan)
         bench = self.bench(plan, judge) if plan.judges else None
         if bench is not None and plan.think == "never":
             for prompt in dict.fromkeys(prompts):
                 bench.judge.check(prompt)
         return run(
-            self.generator(plan), self.thinker(), plan, prompts, seeds,
-            about=self.about, thoughts=thoughts, bench=bench, pieces=pieces, previews=previews, batch=batch,
+            self.generator(plan), self.thinker(), plan, prompts, seeds, about=self.about, thoughts=thoughts,
+            answers=answers, bench=bench, pieces=pieces, previews=previews, batch=batch,
         )  # fmt: skip
 
     def paint(self, prompts: Sequence[str], seeds: Sequence[int], plan: Plan | None = None) -> list[Painted]:
@@ -201,7 +216,8 @@ class Painter:
             return ShowoPainter(self.model, self.tokenizer, **own)
         from reverie.generators.janus import JanusPainter
 
-        return JanusPainter(self.model, self.tokenizer, **own)
+        words = self.tokenizer.as_published_for_painting() if plan.official else self.tokenizer
+        return JanusPainter(self.model, words, **own)
 
     def thinker(self) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
@@ -323,6 +339,16 @@ def check_looks(source: Source) -> None:
         check_writes(source)
 
 
+def check_canvas(source: Source, plan: Plan) -> None:
+    """ValueError for more regions than the canvas of a model has rows, as far as its configuration says so."""
+    if source.family == "janus" and source.config:
+        steps = image_length(source.config)
+        if plan.official:
+            blocks(plan.regions or 1, steps)
+        elif plan.schedule != "adaptive":
+            bands(explicit(plan.schedule) or (1,) * (plan.regions or 1), steps, math.isqrt(steps))
+
+
 def check_place(device: str | None, dtype: Any = None) -> None:
     """ValueError for a device or a type of weights that cannot be meant; whether the device is here is asked later."""
     if device is not None and not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", device):
@@ -360,14 +386,14 @@ def check_request(source: Source, prompt: str, seed: int | None, n: int) -> list
 def result_of(prompt: str, events: Sequence[Event]) -> Result:
     """A finished run as one value."""
     finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.image)
-    thought = next((event for event in events if isinstance(event, Thought) and event.whole is not None), None)
+    recipe = finished[0].recipe if finished else {}
     return Result(
         images=tuple(event.picture for event in finished if event.picture is not None),
         seeds=tuple(event.seed for event in finished),
         recipes=tuple(event.recipe for event in finished),
         prompt=prompt,
-        thought=thought.whole if thought else None,
-        rewritten=thought.prompt if thought else None,
+        thought=recipe.get("thought"),
+        rewritten=recipe.get("rewritten"),
         trace=tuple(without_pictures(event) for event in events),
     )
 

@@ -16,7 +16,7 @@ from reverie.display import Display
 from reverie.events import Event, Finished, Trace
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, check_prompt, resolve, size_text
-from reverie.painter import Painter, check_place, check_request, check_writes, load
+from reverie.painter import Painter, check_canvas, check_place, check_request, check_writes, load
 from reverie.png import check_size, save_png
 from reverie.reason import Plan, make_plan
 
@@ -36,6 +36,7 @@ def generate(arguments: argparse.Namespace) -> int:
     source = resolve(arguments.model)
     if plan.think != "never":
         check_writes(source)
+    check_canvas(source, plan)
     seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
     judge = check_judge(plan, arguments.prompt)
     check_size(arguments.size)

@@ -37,6 +37,8 @@ class Recipe:
     plan: Plan
     prompt: str
     answer: Answer | None
+    answers: tuple[str, ...]
+    """All that was answered while painting, in order."""
     stored: Mapping[str, Any]
 
     def chosen(self) -> Recipe:
@@ -65,7 +67,11 @@ class Recipe:
         thought, rewritten = stored.get("thought"), stored.get("rewritten")
         known = isinstance(thought, str) and isinstance(rewritten, str)
         answer = Answer(str(thought), str(rewritten), stored.get("note")) if known else None
-        return cls(stored["model"], stored["seed"], Plan.from_json(stored["plan"]), stored["prompt"], answer, stored)
+        answers = stored.get("answers", [])
+        if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
+            raise ValueError(f"the recipe in {path} is damaged: its answers are no texts.")
+        plan = Plan.from_json(stored["plan"])
+        return cls(stored["model"], stored["seed"], plan, stored["prompt"], answer, tuple(answers), stored)
 
 
 def replay(arguments: argparse.Namespace) -> int:
@@ -86,14 +92,16 @@ def replay(arguments: argparse.Namespace) -> int:
     (file,) = picture_files(arguments.out, f"{Path(arguments.image).stem}-replay", 1)
     if source.folder is not None and fingerprint(source.folder) != recipe.stored.get("fingerprint"):
         print(f"reverie: {source.name} has other weights than those that painted this picture.", file=sys.stderr)
-    thoughts = {recipe.prompt: recipe.answer} if arguments.from_thought and recipe.answer else None
+    kept = arguments.from_thought
+    thoughts = {recipe.prompt: recipe.answer} if kept and recipe.answer else None
     with Display(quiet=arguments.quiet) as display:
         display.say(loading(source, _dtype(recipe)))
         painter = load(model, arguments.device or _device(recipe), _dtype(recipe))
         pieces = 12 if display.pictures else 2
         events = painter.run(
-            recipe.plan, [recipe.prompt], [recipe.seed], thoughts=thoughts, pieces=pieces, previews=display.pictures
-        )
+            recipe.plan, [recipe.prompt], [recipe.seed],
+            thoughts=thoughts, answers={0: recipe.answers} if kept else None, pieces=pieces, previews=display.pictures,
+        )  # fmt: skip
         with closing(events):
             for event in events:
                 display.show(event)

@@ -55,8 +55,8 @@ class JanusPainter(NextTokenPainter):
         return self.model.embed_text(torch.tensor(rows, device=self.model.device).clamp(min=0))
 
     def _prompt_ids(self, conditions: Conditions, image: int) -> list[int]:
-        """A picture in front of the prompt is its start, its vectors, its end. The vectors have negative ids that belong
-        to this picture alone, so that prompts with other pictures are other prompts."""
+        """A picture in front of the prompt is its start, its vectors, its end. The vectors have negative ids that
+        belong to this picture alone, so that prompts with other pictures are other prompts."""
         picture = conditions.picture(image)
         if picture is None:
             return self._ids(conditions.prompts[image])

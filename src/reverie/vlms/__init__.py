@@ -19,6 +19,8 @@ class Message:
     text: str
     images: tuple[Image.Image, ...] = ()
     """Each stands on a line of its own before the text, unless the text says `IMAGE` once for every picture."""
+    special: tuple[str, ...] = ()
+    """Special tokens that this text quotes on purpose; all others in it are mere text."""
 
     def __post_init__(self):
         object.__setattr__(self, "images", tuple(self.images))

@@ -4,7 +4,9 @@ The procedure is the authors' (deepseek-ai/Janus, inference.py). Each conversati
 size, and answers are written in blocks of fixed size, so no answer depends on what else was asked at the same time.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,11 +31,20 @@ class JanusEyes:
     filters = (0, 1.0)
 
     def __init__(
-        self, model: Janus, tokenizer: JanusTokenizer, *, rows: int = 32, chunk: int = 64, work: Work | None = None
+        self,
+        model: Janus,
+        tokenizer: JanusTokenizer,
+        *,
+        rows: int = 32,
+        chunk: int = 64,
+        work: Work | None = None,
+        remember: int = 64,
     ):
         """rows, chunk: sizes of the blocks in which tokens are computed; others may round differently.
-        work: the account to write on, when a run shares one with its painter."""
+        work: the account to write on, when a run shares one with its painter.
+        remember: the features of so many pictures are kept for the next question about them."""
         self.model, self.tokenizer = model, tokenizer
+        self.remember, self._seen = remember, dict[bytes, Tensor]()
         self.rows, self.chunk, self.work = rows, chunk, work or Work()
 
     def write(
@@ -138,9 +149,15 @@ class JanusEyes:
         return ids
 
     def _turn(self, message) -> str:
-        """Special tokens in the text become mere text; only our own placeholders remain."""
-        mark = "\0picture\0"
-        return self.tokenizer.neutralise(message.with_places(mark)).replace(mark, PLACEHOLDER)
+        """Special tokens in the text become mere text; only our own placeholders and those that are meant remain."""
+        marks = {token: f"\0{place}\0" for place, token in enumerate((PLACEHOLDER, *message.special))}
+        text = message.text
+        for token in message.special:
+            text = text.replace(token, marks[token])
+        text = self.tokenizer.neutralise(replace(message, text=text).with_places(marks[PLACEHOLDER]))
+        for token, mark in marks.items():
+            text = text.replace(mark, token)
+        return text
 
     def _embed(self, messages: Messages, seen: Tensor | None = None) -> Tensor:
         """(T, D) input embeddings, vision features in the places of the placeholders; `seen` has them already."""
@@ -150,14 +167,22 @@ class JanusEyes:
         if seen is not None:
             embeds[ids == self.tokenizer.placeholder] = seen
         elif pictures:
-            self.work.vision_encodes += len(pictures)
             embeds[ids == self.tokenizer.placeholder] = torch.cat([self._look(picture) for picture in pictures])
         return embeds
 
     def _look(self, picture: Image.Image) -> Tensor:
-        """(patches, D). One picture at a time, so that its features do not depend on the others."""
-        pixels = prepare(picture, self.tokenizer.rules).to(self.model.device)
-        return self.model.image_features(pixels[None])[0].to(self.model.device)
+        """(patches, D). One picture at a time, so that its features do not depend on the others; one that was seen a
+        short while ago (a preview is judged and thought about) is remembered."""
+        key = hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).digest()
+        features = self._seen.pop(key, None)
+        if features is None:
+            self.work.vision_encodes += 1
+            pixels = prepare(picture, self.tokenizer.rules).to(self.model.device)
+            features = self.model.image_features(pixels[None])[0].to(self.model.device)
+        self._seen[key] = features  # the latest stands last
+        while len(self._seen) > self.remember:
+            self._seen.pop(next(iter(self._seen)))
+        return features
 
     def first_ids(self, word: str) -> set[int]:
         """First tokens of the ways in which a model may write this answer."""
