@@ -16,13 +16,13 @@ from diffusers import (
 )
 from tokenizers import pre_tokenizers
 from transformers import (
+    BatchFeature,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
-    Qwen2_5_VLProcessor,
     Qwen2Tokenizer,
     Qwen2VLImageProcessor,
     T5Config,
@@ -65,6 +65,25 @@ def qwen_encoder(words: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
     return Qwen2_5_VLForConditionalGeneration(config).eval()
 
 
+class QwenProcessor:
+    """What the pipelines use of Qwen2_5_VLProcessor, which itself cannot be made without torchvision's videos."""
+
+    def __init__(self, words: Qwen2Tokenizer):
+        self.tokenizer = words
+        self.image_processor = Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": 84 * 84})
+
+    def __call__(self, text, images, padding, return_tensors):
+        pictures = images if isinstance(images, list) else [images]
+        seen = self.image_processor(pictures, return_tensors=return_tensors)
+        texts = []
+        for line in text:
+            head, *tails = line.split("<|image_pad|>")
+            for tail, grid in zip(tails, seen["image_grid_thw"], strict=True):
+                head += "<|image_pad|>" * (int(grid.prod()) // 4) + tail
+            texts.append(head)
+        return BatchFeature({**self.tokenizer(texts, padding=padding, return_tensors=return_tensors), **seen})
+
+
 def qwen_scheduler() -> FlowMatchEulerDiscreteScheduler:
     """With the values of the released Qwen-Image."""
     return FlowMatchEulerDiscreteScheduler(
@@ -88,8 +107,7 @@ def qwen_image(kind: type = QwenImagePipeline):
         "scheduler": qwen_scheduler(),
     }  # fmt: skip
     if kind is not QwenImagePipeline:
-        looks = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=84 * 84)
-        parts["processor"] = Qwen2_5_VLProcessor(looks, words, video_processor=None, chat_template=CHAT)
+        parts["processor"] = QwenProcessor(words)
     return finished(kind(**parts))
 
 
