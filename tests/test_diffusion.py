@@ -1,6 +1,8 @@
 """Pipelines of diffusers as canvases: the pipeline's own pictures, and the promise of the canvas."""
 
 import functools
+import json
+import sys
 
 import numpy as np
 import pytest
@@ -12,10 +14,15 @@ pytest.importorskip("diffusers", reason="needs reverie[diffusion]")
 import diffusion_toy as toys
 
 from reverie.canvas import Canvas, Conditions, copy_seed
+from reverie.cli import main
 from reverie.generators.diffusion import DiffusionPainter
 from reverie.generators.flow_canvas import EditConditions, FlowCanvas
+from reverie.models import diffusion_families as families
+from reverie.models.diffusion_checkpoint import PIPELINES, load_pipeline
 from reverie.models.diffusion_families import family_of, pack, unpack
 from reverie.models.flow_sde import SdeNoise, flow_step
+from reverie.models.registry import resolve
+from reverie.painter import load
 
 PROMPTS = ("a cat", "a red fish below a boat", "two dogs under a pale moon")
 SIDE, STEPS = 32, 4
@@ -196,7 +203,13 @@ def test_schnell_guides_by_nothing_and_takes_few_steps():
 
 
 @pytest.mark.parametrize("kind", ["qwen_image_edit", "qwen_image_edit_plus"])
-def test_edits_are_those_of_the_pipeline(kind):
+def test_edits_are_those_of_the_pipeline(kind, monkeypatch):
+    # Source pictures of 64 x 64 pixels instead of 1024 x 1024, in the pipeline and here.
+    module = sys.modules[type(pipeline(kind)).__module__]
+    usual = module.calculate_dimensions
+    monkeypatch.setattr(module, "calculate_dimensions", lambda area, ratio: usual(area // 256, ratio))
+    for name in ("EDIT_AREA", "EDIT_CONDITION_AREA"):
+        monkeypatch.setattr(families, name, getattr(families, name) // 256)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
     pipe = pipeline(kind)
     generator = painter(kind)
@@ -242,3 +255,36 @@ def test_bad_input_is_refused_in_a_sentence():
         generator.start(EditConditions(["a"], None, [[Image.new("RGB", (8, 8))]]), [1])
     with pytest.raises(ValueError, match="known are"):
         family_of(canvas)
+
+
+def test_a_folder_paints_through_the_command_line(tmp_path, capsys):
+    folder = tmp_path / "toy"
+    pipeline("stable_diffusion_3").save_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["reverie"] = {"steps": STEPS, "height": SIDE, "width": SIDE}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    painted = tmp_path / "cat.png"
+    order = ["generate", "a cat", "--model", str(folder), "--seed", "7", "--out", str(painted), "--quiet"]
+    assert main([*order, "--device", "cpu"]) == 0
+    theirs = pipeline("stable_diffusion_3")(
+        "a cat", num_inference_steps=STEPS, height=SIDE, width=SIDE, generator=torch.Generator().manual_seed(7)
+    ).images[0]
+    assert np.abs(np.asarray(Image.open(painted)).astype(int) - np.asarray(theirs).astype(int)).max() <= 1
+    with pytest.raises(ValueError, match="no temperature"):
+        load(folder, "cpu").generate("a cat", temperature=0.5)
+    with pytest.raises(ValueError, match="offload"):
+        load_pipeline(folder, offload="cloud")
+    assert main(["replay", str(painted), "--device", "cpu", "--quiet"]) == 0
+
+
+def test_folders_that_cannot_be_painted_with_are_refused(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(ValueError, match="StableDiffusionPipeline"):
+        resolve(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(ValueError, match="no weights"):
+        resolve(tmp_path)
+    (tmp_path / "model_index.json").write_text("[")
+    with pytest.raises(ValueError, match="fetch it again"):
+        resolve(tmp_path)
+    assert set(PIPELINES) == set(families.FAMILIES)

@@ -155,6 +155,8 @@ class Painter:
     def generator(self, plan: Plan) -> Canvases:
         """The model as one that paints, at the temperature of the plan. A checkpoint may name its own guidance weight
         and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`."""
+        if self.source.family == "diffusion":
+            return self._diffusion(plan)
         own = self.model.config.raw.get("reverie", {})
         temperature = own.get("temperature", 1.0) if plan.temperature is None else plan.temperature
         if self.source.family == "showo":
@@ -166,9 +168,19 @@ class Painter:
 
         return JanusPainter(self.model, self.tokenizer, guidance=own.get("guidance", 5.0), temperature=temperature)
 
+    def _diffusion(self, plan: Plan) -> Canvases:
+        """A pipeline of diffusers; its model_index.json may name steps and so on as `"reverie": {"steps": ...}`."""
+        from reverie.generators.diffusion import DiffusionPainter
+
+        if plan.temperature is not None:
+            raise ValueError(f"{self.name} is a diffusion model and has no temperature; leave it out.")
+        own = self.source.config.get("reverie", {})
+        names = ("guidance", "steps", "negative", "height", "width", "limit")
+        return DiffusionPainter(self.model, **{name: own[name] for name in names if name in own})
+
     def thinker(self) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
-        if self.source.family == "showo":
+        if self.source.family in ("showo", "diffusion"):
             return None
         from reverie.canvas import Work
 
@@ -177,6 +189,8 @@ class Painter:
 
     def vlm(self, work: Work | None = None) -> VLM:
         """The model as one that reads pictures and writes."""
+        if self.source.family == "diffusion":
+            raise ValueError(f"{self.name} is a diffusion model: it paints, and neither looks nor writes.")
         if self.source.family == "showo":
             raise ValueError(f"{self.name} paints and answers questions about one picture, but holds no conversation.")
         from reverie.vlms.janus import JanusEyes
@@ -217,6 +231,12 @@ def load(
 
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     assert source.folder is not None
+    if source.family == "diffusion":
+        from reverie.models.diffusion_checkpoint import load_pipeline
+
+        if device_map is not None:
+            raise ValueError("a pipeline is not spread over devices by device_map; see load_pipeline for offloading.")
+        return Painter(source, load_pipeline(source.folder, dtype=kind, device=_device(device)), None)
     if source.family == "showo":
         from reverie.models.showo_checkpoint import load_showo
 

@@ -26,7 +26,7 @@ def models(as_json: bool) -> int:
     for line in table:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]))
     print("\nMemory is that of the weights; images and caches come on top.")
-    print("Any folder or hub id of a Janus or a Show-o works, too.")
+    print("Any folder or hub id of a Janus, a Show-o or a flow-matching pipeline of diffusers works, too.")
     return 0
 
 

@@ -22,8 +22,6 @@ PIPELINES = (
 )
 """Classes that models/diffusion_families.py has an adapter for."""
 EDITORS = ("QwenImageEditPipeline", "QwenImageEditPlusPipeline")
-FETCHED = ("*.json", "*.txt", "*.model", "*.jinja", "*/*.safetensors")
-"""What of a repository is downloaded: each part's folder, without the single-file copies that some keep at the top."""
 OFFLOADS = ("model", "sequential")
 QUANTISED = {"nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "int8": {"load_in_8bit": True}}
 
@@ -50,6 +48,19 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     if not any((folder / "transformer").glob("*.safetensors")):
         raise ValueError(f"{folder / 'transformer'} holds no weights (.safetensors); fetch the pipeline again.")
     return index
+
+
+def fetch_pipeline(hub_id: str) -> Path | None:
+    """A local snapshot of a pipeline's parts, and of nothing else: many repositories keep the same weights once more in
+    single files. None for a repository that holds no pipeline."""
+    from reverie.models.janus_checkpoint import resolve as fetch
+
+    path = fetch(hub_id, [INDEX]) / INDEX
+    if not path.is_file():
+        return None
+    check_library()
+    parts = [name for name, what in json.loads(path.read_text("utf-8")).items() if isinstance(what, list) and all(what)]
+    return fetch(hub_id, [INDEX, *(f"{part}/*" for part in parts)])
 
 
 def load_pipeline(
@@ -88,7 +99,7 @@ def load_pipeline(
     kind = dtype or (torch.float32 if device.startswith("cpu") else torch.bfloat16)
     settings = {} if quantise is None else {"quantization_config": _quantisation(index, quantise, kind)}
     try:
-        pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(folder, torch_dtype=kind, **settings)
+        pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(folder, dtype=kind, **settings)
     except (OSError, ImportError) as error:
         raise ValueError(f"{folder} is not a complete pipeline: {str(error).strip().splitlines()[0]}") from error
     if lora is not None:

@@ -322,9 +322,10 @@ FAMILIES: dict[str, type[Family]] = {
 
 def family_of(pipeline: Any, limit: int | None = None) -> Family:
     """The adapter of a loaded pipeline. ValueError for one that is not of the flow-matching kind, or not known."""
-    name, scheduler = type(pipeline).__name__, pipeline.scheduler
+    name = type(pipeline).__name__
     if name not in FAMILIES:
         raise ValueError(f"{name} is not a pipeline that can be painted with step by step; known are {', '.join(FAMILIES)}.")
+    scheduler = pipeline.scheduler
     if type(scheduler).__name__ != "FlowMatchEulerDiscreteScheduler":
         raise ValueError(
             f"the pipeline's scheduler is {type(scheduler).__name__}; put a FlowMatchEulerDiscreteScheduler in its place."

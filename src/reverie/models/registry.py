@@ -18,6 +18,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reverie.models.diffusion_checkpoint import INDEX, check_library, fetch_pipeline, read_index
 from reverie.reason import did_you_mean
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def resolve(name: str | Path, kind: str = "painter") -> Source:
 def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct") -> Source:
     """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ...}` names its wording."""
     path = folder / "config.json"
+    if (index := read_index(folder)) is not None:
+        return Source(name or str(folder), "diffusion", folder, thinker=thinker, config=index)
     if not path.is_file():
         from reverie.models.showo_parts import model_folder
 
@@ -137,7 +140,11 @@ def fetched(source: Source) -> Source:
         return source
     from reverie.models.janus_checkpoint import resolve as fetch
 
-    found = from_folder(fetch(source.id or source.name), source.name, source.thinker)
+    name = source.id or source.name
+    if source.family == "diffusion":
+        check_library()
+    pipeline = fetch_pipeline(name) if source.family in (None, "diffusion") else None
+    found = from_folder(pipeline or fetch(name), source.name, source.thinker)
     if found.family == "showo":
         from reverie.models.showo_checkpoint import fetch_parts
 
@@ -154,14 +161,16 @@ def snapshots(hub_id: str) -> list[Path]:
     """Its folders in the hub's local cache, by the documented layout: the hub library takes long to import."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    found = (cache / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json")
-    return [path.parent for path in sorted(found)]
+    root = cache / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    return sorted({path.parent for name in ("config.json", INDEX) for path in root.glob(f"*/{name}")})
 
 
 def fingerprint(folder: Path) -> str:
     """Tells weights apart without reading them whole: config, names, sizes, both ends of each file (16 hex digits)."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES):
+    index = folder / INDEX
+    digest = hashlib.sha256((index if index.is_file() else folder / "config.json").read_bytes())
+    files = folder.glob("*/*") if index.is_file() else folder.iterdir()
+    for path in sorted(p for p in files if p.suffix in WEIGHT_SUFFIXES):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())
         with path.open("rb") as file:
@@ -258,7 +267,8 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
 
 def count_parameters(folder: Path) -> int | None:
     """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none."""
-    return sum(count for path in folder.glob("*.safetensors") for _, count in _header(path)) or None
+    weights = folder.glob("*/*.safetensors" if (folder / INDEX).is_file() else "*.safetensors")
+    return sum(count for path in weights for _, count in _header(path)) or None
 
 
 def size_text(count: int, dtype: str | None) -> str:
