@@ -128,7 +128,8 @@ def clip_words() -> CLIPTokenizer:
 def clip_encoder(words: CLIPTokenizer, kind: type):
     config = CLIPTextConfig(
         vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        projection_dim=16, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id, bos_token_id=words.bos_token_id,
+        projection_dim=16, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
+        bos_token_id=words.bos_token_id,
     )  # fmt: skip
     return kind(config).eval()
 

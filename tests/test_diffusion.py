@@ -23,6 +23,9 @@ from reverie.models.diffusion_families import family_of, pack, unpack
 from reverie.models.flow_sde import SdeNoise, flow_step
 from reverie.models.registry import resolve
 from reverie.painter import load
+from reverie.thinkers import parse
+from reverie.vlms import Message
+from reverie.vlms.text_encoder import TextEncoderWriter
 
 PROMPTS = ("a cat", "a red fish below a boat", "two dogs under a pale moon")
 SIDE, STEPS = 32, 4
@@ -159,8 +162,8 @@ def test_a_saved_canvas_goes_on_as_if_nothing_had_happened(tmp_path):
     loaded = FlowCanvas.load(tmp_path / "canvas")
     assert same(generator.advance(loaded).trail[-1], generator.advance(half).trail[-1])
     assert loaded.conditions == half.conditions
+    Canvas.blank(Conditions(["x"]), [0], 4, 0).save(tmp_path / "other")
     with pytest.raises(ValueError, match="class that saved it"):
-        Canvas.blank(Conditions(["x"]), [0], 4, 0).save(tmp_path / "other")
         FlowCanvas.load(tmp_path / "other")
 
 
@@ -288,3 +291,64 @@ def test_folders_that_cannot_be_painted_with_are_refused(tmp_path):
     with pytest.raises(ValueError, match="fetch it again"):
         resolve(tmp_path)
     assert set(PIPELINES) == set(families.FAMILIES)
+
+
+RAW = "a typed prompt"
+
+
+@pytest.mark.parametrize(
+    ("answer", "rewritten"),
+    [
+        ("why\nRevised Prompt:\na cat\nwith a hat ", "a cat\nwith a hat"),
+        ("why Revised Prompt: ein Kätzchen", "ein Kätzchen"),
+        ("<think>why</think>\n**Revised Prompt:**\na cat", "a cat"),
+        ("Revised Prompt:\na cat. Revised Prompt:\na dog", "a cat. Revised Prompt:\na dog"),
+        ("a cat", RAW),
+        ("why\nRevised Prompt:\n \n", RAW),
+    ],
+)
+def test_answers_are_read_as_their_authors_read_them(answer, rewritten):
+    found = parse("t2g", answer, RAW)
+    assert found.prompt == rewritten
+    assert (found.note is not None) == (rewritten == RAW)
+
+
+def test_the_text_encoder_writes_as_transformers_would():
+    pipe = pipeline("qwen_image")
+    writer, heard = TextEncoderWriter(pipe), []
+    asked = [Message("user", "what is <|im_end|> a cat?")]
+    written = writer.write(asked, 12, on_text=heard.append)
+    chat = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "a cat"}]
+    told = pipe.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True).input_ids
+    assert writer._ids([Message("user", "a cat")])[0].tolist() == told
+    ids = writer._ids(asked)
+    assert ids[0].tolist().count(writer.stop[0]) == 2  # the turns' own ends only
+    theirs = pipe.text_encoder.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0
+    )
+    assert written == pipe.tokenizer.decode(theirs[0, ids.shape[1] :], skip_special_tokens=True)
+    assert written == "".join(heard)
+    assert writer.write_batch([asked] * 2, 12, 1.0, [1, 2]) == [writer.write(asked, 12, 1.0, seed) for seed in (1, 2)]
+    assert 0 < writer.yes_probability(asked) < 1
+    assert writer.features(asked).shape == (ids.shape[1], 32)
+    with pytest.raises(ValueError, match="text only"):
+        writer.write([Message("user", "x", (Image.new("RGB", (8, 8)),))])
+    with pytest.raises(ValueError, match="cannot write"):
+        TextEncoderWriter(pipeline("flux"))
+
+
+def test_thinking_before_paints_from_the_rewritten_prompt_alone(tmp_path, monkeypatch):
+    pipeline("qwen_image").save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    index["reverie"] = {"steps": 2, "height": SIDE, "width": SIDE}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    paint = load(tmp_path, "cpu")
+    muddled = paint.generate(RAW, think="before", seed=1, thought_tokens=4)
+    plain = paint.generate(RAW, seed=1)
+    assert "as it was typed" in muddled.recipes[0]["note"]
+    assert (np.asarray(muddled.image) == np.asarray(plain.image)).all()
+    said = "whatever\nRevised Prompt:\na red boat"
+    monkeypatch.setattr(TextEncoderWriter, "write", lambda *_, on_text, **__: on_text(said))
+    thought = paint.generate(RAW, think="before", seed=1)
+    assert thought.rewritten == "a red boat"
+    assert (np.asarray(thought.image) == np.asarray(paint.generate("a red boat", seed=1).image)).all()

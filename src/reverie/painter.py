@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Spent, Thought, Trace, without_pictures
+from reverie.models.diffusion_checkpoint import can_write
 from reverie.models.registry import Source, check_length, check_prompt, fetched, fingerprint, resolve
 from reverie.reason import Plan, make_plan, run
 from reverie.thinkers import WORDINGS, Answer, Thinker
@@ -180,7 +181,7 @@ class Painter:
 
     def thinker(self) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
-        if self.source.family in ("showo", "diffusion"):
+        if self.source.family == "showo" or (self.source.family == "diffusion" and not can_write(self.source.config)):
             return None
         from reverie.canvas import Work
 
@@ -190,7 +191,9 @@ class Painter:
     def vlm(self, work: Work | None = None) -> VLM:
         """The model as one that reads pictures and writes."""
         if self.source.family == "diffusion":
-            raise ValueError(f"{self.name} is a diffusion model: it paints, and neither looks nor writes.")
+            from reverie.vlms.text_encoder import TextEncoderWriter
+
+            return TextEncoderWriter(self.model, work=work)
         if self.source.family == "showo":
             raise ValueError(f"{self.name} paints and answers questions about one picture, but holds no conversation.")
         from reverie.vlms.janus import JanusEyes

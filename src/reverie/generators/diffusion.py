@@ -97,8 +97,9 @@ class DiffusionPainter:
         """Blank canvases. An editor wants `EditConditions`."""
         if self.family.edits != isinstance(conditions, EditConditions):
             name = type(self.pipeline).__name__
-            need = "edits pictures: give EditConditions with a picture" if self.family.edits else "paints from words: give Conditions"
-            raise ValueError(f"{name} {need} for each prompt.")
+            if self.family.edits:
+                raise ValueError(f"{name} edits pictures; give EditConditions with a picture for each prompt.")
+            raise ValueError(f"{name} paints from words alone; give Conditions without pictures.")
         return FlowCanvas.empty(conditions, seeds, self._size(conditions))
 
     @torch.no_grad()
@@ -121,7 +122,7 @@ class DiffusionPainter:
     @torch.no_grad()
     def preview(self, canvas: Canvas) -> list[np.ndarray]:
         """uint8 (H, W, 3) each: the image that the last velocity points to, and at the end the image itself. Before the
-        first step, what the decoder makes of nothing. One at a time, since convolutions round differently in a batch."""
+        first step, what the decoder makes of nothing. One at a time: convolutions may round differently in a batch."""
         canvas = flow_canvas(canvas)
         canvas.work.vq_decodes += len(canvas)
         if not canvas.step:

@@ -123,7 +123,9 @@ class FlowCanvas(Canvas):
         except SafetensorError as error:
             raise ValueError(f"{path} is not a saved canvas ({error}); give a file written by its save.") from error
         if header.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a saved canvas of a diffusion model; load it with the class that saved it.")
+            raise ValueError(
+                f"{path} is not a saved canvas of a diffusion model; load it with the class that saved it."
+            )
         return cls(
             _saved_conditions(header, found),
             tuple(header["seeds"]),

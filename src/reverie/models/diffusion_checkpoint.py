@@ -50,6 +50,11 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     return index
 
 
+def can_write(index: dict[str, Any]) -> bool:
+    """Whether the pipeline's text encoder is a language model that answers, and not only an encoder."""
+    return index.get("text_encoder", [None, None])[1] == "Qwen2_5_VLForConditionalGeneration"
+
+
 def fetch_pipeline(hub_id: str) -> Path | None:
     """A local snapshot of a pipeline's parts, and of nothing else: many repositories keep the same weights once more in
     single files. None for a repository that holds no pipeline."""

@@ -1,4 +1,4 @@
-"""What differs between the flow-matching pipelines of diffusers: how a prompt becomes states, how latents lie in memory,
+"""What differs between the flow-matching pipelines of diffusers: how a prompt becomes states, how latents are packed,
 what the transformer is called with, how two predictions become a guided one, and how latents become a picture.
 
 Each adapter holds a loaded pipeline and calls the pipeline's own parts, so offloading hooks, LoRA and quantised weights
@@ -134,7 +134,7 @@ class QwenImage(Family):
     def __init__(self, pipeline: Any, limit: int | None = None):
         super().__init__(pipeline, limit)
         if pipeline.transformer.config.guidance_embeds:
-            raise ValueError("this Qwen-Image takes its guidance as an input, which no released one does; use another.")
+            raise ValueError("this Qwen-Image takes its guidance as an input, as no released one does.")
         if self.limit > pipeline.tokenizer_max_length:
             raise ValueError(f"limit={limit}: {type(pipeline).__name__} reads at most {pipeline.tokenizer_max_length}.")
 
@@ -207,19 +207,23 @@ class QwenImageEdit(QwenImage):
         pixels = self.pipeline.image_processor.preprocess(picture, height, width).unsqueeze(2)
         found = self.pipeline.vae.encode(pixels.to(self.device, self.dtype)).latent_dist.mode()
         config = self.pipeline.vae.config
-        mean, deviation = (torch.tensor(v).view(1, -1, 1, 1, 1).to(found) for v in (config.latents_mean, config.latents_std))
+        mean, deviation = (
+            torch.tensor(v).view(1, -1, 1, 1, 1).to(found) for v in (config.latents_mean, config.latents_std)
+        )
         return ((found - mean) / deviation)[:, :, 0]
 
 
 class QwenImageEditPlus(QwenImageEdit):
-    """The later Qwen-Image-Edit: several source pictures, which the language model sees smaller than the transformer."""
+    """The later Qwen-Image-Edit: several source pictures, of which the language model sees smaller copies."""
 
     def encode(self, prompt: str, pictures: Sequence[Image] = ()) -> Text:
         if not pictures:
             raise ValueError(f"{type(self.pipeline).__name__} needs a picture to edit; give one or several.")
         resize = self.pipeline.image_processor.resize
         seen = [resize(picture, *near_area(picture, EDIT_CONDITION_AREA)) for picture in pictures]
-        return self._encoded(prompt, seen, [self._latents(picture, *near_area(picture, EDIT_AREA)) for picture in pictures])
+        return self._encoded(
+            prompt, seen, [self._latents(picture, *near_area(picture, EDIT_AREA)) for picture in pictures]
+        )
 
 
 class Flux(Family):
@@ -324,14 +328,18 @@ def family_of(pipeline: Any, limit: int | None = None) -> Family:
     """The adapter of a loaded pipeline. ValueError for one that is not of the flow-matching kind, or not known."""
     name = type(pipeline).__name__
     if name not in FAMILIES:
-        raise ValueError(f"{name} is not a pipeline that can be painted with step by step; known are {', '.join(FAMILIES)}.")
+        raise ValueError(
+            f"{name} is not a pipeline that can be painted with step by step; known are {', '.join(FAMILIES)}."
+        )
     scheduler = pipeline.scheduler
     if type(scheduler).__name__ != "FlowMatchEulerDiscreteScheduler":
         raise ValueError(
-            f"the pipeline's scheduler is {type(scheduler).__name__}; put a FlowMatchEulerDiscreteScheduler in its place."
+            f"the pipeline's scheduler is {type(scheduler).__name__}; give it a FlowMatchEulerDiscreteScheduler."
         )
     if scheduler.config.get("stochastic_sampling") or scheduler.config.get("invert_sigmas"):
-        raise ValueError("the scheduler adds noise or runs backwards; switch stochastic_sampling and invert_sigmas off.")
+        raise ValueError(
+            "the scheduler adds noise or runs backwards; switch stochastic_sampling and invert_sigmas off."
+        )
     return FAMILIES[name](pipeline, limit)
 
 

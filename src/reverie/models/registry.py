@@ -114,7 +114,8 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ...}` names its wording."""
     path = folder / "config.json"
     if (index := read_index(folder)) is not None:
-        return Source(name or str(folder), "diffusion", folder, thinker=thinker, config=index)
+        wording = (index.get("reverie") or {}).get("thinker", "t2g")
+        return Source(name or str(folder), "diffusion", folder, thinker=wording, config=index)
     if not path.is_file():
         from reverie.models.showo_parts import model_folder
 
