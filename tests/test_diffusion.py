@@ -22,7 +22,7 @@ from reverie.models.diffusion_checkpoint import PIPELINES, load_pipeline
 from reverie.models.diffusion_families import family_of, pack, unpack
 from reverie.models.flow_sde import SdeNoise, flow_step
 from reverie.models.registry import resolve
-from reverie.painter import load
+from reverie.painter import check_request, load
 from reverie.thinkers import parse
 from reverie.vlms import Message
 from reverie.vlms.text_encoder import TextEncoderWriter
@@ -264,7 +264,7 @@ def test_a_folder_paints_through_the_command_line(tmp_path, capsys):
     folder = tmp_path / "toy"
     pipeline("stable_diffusion_3").save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
-    index["reverie"] = {"steps": STEPS, "height": SIDE, "width": SIDE}
+    index["_reverie"] = {"steps": STEPS, "height": SIDE, "width": SIDE}
     (folder / "model_index.json").write_text(json.dumps(index))
     painted = tmp_path / "cat.png"
     order = ["generate", "a cat", "--model", str(folder), "--seed", "7", "--out", str(painted), "--quiet"]
@@ -280,6 +280,22 @@ def test_a_folder_paints_through_the_command_line(tmp_path, capsys):
     assert main(["replay", str(painted), "--device", "cpu", "--quiet"]) == 0
 
 
+def test_lora_weights_are_loaded_as_the_pipeline_loads_them(tmp_path):
+    peft = pytest.importorskip("peft")
+    pipe = toys.stable_diffusion_3()
+    pipe.save_pretrained(tmp_path / "toy")
+    pipe.transformer.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    weights = peft.get_peft_model_state_dict(pipe.transformer)
+    type(pipe).save_lora_weights(tmp_path / "lora", transformer_lora_layers=weights)
+    adapted = load_pipeline(tmp_path / "toy", lora=tmp_path / "lora")
+    finals = []
+    for one in (pipe, adapted, load_pipeline(tmp_path / "toy")):
+        generator = DiffusionPainter(one, steps=2, height=SIDE, width=SIDE)
+        finals.append(generator.advance(generator.start(Conditions(["a cat"]), [1])).trail[-1])
+    torch.testing.assert_close(finals[0], finals[1])
+    assert not torch.allclose(finals[0], finals[2])
+
+
 def test_folders_that_cannot_be_painted_with_are_refused(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(ValueError, match="StableDiffusionPipeline"):
@@ -287,6 +303,11 @@ def test_folders_that_cannot_be_painted_with_are_refused(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(ValueError, match="no weights"):
         resolve(tmp_path)
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer/model.safetensors").touch()
+    (tmp_path / "model_index.json").write_text('{"_class_name": "QwenImageEditPipeline"}')
+    with pytest.raises(ValueError, match="edits pictures"):
+        check_request(resolve(tmp_path), "a cat", 1, 1)
     (tmp_path / "model_index.json").write_text("[")
     with pytest.raises(ValueError, match="fetch it again"):
         resolve(tmp_path)
@@ -340,7 +361,7 @@ def test_the_text_encoder_writes_as_transformers_would():
 def test_thinking_before_paints_from_the_rewritten_prompt_alone(tmp_path, monkeypatch):
     pipeline("qwen_image").save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
-    index["reverie"] = {"steps": 2, "height": SIDE, "width": SIDE}
+    index["_reverie"] = {"steps": 2, "height": SIDE, "width": SIDE}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     paint = load(tmp_path, "cpu")
     muddled = paint.generate(RAW, think="before", seed=1, thought_tokens=4)

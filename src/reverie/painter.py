@@ -170,12 +170,12 @@ class Painter:
         return JanusPainter(self.model, self.tokenizer, guidance=own.get("guidance", 5.0), temperature=temperature)
 
     def _diffusion(self, plan: Plan) -> Canvases:
-        """A pipeline of diffusers; its model_index.json may name steps and so on as `"reverie": {"steps": ...}`."""
+        """A pipeline of diffusers; its model_index.json may name steps and so on, as `"_reverie": {"steps": ...}`."""
         from reverie.generators.diffusion import DiffusionPainter
 
         if plan.temperature is not None:
             raise ValueError(f"{self.name} is a diffusion model and has no temperature; leave it out.")
-        own = self.source.config.get("reverie", {})
+        own = self.source.config.get("_reverie", {})
         names = ("guidance", "steps", "negative", "height", "width", "limit")
         return DiffusionPainter(self.model, **{name: own[name] for name in names if name in own})
 

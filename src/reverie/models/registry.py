@@ -18,7 +18,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reverie.models.diffusion_checkpoint import INDEX, check_library, fetch_pipeline, read_index
+from reverie.models.diffusion_checkpoint import EDITORS, INDEX, check_library, fetch_pipeline, read_index
 from reverie.reason import did_you_mean
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ...}` names its wording."""
     path = folder / "config.json"
     if (index := read_index(folder)) is not None:
-        wording = (index.get("reverie") or {}).get("thinker", "t2g")
+        wording = (index.get("_reverie") or {}).get("thinker", "t2g")
         return Source(name or str(folder), "diffusion", folder, thinker=wording, config=index)
     if not path.is_file():
         from reverie.models.showo_parts import model_folder
@@ -201,6 +201,8 @@ def check_length(source: Source, prompt: str) -> None:
     """ValueError for a prompt that leaves no room for the image in the model's context. Needs the tokenizer only."""
     if source.folder is None:
         return
+    if source.config.get("_class_name") in EDITORS:
+        raise ValueError(f"{source.name} edits pictures and paints none from words alone; take another model.")
     if source.family == "showo":
         words = _showo_tokenizer(source.folder)
         count = len(words.encode(prompt)) + 3

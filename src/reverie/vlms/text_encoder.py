@@ -1,4 +1,4 @@
-"""A pipeline's own text encoder as one that writes: Qwen2.5-VL in Qwen-Image reasons with the same weights that read the
+"""A pipeline's own text encoder as one that writes: Qwen2.5-VL in Qwen-Image reasons with the weights that read the
 prompt afterwards (Think-then-Generate, arXiv 2601.10332). It reads text only here.
 """
 
