@@ -230,6 +230,12 @@ def test_a_cut_prompt_is_said_aloud():
     generator = painter("stable_diffusion_3")
     with pytest.warns(UserWarning, match="reads 256 of them"):
         generator.conditioned(Conditions(["cat " * 100]))
+    generator = painter("qwen_image", limit=400)
+    (short,) = generator.conditioned(Conditions(["a cat"]))
+    assert short.text.states.shape[1] == generator.family.count("a cat")[0]
+    with pytest.warns(UserWarning, match="reads 400 of them"):
+        (long,) = generator.conditioned(Conditions(["cat " * 100]))
+    assert long.text.states.shape[1] == 400
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -284,7 +290,9 @@ def test_lora_weights_are_loaded_as_the_pipeline_loads_them(tmp_path):
     peft = pytest.importorskip("peft")
     pipe = toys.stable_diffusion_3()
     pipe.save_pretrained(tmp_path / "toy")
-    pipe.transformer.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    pipe.transformer.add_adapter(
+        peft.LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    )
     weights = peft.get_peft_model_state_dict(pipe.transformer)
     type(pipe).save_lora_weights(tmp_path / "lora", transformer_lora_layers=weights)
     adapted = load_pipeline(tmp_path / "toy", lora=tmp_path / "lora")

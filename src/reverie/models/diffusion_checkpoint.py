@@ -23,7 +23,10 @@ PIPELINES = (
 """Classes that models/diffusion_families.py has an adapter for."""
 EDITORS = ("QwenImageEditPipeline", "QwenImageEditPlusPipeline")
 OFFLOADS = ("model", "sequential")
-QUANTISED = {"nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "int8": {"load_in_8bit": True}}
+QUANTISED: dict[str, dict[str, Any]] = {
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "int8": {"load_in_8bit": True},
+}
 
 
 def check_library() -> None:
