@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Spent, Thought, Trace, without_pictures
+from reverie.models.diffusion_checkpoint import can_write
 from reverie.models.registry import Source, check_length, check_prompt, fetched, fingerprint, resolve
 from reverie.reason import Plan, make_plan, run
 from reverie.thinkers import WORDINGS, Answer, Thinker
@@ -167,6 +168,8 @@ class Painter:
         """The model as one that paints, at the temperature of the plan. A checkpoint may name its own guidance weight
         and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`; LlamaGen also `top_k` and
         `top_p`."""
+        if self.source.family == "diffusion":
+            return self._diffusion(plan)
         said = self.model.config.raw.get("reverie", {})
         own = {name: said[name] for name in OWN_SETTINGS.get(self.source.family or "", ()) if name in said}
         if plan.temperature is not None:
@@ -183,8 +186,20 @@ class Painter:
 
         return JanusPainter(self.model, self.tokenizer, **own)
 
+    def _diffusion(self, plan: Plan) -> Canvases:
+        """A pipeline of diffusers; its model_index.json may name steps and so on, as `"_reverie": {"steps": ...}`."""
+        from reverie.generators.diffusion import DiffusionPainter
+
+        if plan.temperature is not None:
+            raise ValueError(f"{self.name} is a diffusion model and has no temperature; leave it out.")
+        own = self.source.config.get("_reverie", {})
+        names = ("guidance", "steps", "negative", "height", "width", "limit")
+        return DiffusionPainter(self.model, **{name: own[name] for name in names if name in own})
+
     def thinker(self) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
+        if self.source.family == "diffusion" and not can_write(self.source.config):
+            return None
         from reverie.canvas import Work
 
         if self.source.family in SILENT:
@@ -195,6 +210,10 @@ class Painter:
     def vlm(self, work: Work | None = None) -> VLM:
         """The model as one that reads pictures and writes; ValueError if it does not write."""
         check_writes(self.source)
+        if self.source.family == "diffusion":
+            from reverie.vlms.text_encoder import TextEncoderWriter
+
+            return TextEncoderWriter(self.model, work=work)
         from reverie.vlms.janus import JanusEyes
 
         return JanusEyes(self.model, self.tokenizer, work=work)
@@ -241,6 +260,12 @@ def load(
             raise ValueError(f"{source.name} stays on one device, as every LlamaGen; give device, not device_map.")
         where, words = _device(device), source.text_encoder
         return Painter(source, *load_llamagen(source.folder, text_encoder=words, dtype=kind, device=where))
+    if source.family == "diffusion":
+        from reverie.models.diffusion_checkpoint import load_pipeline
+
+        if device_map is not None:
+            raise ValueError("a pipeline is not spread over devices by device_map; see load_pipeline for offloading.")
+        return Painter(source, load_pipeline(source.folder, dtype=kind, device=_device(device)), None)
     if source.family == "showo":
         from reverie.models.showo_checkpoint import load_showo
 

@@ -28,6 +28,9 @@ class Wording:
     request: str
     marker: str = "Picture:"
     look: str = "Describe this picture."
+    to_end: bool = False
+    """Whether the first marker counts, wherever it stands, and everything behind it is the prompt (as in T2G); else
+    the last marker that begins a line, and one line."""
 
 
 WORDINGS = {
@@ -41,6 +44,15 @@ WORDINGS = {
         "name, even where the request only hints at it.\n"
         "Then write one last line that starts with 'Picture:' and describes exactly that picture in one plain "
         "sentence. Keep what the user said; add only what follows from your thought."
+    ),
+    # For text encoders that write, such as that of Qwen-Image: what arXiv 2601.10332 asks for, in our words.
+    "t2g": Wording(
+        "You improve prompts for an image model. Think step by step about what the user means: which objects or which "
+        "scene it is, and how they look in the end (subject, shape, colour, state). If you are sure what is meant, "
+        "call it by its name. Put technical ideas as things that can be seen, and stay with what the user wants.\n"
+        "First explain. Then write 'Revised Prompt:' and, on the next line, the new prompt.\n\nPrompt:\n{prompt}",
+        marker="Revised Prompt:",
+        to_end=True,
     ),
 }
 
@@ -64,6 +76,8 @@ def request(wording: str, prompt: str) -> str:
 def parse(wording: str, answer: str, prompt: str) -> Answer:
     """Reads '{thought}\\nPicture: {rewritten prompt}'. Without a usable last part the prompt stays as it was typed."""
     marker = WORDINGS[wording].marker
+    if WORDINGS[wording].to_end:
+        return _parse_to_end(marker, answer, prompt)
     parts = re.split(rf"^[\s*#>-]*{re.escape(marker)}[\s*]*", answer, flags=re.MULTILINE | re.IGNORECASE)
     thought = parts[0].strip()
     if len(parts) == 1:
@@ -71,6 +85,17 @@ def parse(wording: str, answer: str, prompt: str) -> Answer:
     # The last one counts: a model that corrects itself says the better picture later.
     lines = [line.strip().strip("\"'`*“”").strip() for line in parts[-1].splitlines()]
     rewritten = next((line for line in lines if line), "")
+    if not re.search(r"\w", rewritten):
+        return Answer(thought, prompt, f"nothing stands after '{marker}', so the prompt is painted as it was typed")
+    return Answer(thought, rewritten)
+
+
+def _parse_to_end(marker: str, answer: str, prompt: str) -> Answer:
+    """Reads '{thought}{marker}\\n{rewritten prompt}', in think tags or without, the marker plain or bold."""
+    thought, found, rest = re.sub(r"</?think>", "", answer).partition(marker)
+    thought, rewritten = thought.rstrip("*# \n").strip(), rest.strip("*").strip()
+    if not found:
+        return Answer(thought, prompt, f"the answer has no '{marker}', so the prompt is painted as it was typed")
     if not re.search(r"\w", rewritten):
         return Answer(thought, prompt, f"nothing stands after '{marker}', so the prompt is painted as it was typed")
     return Answer(thought, rewritten)
