@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Spent, Trace, without_pictures
 from reverie.look_back import Bench
+from reverie.models.diffusion_checkpoint import can_write
 from reverie.models.registry import (
     Source,
     check_length,
@@ -202,6 +203,8 @@ class Painter:
         """The model as one that paints, at the temperature of the plan. A checkpoint may name its own guidance weight
         and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`; LlamaGen also `top_k` and
         `top_p`."""
+        if self.source.family == "diffusion":
+            return self._diffusion(plan)
         said = self.model.config.raw.get("reverie", {})
         own = {name: said[name] for name in OWN_SETTINGS.get(self.source.family or "", ()) if name in said}
         if plan.temperature is not None:
@@ -219,8 +222,20 @@ class Painter:
         words = self.tokenizer.as_published_for_painting() if plan.official else self.tokenizer
         return JanusPainter(self.model, words, **own)
 
+    def _diffusion(self, plan: Plan) -> Canvases:
+        """A pipeline of diffusers; its model_index.json may name steps and so on, as `"_reverie": {"steps": ...}`."""
+        from reverie.generators.diffusion import DiffusionPainter
+
+        if plan.temperature is not None:
+            raise ValueError(f"{self.name} is a diffusion model and has no temperature; leave it out.")
+        own = self.source.config.get("_reverie", {})
+        names = ("guidance", "steps", "negative", "height", "width", "limit")
+        return DiffusionPainter(self.model, **{name: own[name] for name in names if name in own})
+
     def thinker(self) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
+        if self.source.family == "diffusion" and not can_write(self.source.config):
+            return None
         from reverie.canvas import Work
 
         if self.source.family in SILENT:
@@ -236,7 +251,7 @@ class Painter:
 
         official = plan.rules == "official"
         if plan.judge is None and judge is None:
-            check_own_eyes(self.source)
+            check_judges(self.source)
 
         def own() -> Judge:
             work = Work()
@@ -263,6 +278,10 @@ class Painter:
     def vlm(self, work: Work | None = None) -> VLM:
         """The model as one that reads pictures and writes; ValueError if it does not write."""
         check_writes(self.source)
+        if self.source.family == "diffusion":
+            from reverie.vlms.text_encoder import TextEncoderWriter
+
+            return TextEncoderWriter(self.model, work=work)
         from reverie.vlms.janus import JanusEyes
 
         return JanusEyes(self.model, self.tokenizer, work=work)
@@ -309,6 +328,12 @@ def load(
             raise ValueError(f"{source.name} stays on one device, as every LlamaGen; give device, not device_map.")
         where, words = _device(device), source.text_encoder
         return Painter(source, *load_llamagen(source.folder, text_encoder=words, dtype=kind, device=where))
+    if source.family == "diffusion":
+        from reverie.models.diffusion_checkpoint import load_pipeline
+
+        if device_map is not None:
+            raise ValueError("a pipeline is not spread over devices by device_map; see load_pipeline for offloading.")
+        return Painter(source, load_pipeline(source.folder, dtype=kind, device=_device(device)), None)
     if source.family == "showo":
         from reverie.models.showo_checkpoint import load_showo
 
@@ -327,10 +352,10 @@ def check_writes(source: Source) -> None:
         raise ValueError(f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus.")
 
 
-def check_own_eyes(source: Source) -> None:
-    """ValueError for a model that is known not to be able to judge what it painted."""
-    if source.family in SILENT:
-        raise ValueError(f"{source.name} {SILENT[source.family]}, so it cannot judge itself; name a judge.")
+def check_judges(source: Source) -> None:
+    """ValueError for a model that is known not to be able to judge pictures, its own included."""
+    if source.family in (*SILENT, "diffusion"):
+        raise ValueError(f"{source.name} paints and cannot judge pictures; name another judge.")
 
 
 def check_looks(source: Source) -> None:
@@ -340,7 +365,10 @@ def check_looks(source: Source) -> None:
 
 
 def check_canvas(source: Source, plan: Plan) -> None:
-    """ValueError for more regions than the canvas of a model has rows, as far as its configuration says so."""
+    """ValueError for thoughts about regions on a model that cannot look at them, and for more regions than its canvas
+    has rows, as far as its configuration says so."""
+    if plan.interleaved and source.family == "diffusion":
+        raise ValueError(f"{source.name} cannot look at what it paints; think before painting, or take a Janus.")
     if source.family == "janus" and source.config:
         steps = image_length(source.config)
         if plan.official:

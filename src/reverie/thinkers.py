@@ -30,6 +30,9 @@ class Wording:
     look: str = "Describe this picture."
     enrich: str | None = None
     """How to ask for a description that follows the prompt (T2I-R1, arXiv 2505.00703); None asks as usual."""
+    to_end: bool = False
+    """Whether the first marker counts, wherever it stands, and everything behind it is the prompt (as in T2G); else
+    the last marker that begins a line, and one line."""
 
 
 WORDINGS = {
@@ -46,6 +49,15 @@ WORDINGS = {
         enrich="A user wants this picture: {prompt}\nSay in at most 50 words what is to be seen in it: every object "
         "with the attributes that were asked for, and how the objects stand to each other. Add nothing that was not "
         "asked for. Write only this description.",
+    ),
+    # For text encoders that write, such as that of Qwen-Image: what arXiv 2601.10332 asks for, in our words.
+    "t2g": Wording(
+        "You improve prompts for an image model. Think step by step about what the user means: which objects or which "
+        "scene it is, and how they look in the end (subject, shape, colour, state). If you are sure what is meant, "
+        "call it by its name. Put technical ideas as things that can be seen, and stay with what the user wants.\n"
+        "First explain. Then write 'Revised Prompt:' and, on the next line, the new prompt.\n\nPrompt:\n{prompt}",
+        marker="Revised Prompt:",
+        to_end=True,
     ),
 }
 
@@ -70,6 +82,8 @@ def request(wording: str, prompt: str, keep: bool = False) -> str:
 def parse(wording: str, answer: str, prompt: str) -> Answer:
     """Reads '{thought}\\nPicture: {rewritten prompt}'. Without a usable last part the prompt stays as it was typed."""
     marker = WORDINGS[wording].marker
+    if WORDINGS[wording].to_end:
+        return _parse_to_end(marker, answer, prompt)
     parts = re.split(rf"^[\s*#>-]*{re.escape(marker)}[\s*]*", answer, flags=re.MULTILINE | re.IGNORECASE)
     thought = parts[0].strip()
     if len(parts) == 1:
@@ -92,6 +106,17 @@ def enriched(wording: str, answer: str, prompt: str) -> Answer:
     if not re.search(r"\w", description):
         return Answer("", prompt, "the answer is empty, so the prompt is painted as it was typed")
     return Answer(description, f"{start}. {description}")
+
+
+def _parse_to_end(marker: str, answer: str, prompt: str) -> Answer:
+    """Reads '{thought}{marker}\\n{rewritten prompt}', in think tags or without, the marker plain or bold."""
+    thought, found, rest = re.sub(r"</?think>", "", answer).partition(marker)
+    thought, rewritten = thought.rstrip("*# \n").strip(), rest.strip("*").strip()
+    if not found:
+        return Answer(thought, prompt, f"the answer has no '{marker}', so the prompt is painted as it was typed")
+    if not re.search(r"\w", rewritten):
+        return Answer(thought, prompt, f"nothing stands after '{marker}', so the prompt is painted as it was typed")
+    return Answer(thought, rewritten)
 
 
 @dataclass

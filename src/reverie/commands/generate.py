@@ -16,7 +16,7 @@ from reverie.display import Display
 from reverie.events import Event, Finished, Trace
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, check_prompt, resolve, size_text
-from reverie.painter import Painter, check_canvas, check_place, check_request, check_writes, load
+from reverie.painter import Painter, check_canvas, check_judges, check_place, check_request, check_writes, load
 from reverie.png import check_size, save_png
 from reverie.reason import Plan, make_plan
 
@@ -39,6 +39,8 @@ def generate(arguments: argparse.Namespace) -> int:
     check_canvas(source, plan)
     seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
     judge = check_judge(plan, arguments.prompt)
+    if plan.judges and plan.judge is None:
+        check_judges(source)
     check_size(arguments.size)
     files = picture_files(arguments.out, arguments.prompt, arguments.n)
     if arguments.trace is not None:

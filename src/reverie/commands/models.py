@@ -27,7 +27,8 @@ def models(as_json: bool) -> int:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]))
     print(
         "\nMemory is that of the weights, with a second copy of most matrices where a CPU paints; caches come on top.\n"
-        "Any folder or hub id of a Janus or a Show-o works, too, and any folder of a LlamaGen."
+        "Any folder or hub id of a Janus, a Show-o or a flow-matching pipeline of diffusers works, too, and any folder "
+        "of a LlamaGen."
     )
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.models.registry import Source, fetched, resolve
-from reverie.painter import check_writes
+from reverie.painter import check_judges
 from reverie.reason import PYTHON, Plan
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check_judge(plan: Plan, prompt: str) -> Source | None:
     if plan.judge is None or plan.judge.startswith(PYTHON):
         return None
     source = resolve(plan.judge, "judge")
-    check_writes(source)
+    check_judges(source)
     if source.family == "inspector" and plan.think == "never":
         check_atelier(prompt)
     return source
@@ -89,9 +89,9 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
         assert source.folder is not None
         inspector = Inspector.load(source.folder, device)
         return lambda work, official: InspectorJudge(inspector, source.name, work)
-    check_writes(source)
+    check_judges(source)
     source = fetched(source)
-    check_writes(source)
+    check_judges(source)
     assert source.folder is not None
     from reverie.judges.vlm import VLMJudge, Wording
 

@@ -18,6 +18,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reverie.models.diffusion_checkpoint import EDITORS, INDEX, check_library, fetch_pipeline, read_index
 from reverie.reason import did_you_mean
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def resolve(name: str | Path, kind: str = "painter") -> Source:
 
 def check_paints(source: Source) -> Source:
     """ValueError for a model that only looks and judges."""
-    if source.family not in FAMILIES.values():
+    if source.family not in (*FAMILIES.values(), "diffusion"):
         raise ValueError(f"{source.name} judges pictures and does not paint; name it with --judge.")
     return source
 
@@ -148,6 +149,9 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ..., "judge": ...}` names its
     wordings."""
     path = folder / "config.json"
+    if (index := read_index(folder)) is not None:
+        wording = (index.get("_reverie") or {}).get("thinker", "t2g")
+        return Source(name or str(folder), "diffusion", folder, thinker=wording, config=index)
     if not path.is_file() and (settings := _bare_llamagen(folder)) is not None:
         return Source(name or str(folder), "llamagen", folder, thinker=thinker, config=settings)
     if not path.is_file():
@@ -191,7 +195,11 @@ def fetched(source: Source) -> Source:
     from reverie.models.janus_checkpoint import resolve as fetch
 
     known = source.judge if source.family else None  # of an id that is not listed its folder will tell
-    folder = fetch(source.id or source.name, source.files or None)
+    name = source.id or source.name
+    if source.family == "diffusion":
+        check_library()
+    folder = fetch_pipeline(name) if source.family in (None, "diffusion") else None
+    folder = folder or fetch(name, source.files or None)
     found = replace(from_folder(folder, source.name, source.thinker, known), text_encoder=source.text_encoder)
     if found.family == "showo":
         from reverie.models.showo_checkpoint import fetch_parts
@@ -210,18 +218,20 @@ def snapshots(hub_id: str) -> list[Path]:
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
     root = cache / f"models--{hub_id.replace('/', '--')}" / "snapshots"
-    return sorted({path.parent for pattern in ("*/config.json", "*/*.pt") for path in root.glob(pattern)})
+    return sorted({path.parent for pattern in ("*/config.json", "*/*.pt", f"*/{INDEX}") for path in root.glob(pattern)})
 
 
 def weights_in(folder: Path, suffixes: Sequence[str] = WEIGHT_SUFFIXES) -> list[Path]:
-    """The weight files of a checkpoint, those of a text encoder inside it included."""
+    """The weight files of a checkpoint, those of a text encoder inside it included; all parts' of a pipeline."""
+    if (folder / INDEX).is_file():
+        return sorted(path for path in folder.glob("*/*") if path.suffix in suffixes)
     places = (folder, folder / "text_encoder", folder / "flan-t5-xl")
     return sorted(path for place in places for path in place.glob("*") if path.suffix in suffixes)
 
 
 def fingerprint(folder: Path) -> str:
     """Tells weights apart without reading them whole: config, names, sizes, both ends of each file (16 hex digits)."""
-    settings = next((p for name in ("config.json", "args.json") if (p := folder / name).is_file()), None)
+    settings = next((p for name in (INDEX, "config.json", "args.json") if (p := folder / name).is_file()), None)
     digest = hashlib.sha256(settings.read_bytes() if settings else b"")
     for path in weights_in(folder):
         size = path.stat().st_size
@@ -255,6 +265,8 @@ def check_length(source: Source, prompt: str, beside: int = 0) -> None:
     beside: tokens that stand in the prompt besides its text."""
     if source.folder is None:
         return
+    if source.config.get("_class_name") in EDITORS:
+        raise ValueError(f"{source.name} edits pictures and paints none from words alone; take another model.")
     if source.family == "showo":
         words = _showo_tokenizer(source.folder)
         count = len(words.encode(prompt)) + 3

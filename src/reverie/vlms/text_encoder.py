@@ -1,0 +1,129 @@
+"""A pipeline's own text encoder as one that writes: Qwen2.5-VL in Qwen-Image reasons with the weights that read the
+prompt afterwards (Think-then-Generate, arXiv 2601.10332). It reads text only here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reverie.canvas import Work, draw_uniforms, pick
+from reverie.vlms import Message, Messages
+
+SYSTEM = "You are a helpful assistant."
+"""The stock system turn of Qwen2.5-VL, where a conversation brings none."""
+START, END, STOP = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+
+
+class TextEncoderWriter:
+    """A `VLM` (see vlms/__init__.py) over the language model of a loaded pipeline. Conversations are written one by
+    one, so an answer depends on its conversation and its seed alone."""
+
+    def __init__(self, pipeline: Any, *, work: Work | None = None):
+        if not hasattr(pipeline.text_encoder, "generate"):
+            raise ValueError(
+                f"the text encoder of {type(pipeline).__name__} cannot write; take never, or a Qwen-Image."
+            )
+        self.pipeline, self.work = pipeline, work or Work()
+        self.words = pipeline.tokenizer
+        ends = (self.words.convert_tokens_to_ids(token) for token in (END, STOP))
+        self.stop = [token for token in ends if token is not None]
+
+    @torch.no_grad()
+    def write(
+        self,
+        messages: Messages,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        from transformers import GenerationConfig
+
+        ids = self._ids(messages)
+        draws = _Draws(self, draw_uniforms([seed], max_new_tokens)[0], temperature, on_text)
+        # What the checkpoint recommends (sampling, penalties) is left out: the tokens are those of `draws`.
+        how = GenerationConfig(
+            max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=self.stop, pad_token_id=self.stop[-1]
+        )
+        self.pipeline.text_encoder.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how, logits_processor=[draws]
+        )
+        self.work.decoded += len(draws.ids)
+        draws.tell(finished=True)
+        return self._text(draws.ids)
+
+    def write_batch(
+        self,
+        conversations: Sequence[Messages],
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+    ) -> list[str]:
+        seeds = [0] * len(conversations) if seeds is None else seeds
+        return [
+            self.write(messages, max_new_tokens, temperature, seed)
+            for messages, seed in zip(conversations, seeds, strict=True)
+        ]
+
+    @torch.no_grad()
+    def yes_probability(self, messages: Messages) -> float:
+        logits = self.pipeline.text_encoder(input_ids=self._ids(messages)).logits[0, -1].float()
+        yes, no = (
+            logits[sorted({self.words.encode(form, add_special_tokens=False)[0] for form in forms})].logsumexp(0)
+            for forms in (("yes", "Yes", "YES"), ("no", "No", "NO"))
+        )
+        return (yes - no).sigmoid().item()
+
+    @torch.no_grad()
+    def features(self, messages: Messages) -> Tensor:
+        return self.pipeline.text_encoder(input_ids=self._ids(messages), output_hidden_states=True).hidden_states[-1][0]
+
+    def _ids(self, messages: Messages) -> Tensor:
+        """(1, T) in the turns that Qwen was trained on; text that looks like a control token stays text."""
+        if any(message.images for message in messages):
+            raise ValueError(f"{type(self.pipeline).__name__} reads text only; ask a model with eyes about pictures.")
+        turns = list(messages)
+        if not turns or turns[0].role != "system":
+            turns.insert(0, Message("system", SYSTEM))
+        start, end = self.words.convert_tokens_to_ids([START, END])
+        ids = []
+        for turn in turns:
+            ids += [start, *self._plain(f"{turn.role}\n{turn.text}"), end, *self._plain("\n")]
+        ids += [start, *self._plain("assistant\n")]
+        self.work.prefilled += len(ids)
+        return torch.tensor([ids], device=self.pipeline._execution_device)
+
+    def _plain(self, text: str) -> list[int]:
+        return self.words(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.words.decode([token for token in ids if token not in self.stop], skip_special_tokens=True)
+
+
+class _Draws:
+    """A logits processor that leaves the one token which the stream of uniforms picks, and tells of it."""
+
+    def __init__(self, writer: TextEncoderWriter, uniforms: Tensor, temperature: float, on_text: Any):
+        self.writer, self.uniforms, self.temperature, self.on_text = writer, uniforms, temperature, on_text
+        self.ids: list[int] = []
+        self.told = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        number = self.uniforms[len(self.ids), None].to(scores.device)
+        chosen = pick(scores.float(), number, self.temperature)
+        self.ids.append(int(chosen))
+        self.tell()
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+    def tell(self, finished: bool = False) -> None:
+        """What is new. A letter may take several tokens; until the end it is told when it is whole."""
+        if self.on_text is None:
+            return
+        text = self.writer._text(self.ids)
+        if len(text) > self.told and (finished or not text.endswith("\ufffd")):
+            self.on_text(text[self.told :])
+            self.told = len(text)
