@@ -14,6 +14,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = {
     "README.md": ("atelier-janus",),
     "docs/python.md": ("atelier-janus",),
+    "docs/choose.md": ("atelier-janus", "atelier-inspector"),
+    "docs/during.md": ("atelier-janus",),
     "docs/evaluation.md": ("atelier-inspector",),
 }
 

@@ -10,7 +10,7 @@ import torch
 
 from reverie.canvas import Canvas, Work
 from reverie.events import Finished, Preview, Spent, Started, Thought, Trace, from_json, read_trace
-from reverie.reason import Plan, make_plan, run
+from reverie.reason import LATER_PRESETS, Plan, make_plan, run
 from reverie.thinkers import WORDINGS, Answer, Thinker, as_written, parse, request
 
 STEPS = 16
@@ -72,16 +72,18 @@ def painted(events) -> dict[int, bytes]:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"think": "during"}, ["think='during'", "not part of this version yet", "never, before"]),
-        ({"think": "often"}, ["think='often'", "must be one of never, before"]),
-        ({"choose": "orm"}, ["choose='orm'", "not part of this version yet"]),
-        ({"choose": "prm"}, ["choose='prm'", "not part of this version yet"]),
-        ({"choose": "parm"}, ["choose='parm'", "not part of this version yet"]),
-        ({"choose": "best"}, ["choose='best'", "must be one of first"]),
-        ({"reflect": 1}, ["reflect=1", "not part of this version yet"]),
+        ({"think": "often"}, ["think='often'", "must be one of never, before, during, after"]),
+        ({"choose": "best"}, ["choose='best'", "must be one of first, orm, prm, parm"]),
+        ({"rules": "mine"}, ["rules='mine'", "greedy, official"]),
+        ({"assess": "never"}, ["assess='never'", "first, every"]),
+        ({"correct": "me"}, ["correct='me'", "see, words, again"]),
+        ({"keep": "all"}, ["keep='all'", "last, best"]),
+        ({"judge": "someone"}, ["judge='someone'", "nothing to judge"]),
+        ({"choose": "parm", "judge_steps": 4, "judge_from": 5}, ["judge_from=5", "only 4 looks"]),
+        ({"judge_steps": 0}, ["judge_steps=0", "between 1 and"]),
         ({"reflect": -1}, ["reflect=-1", "between 0 and"]),
         ({"candidates": 0}, ["candidates=0", "between 1 and"]),
-        ({"candidates": 3}, ["candidates=3", "leave it at 1"]),
+        ({"candidates": 3}, ["candidates=3", "add choose=orm, prm or parm"]),
         ({"thought_tokens": 0}, ["thought_tokens=0", "between 1 and"]),
         ({"guidance": -1.0}, ["guidance=-1.0", "at least 0"]),
         ({"guidance": float("inf")}, ["guidance=inf", "number"]),
@@ -100,7 +102,8 @@ def test_presets_and_what_overrules_them():
     assert make_plan() == make_plan("direct") == Plan()
     assert make_plan("t2g").think == "before"
     assert make_plan("t2g", think="never", guidance=None, temperature=0.5) == Plan(temperature=0.5)
-    for later in ("twig", "parm", "parm++", "t2i-r1", "thinkdiff"):
+    assert (make_plan("parm").choose, make_plan("parm").candidates, make_plan("parm++").reflect) == ("parm", 20, 3)
+    for later in LATER_PRESETS:
         with pytest.raises(ValueError, match="not part of this version yet"):
             make_plan(later)
     with pytest.raises(ValueError, match="did you mean t2g"):

@@ -30,6 +30,9 @@ class Conditions:
     prompts: tuple[str, ...]
     guidance: float | None = None
     """Classifier-free guidance weight of the whole batch; None takes the generator's own, 1 switches guidance off."""
+    pictures: tuple[Any, ...] = ()
+    """For each image a PIL image that the generator looks at beside the prompt, or None; empty stands for none at all.
+    Only for generators that say `sees = True`."""
 
     def __post_init__(self):
         if isinstance(self.prompts, str):
@@ -37,16 +40,24 @@ class Conditions:
                 "Conditions take a sequence of prompts, one for each image; put the single prompt into a list."
             )
         object.__setattr__(self, "prompts", tuple(self.prompts))
+        object.__setattr__(self, "pictures", tuple(self.pictures) if any(self.pictures) else ())
+        if self.pictures and len(self.pictures) != len(self.prompts):
+            raise ValueError(f"Got {len(self.pictures)} pictures for {len(self.prompts)} prompts; give one for each.")
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def select(self, indices: Sequence[int]) -> "Conditions":
-        return replace(self, prompts=tuple(self.prompts[i] for i in indices))
+        pictures = tuple(self.pictures[i] for i in indices) if self.pictures else ()
+        return replace(self, prompts=tuple(self.prompts[i] for i in indices), pictures=pictures)
 
     def repeat(self, k: int) -> "Conditions":
         """Each prompt k times, copies side by side."""
-        return replace(self, prompts=tuple(prompt for prompt in self.prompts for _ in range(k)))
+        return self.select([i for i in range(len(self)) for _ in range(k)])
+
+    def picture(self, index: int) -> Any:
+        """What is looked at beside a prompt, or None."""
+        return self.pictures[index] if self.pictures else None
 
 
 @dataclass
@@ -125,11 +136,14 @@ class Canvas:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def fork(self, k: int) -> "Canvas":
-        """Every image k times, side by side. Copy 0 keeps its random stream, the others go on differently."""
+    def fork(self, k: int, first: int = 0) -> "Canvas":
+        """Every image k times, side by side. Copy 0 keeps its random stream, the others go on differently.
+
+        first: the number of the first copy, for making many copies a few at a time."""
         if k < 1:
             raise ValueError(f"A canvas can be forked into 1 or more copies of each image, not {k}.")
-        seeds = tuple(copy_seed(seed, self.forks, copy) for seed in self.seeds for copy in range(k))
+        copies = range(first, first + k)
+        seeds = tuple(copy_seed(seed, self.forks, copy) for seed in self.seeds for copy in copies)
         return replace(
             self,
             conditions=self.conditions.repeat(k),
@@ -140,6 +154,11 @@ class Canvas:
             forks=self.forks + 1,
             cache=self.cache and self.cache.fork(k),
         )
+
+    def reseed(self, seeds: Sequence[int]) -> "Canvas":
+        """What is painted stays; what is painted from now on takes the random numbers of these seeds."""
+        uniforms = draw_uniforms(seeds, self.tokens.shape[1]).to(self.uniforms.device)
+        return replace(self, seeds=tuple(seeds), uniforms=uniforms, cache=self.release())
 
     def select(self, indices: Sequence[int] | Tensor) -> "Canvas":
         """Only these images, in this order. The cache is compacted in place and moves to the new canvas."""
@@ -164,6 +183,8 @@ class Canvas:
     def save(self, path: str | Path) -> None:
         """One safetensors file, whole or not at all. Uniforms follow from the seeds, the cache from the rest."""
         path = Path(path)
+        if self.conditions.pictures:
+            raise ValueError("A canvas whose painter looks at pictures cannot be saved; finish it first.")
         header = {
             "format": FORMAT,
             "prompts": self.conditions.prompts,
@@ -201,7 +222,12 @@ class Canvas:
 
 
 class Generator(Protocol):
-    """Whatever paints. All verbs return a new canvas and leave the old one valid."""
+    """Whatever paints. All verbs return a new canvas and leave the old one valid.
+
+    Two more things are used where a generator has them: `row`, the steps that paint one row of the picture (1 if it
+    does not say), and `advance_together(canvases, to)`, which does what the function of that name below does, in one
+    batch.
+    """
 
     @property
     def steps(self) -> int:
@@ -224,6 +250,15 @@ class Generator(Protocol):
 
     def plain_work(self, conditions: Conditions) -> Work:
         """What sampling one image for each prompt costs without any reasoning."""
+
+
+def advance_together(generator: Generator, canvases: Sequence[Canvas], to: Sequence[int]) -> list[Canvas]:
+    """Advances canvases that stand at different steps, each to a step of its own; in one batch where the generator
+    can. The images are the same either way."""
+    own = getattr(generator, "advance_together", None)
+    if own is not None:
+        return own(canvases, to)
+    return [generator.advance(canvas, step) for canvas, step in zip(canvases, to, strict=True)]
 
 
 def draw_uniforms(seeds: Sequence[int], length: int) -> Tensor:

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +58,9 @@ def build_parser() -> Parser:
 
 # --- The arguments of each verb.
 
+# A switch that is not given leaves the preset's value alone.
+SWITCH: dict[str, Any] = {"action": "store_true", "default": None}
+
 
 def _model_arguments(parser: Parser) -> None:
     parser.add_argument("--model", default="atelier-janus", metavar="NAME", help="a name, hub id or folder")
@@ -66,11 +69,29 @@ def _model_arguments(parser: Parser) -> None:
 
 
 def _plan_arguments(parser: Parser) -> None:
-    parser.add_argument("--preset", metavar="NAME", help="direct (no reasoning) or t2g (think, then generate)")
-    parser.add_argument("--think", metavar="WHEN", help="never, or before: reason in words, then paint")
-    parser.add_argument("--choose", metavar="HOW", help="first: keep the only candidate")
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="direct (no reasoning), t2g, t2i-r1, twig (think), parm or parm++ (choose, look back)",
+    )
+    parser.add_argument("--think", metavar="WHEN", help="never, before, during or after painting")
+    parser.add_argument("--choose", metavar="HOW", help="first (no choice), orm, prm or parm: how a judge chooses")
     parser.add_argument("--candidates", type=int, metavar="N", help="images that compete for each one kept")
-    parser.add_argument("--reflect", type=int, metavar="N", help="rounds of looking back")
+    parser.add_argument(
+        "--reflect", type=int, metavar="N", help="rounds of looking back, for each region if there are any"
+    )
+    parser.add_argument("--judge", metavar="NAME", help="who judges: a name, hub id or folder (default: the painter)")
+    parser.add_argument("--judge-steps", type=int, metavar="N", help="at how many points prm and parm look")
+    parser.add_argument("--judge-from", type=int, metavar="K", help="the first of these at which parm asks")
+    parser.add_argument("--assess", metavar="WHEN", help="first or every: at which clear looks parm asks for potential")
+    parser.add_argument("--rules", metavar="NAME", help="greedy, or official: how a judge's answers are read")
+    parser.add_argument("--correct", metavar="HOW", help="see, words or again: what the painter learns of a flaw")
+    parser.add_argument("--keep", metavar="ROUND", help="last or best: what stays if no attempt satisfies the judge")
+    parser.add_argument("--regions", type=int, metavar="K", help="parts of the image with a thought each")
+    parser.add_argument("--schedule", metavar="HOW", help="of the regions: uniform, adaptive, or heights such as 2:1:1")
+    parser.add_argument("--threshold", type=float, metavar="S", help="the score, of 100, at which a region stays")
+    parser.add_argument("--keep-prompt", **SWITCH, help="paint from the prompt and the thought after it")
+    parser.add_argument("--official", **SWITCH, help="think while painting exactly as the published script does")
     parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
     parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens; 0 takes the likeliest")
     parser.add_argument("--thought-tokens", type=int, metavar="N", help="the longest thought")
@@ -92,6 +113,7 @@ def _generate_arguments(parser: Parser) -> None:
 def _replay_arguments(parser: Parser) -> None:
     parser.add_argument("image", help="a PNG that reverie wrote")
     parser.add_argument("--from-thought", action="store_true", help="keep the stored thought instead of thinking again")
+    parser.add_argument("--from-choice", action="store_true", help="keep the stored choice instead of judging again")
     parser.add_argument("--out", metavar="PATH", help="file or folder (default: IMAGE-replay.png, in this folder)")
     parser.add_argument("--model", metavar="NAME", help="another place of the same model (default: as in the recipe)")
     parser.add_argument("--device", help="cpu, cuda, mps, ... (default: as in the recipe, if it is here)")

@@ -11,7 +11,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from reverie.events import Event, Preview, Spent, Started, Thought
+from reverie.events import Chosen, Event, Preview, Pruned, Revised, Spent, Started, Thought, Verdict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CELLS = 32
 """Side of a preview in half-blocks: so many columns, half as many lines."""
+JUDGED = 4
+"""So many of the latest judged pictures are shown side by side."""
 
 
 def printable(text: str) -> str:
@@ -52,6 +54,10 @@ class Display:
         self.quiet, self.pictures = quiet, False
         """`pictures`: whether previews can be seen here."""
         self.status, self.thought, self.prompt, self.note = "", "", "", ""
+        self.complete = False  # whether the thought is told to its end, so that the next fragment begins another
+        self.judged = ""
+        self.told: set[str] = set()
+        """Notes of judges that were shown already: one is enough for all candidates."""
         self.progress = (0, 0)
         self.previews: tuple[Image, ...] = ()
         if not quiet and sys.stderr.isatty():
@@ -81,18 +87,47 @@ class Display:
 
     def show(self, event: Event) -> None:
         if isinstance(event, Started):
-            self.status = "thinking" if event.plan.get("think") == "before" else "painting"
+            self.status = "painting" if event.plan.get("think") == "never" else "thinking"
         elif isinstance(event, Thought):
             self._think(event)
+        elif isinstance(event, Verdict | Revised) and event.region is not None:
+            self._judge_region(event)
         elif isinstance(event, Preview):
             self.status, self.progress = "painting", (event.step, event.steps)
             self.previews = tuple(picture for picture in event.images if picture is not None) or self.previews
+        elif isinstance(event, Verdict | Pruned | Chosen | Revised):
+            self._judge(event)
         elif isinstance(event, Spent):
             self.status = ""
             self._line(f"painted in {event.seconds:.1f} s")
 
+    def _judge(self, event: Verdict | Pruned | Chosen | Revised) -> None:
+        """Choices and corrections get a line each; of single verdicts only what could not be read, once."""
+        note = printable(event.note or "") if not isinstance(event, Pruned) else ""
+        said = ""
+        if isinstance(event, Verdict) and event.picture is not None:
+            self.previews = (*self.previews, event.picture)[-JUDGED:]
+        if isinstance(event, Verdict) and event.question == "reflection":
+            aligned = bool(event.scores.get("aligned"))
+            said = f"image {event.image + 1}: " + ("as asked for" if aligned else f"not yet: {event.reason or ''}")
+        elif isinstance(event, Pruned):
+            said = f"given up at step {event.step}: {len(event.images)} candidates"
+        elif isinstance(event, Chosen):
+            said = f"image {event.image + 1}: candidate {event.candidate + 1}, chosen from {event.left} that were left"
+            said = f"image {event.image + 1}: candidate {event.candidate + 1}" if event.left == 0 else said
+        elif isinstance(event, Revised):
+            said = f"image {event.image + 1}: painted again from: {event.prompt}"
+        if said:
+            self.judged = printable(said)
+            self._line(f"judge: {self.judged}")
+        if note and note not in self.told:
+            self.told.add(note)
+            self.note = note
+            self._line(f"note: {note}")
+
     def _think(self, event: Thought) -> None:
-        self.thought += printable(event.fragment)
+        self.thought = ("" if self.complete else self.thought) + printable(event.fragment)
+        self.complete = event.whole is not None
         if event.whole is None:
             return
         self.thought, self.prompt, self.note = printable(event.whole), printable(event.prompt or ""), event.note or ""
@@ -100,6 +135,17 @@ class Display:
         self._line(f"picture: {self.prompt}")
         if self.note:
             self._line(f"note: {self.note}")
+
+    def _judge_region(self, event: Verdict | Revised) -> None:
+        """A critique of a region while it is painted, and what it is painted from again."""
+        if isinstance(event, Revised):
+            self.prompt = printable(event.prompt)
+            self._line(f"again: {self.prompt}")
+            return
+        scores = ", ".join(f"{name} {value:g}" for name, value in event.scores.items())
+        told = {True: ", accepted", False: ", rejected", None: ""}[event.accepted]
+        self.note = printable(f"{event.judge}: {scores}{told}")
+        self._line(self.note)
 
     def _line(self, text: str) -> None:
         if not self.quiet and self.live is None:
@@ -117,6 +163,8 @@ class Display:
             parts.append(Text(self.thought, style="italic dim"))
         if self.prompt:
             parts.append(Text.assemble(("picture: ", "bold"), self.prompt))
+        if self.judged:
+            parts.append(Text.assemble(("judge: ", "bold"), self.judged))
         if self.note:
             parts.append(Text(self.note, style="yellow"))
         if self.pictures and self.previews:

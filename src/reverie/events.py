@@ -65,6 +65,19 @@ class Thought(Event):
     """What will be painted from now on."""
     note: str | None = None
     """Said when the model's answer could not be used as it was."""
+    region: int | None = None
+    """Counted from 1, of a thought about a part of the picture."""
+
+
+@dataclass(frozen=True)
+class Scheduled(Event):
+    """The regions of an image, where its model was asked for them: the step at which each ends."""
+
+    name = "scheduled"
+    image: int
+    ends: tuple[int, ...]
+    answer: str = ""
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,19 +98,46 @@ class Verdict(Event):
     """A judge's scores of one image, finished or not."""
 
     name = "verdict"
+    pictured = "picture"
     image: int
     judge: str
     scores: Mapping[str, float]
     reason: str | None = None
+    candidate: int = 0
+    """Which of the candidates for this image."""
+    question: str = ""
+    """What was asked: orm, prm, clarity, potential or reflection."""
+    step: int | None = None
+    """How far the image was painted."""
+    picture: Image | None = None
+    note: str | None = None
+    """Said when the judge's answer could not be read as it was."""
+    region: int | None = None
+    """Counted from 1, if a part of the picture was judged."""
+    accepted: bool | None = None
+    """Whether it may stay, if that was the question."""
 
 
 @dataclass(frozen=True)
 class Pruned(Event):
-    """These candidates were given up at `step`."""
+    """Candidates were given up at `step`: for each, the image it competed for and its number among those."""
 
     name = "pruned"
     images: tuple[int, ...]
     step: int
+    candidates: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chosen(Event):
+    """Which candidate is kept for an image, out of how many that were left; with a note where that is not plain."""
+
+    name = "chosen"
+    image: int
+    candidate: int
+    seed: int
+    left: int
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +149,9 @@ class Revised(Event):
     step: int
     prompt: str
     reason: str | None = None
+    note: str | None = None
+    """Said when the painter could not be told as was asked for."""
+    region: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +176,8 @@ class Spent(Event):
 
 
 KINDS: dict[str, type[Event]] = {
-    kind.name: kind for kind in (Started, Thought, Preview, Verdict, Pruned, Revised, Finished, Spent)
+    kind.name: kind
+    for kind in (Started, Scheduled, Thought, Preview, Verdict, Pruned, Chosen, Revised, Finished, Spent)
 }
 
 

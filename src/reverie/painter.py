@@ -10,6 +10,7 @@ refuse bad input at once.
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import secrets
@@ -19,10 +20,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reverie.events import Event, Finished, Spent, Thought, Trace, without_pictures
+from reverie.events import Event, Finished, Spent, Trace, without_pictures
+from reverie.look_back import Bench
 from reverie.models.diffusion_checkpoint import can_write
-from reverie.models.registry import Source, check_length, check_prompt, fetched, fingerprint, resolve
+from reverie.models.registry import (
+    Source,
+    check_length,
+    check_paints,
+    check_prompt,
+    fetched,
+    fingerprint,
+    image_length,
+    resolve,
+)
 from reverie.reason import Plan, make_plan, run
+from reverie.schedule import bands, blocks, explicit
 from reverie.thinkers import WORDINGS, Answer, Thinker
 
 if TYPE_CHECKING:
@@ -32,6 +44,8 @@ if TYPE_CHECKING:
     from reverie.benchmarks.protocol import Painted
     from reverie.canvas import Generator as Canvases
     from reverie.canvas import Work
+    from reverie.judges import Judge
+    from reverie.judges.load import Anyone, Opened
     from reverie.vlms import VLM
 
 LARGEST_SEED = 2**63 - 1
@@ -78,6 +92,7 @@ class Painter:
         self.source, self.model, self.tokenizer = source, model, tokenizer
         self.folder = source.folder
         self.about = _about(source, model)
+        self._opened: dict[str, Opened] = {}
 
     @property
     def name(self) -> str:
@@ -92,18 +107,24 @@ class Painter:
         seed: int | None = None,
         n: int = 1,
         trace: str | Path | None = None,
+        judge: Anyone = None,
         **fields: Any,
     ) -> Result:
         """Paints `n` images of `prompt`, with the seeds seed, seed + 1, ...
 
-        preset: `direct` or `t2g`; `think` and other fields of `reverie.Plan` (guidance, temperature, ...) overrule it.
+        preset: `direct`, `t2g`, `t2i-r1`, `twig`, `parm` or `parm++`; `think` and other fields of `reverie.Plan`
+            (guidance, regions, ...) overrule it.
         seed: drawn at random if None; it is in the result.
         trace: a new folder that receives every event and preview.
+        judge: who chooses and looks back: a name or folder, a function (prompts, pictures) -> scores, a
+            `reverie.judges.Judge`, or pairs of these with weights; None takes the model's own eyes.
         Raises ValueError, in one sentence, for what cannot be painted.
         """
         shown = trace is not None
-        events = list(self.stream(prompt, preset, think=think, seed=seed, n=n, trace=trace, previews=shown, **fields))
-        return result_of(prompt, events)
+        events = self.stream(
+            prompt, preset, think=think, seed=seed, n=n, trace=trace, judge=judge, previews=shown, **fields
+        )
+        return result_of(prompt, list(events))
 
     def stream(
         self,
@@ -116,15 +137,20 @@ class Painter:
         trace: str | Path | None = None,
         pieces: int = 12,
         previews: bool = True,
+        judge: Anyone = None,
         **fields: Any,
     ) -> Iterator[Event]:
         """The same as it happens: thoughts while they are written, `pieces` previews, finished images.
 
         The input is checked now, the painting happens as the events are taken.
         """
-        plan = make_plan(preset, think=think, **fields)
+        from reverie.judges.load import check_judge, name_of
+
+        plan = make_plan(preset, think=think, judge=name_of(judge), **fields)
+        check_canvas(self.source, plan)
         seeds = check_request(self.source, prompt, seed, n)
-        events = self.run(plan, [prompt] * n, seeds, pieces=pieces, previews=previews)
+        check_judge(plan, prompt)
+        events = self.run(plan, [prompt] * n, seeds, pieces=pieces, previews=previews, judge=judge)
         return events if trace is None else _traced(events, Trace(trace))
 
     def run(
@@ -134,17 +160,26 @@ class Painter:
         seeds: Sequence[int],
         *,
         thoughts: Mapping[str, Answer] | None = None,
+        answers: Mapping[int, Sequence[str]] | None = None,
         pieces: int = 12,
         previews: bool = False,
         batch: int = 16,
+        judge: Anyone = None,
     ) -> Generator[Event, None, None]:
-        """Any plan over any prompts, one seed for each: what all else stands on (see `reason.run`)."""
+        """Any plan over any prompts, one seed for each: what all else stands on (see `reason.run`).
+
+        judge: for plans whose judge is a Python object; others are loaded by their names, once."""
         for prompt in dict.fromkeys(prompts):
             check_prompt(prompt)
             check_length(self.source, prompt)
+        check_canvas(self.source, plan)
+        bench = self.bench(plan, judge) if plan.judges else None
+        if bench is not None and plan.think == "never":
+            for prompt in dict.fromkeys(prompts):
+                bench.judge.check(prompt)
         return run(
-            self.generator(plan), self.thinker(), plan, prompts, seeds,
-            about=self.about, thoughts=thoughts, pieces=pieces, previews=previews, batch=batch,
+            self.generator(plan), self.thinker(), plan, prompts, seeds, about=self.about, thoughts=thoughts,
+            answers=answers, bench=bench, pieces=pieces, previews=previews, batch=batch,
         )  # fmt: skip
 
     def paint(self, prompts: Sequence[str], seeds: Sequence[int], plan: Plan | None = None) -> list[Painted]:
@@ -184,7 +219,8 @@ class Painter:
             return ShowoPainter(self.model, self.tokenizer, **own)
         from reverie.generators.janus import JanusPainter
 
-        return JanusPainter(self.model, self.tokenizer, **own)
+        words = self.tokenizer.as_published_for_painting() if plan.official else self.tokenizer
+        return JanusPainter(self.model, words, **own)
 
     def _diffusion(self, plan: Plan) -> Canvases:
         """A pipeline of diffusers; its model_index.json may name steps and so on, as `"_reverie": {"steps": ...}`."""
@@ -206,6 +242,38 @@ class Painter:
             return None
         work = Work()
         return Thinker(self.vlm(work), self.source.thinker, partial(check_length, self.source), work)
+
+    def bench(self, plan: Plan, judge: Anyone = None) -> Bench:
+        """Who judges for a plan, and how this painter is told what was wrong."""
+        from reverie.canvas import Work
+        from reverie.judges.load import build, open_judge
+        from reverie.judges.vlm import VLMJudge, Wording
+
+        official = plan.rules == "official"
+        if plan.judge is None and judge is None:
+            check_judges(self.source)
+
+        def own() -> Judge:
+            work = Work()
+            return VLMJudge(self.vlm(work), Wording.of(self.source.judge), self.name, official, work)
+
+        def by_name(name: str) -> Judge:
+            source = resolve(name, "judge")
+            if source.folder is not None and source.folder == self.folder:
+                return own()
+            if name not in self._opened:
+                self._opened[name] = open_judge(source, str(self.model.device))
+            return self._opened[name](Work(), official)
+
+        wanted = plan.judge if judge is None else judge
+        wording = Wording.of(self.source.judge)
+        # Of a picture in a prompt: its vectors, start, end, line break.
+        vectors = self.model.config.vision.num_image_tokens + 3 if self.source.family == "janus" else 0
+
+        def check(prompt: str, seen: bool) -> None:
+            check_length(self.source, prompt, vectors if seen else 0)
+
+        return Bench(own() if wanted is None else build(wanted, by_name), wording.see, wording.words, check)
 
     def vlm(self, work: Work | None = None) -> VLM:
         """The model as one that reads pictures and writes; ValueError if it does not write."""
@@ -248,7 +316,7 @@ def load(
     Raises ValueError, in one sentence, if there is no such model or its files are not complete.
     """
     check_place(device, dtype)
-    source = fetched(resolve(name))
+    source = check_paints(fetched(resolve(name)))
     import torch
 
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
@@ -284,10 +352,29 @@ def check_writes(source: Source) -> None:
         raise ValueError(f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus.")
 
 
+def check_judges(source: Source) -> None:
+    """ValueError for a model that is known not to be able to judge pictures, its own included."""
+    if source.family in (*SILENT, "diffusion"):
+        raise ValueError(f"{source.name} paints and cannot judge pictures; name another judge.")
+
+
 def check_looks(source: Source) -> None:
     """ValueError for a model that is known not to look at pictures."""
     if source.family == "llamagen":
         check_writes(source)
+
+
+def check_canvas(source: Source, plan: Plan) -> None:
+    """ValueError for thoughts about regions on a model that cannot look at them, and for more regions than its canvas
+    has rows, as far as its configuration says so."""
+    if plan.interleaved and source.family == "diffusion":
+        raise ValueError(f"{source.name} cannot look at what it paints; think before painting, or take a Janus.")
+    if source.family == "janus" and source.config:
+        steps = image_length(source.config)
+        if plan.official:
+            blocks(plan.regions or 1, steps)
+        elif plan.schedule != "adaptive":
+            bands(explicit(plan.schedule) or (1,) * (plan.regions or 1), steps, math.isqrt(steps))
 
 
 def check_place(device: str | None, dtype: Any = None) -> None:
@@ -327,14 +414,14 @@ def check_request(source: Source, prompt: str, seed: int | None, n: int) -> list
 def result_of(prompt: str, events: Sequence[Event]) -> Result:
     """A finished run as one value."""
     finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.image)
-    thought = next((event for event in events if isinstance(event, Thought) and event.whole is not None), None)
+    recipe = finished[0].recipe if finished else {}
     return Result(
         images=tuple(event.picture for event in finished if event.picture is not None),
         seeds=tuple(event.seed for event in finished),
         recipes=tuple(event.recipe for event in finished),
         prompt=prompt,
-        thought=thought.whole if thought else None,
-        rewritten=thought.prompt if thought else None,
+        thought=recipe.get("thought"),
+        rewritten=recipe.get("rewritten"),
         trace=tuple(without_pictures(event) for event in events),
     )
 

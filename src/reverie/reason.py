@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Preview, Spent, Started, Thought
+from reverie.look_back import Bench, deliberate
+from reverie.schedule import check_regions
 from reverie.thinkers import Answer, Thinker
 
 if TYPE_CHECKING:
@@ -24,8 +26,16 @@ if TYPE_CHECKING:
     from reverie.canvas import Generator as GeneratorOfImages
 
 # Known words of each axis, and which of them work. The others belong to the design and come with later versions.
-THINK = {"never": True, "before": True, "during": False}
-CHOOSE = {"first": True, "orm": False, "prm": False, "parm": False}
+THINK = {"never": True, "before": True, "during": True, "after": True}
+CHOOSE = {"first": True, "orm": True, "prm": True, "parm": True}
+OTHERS = {
+    "rules": {"greedy": True, "official": True},
+    "assess": {"first": True, "every": True},
+    "correct": {"see": True, "words": True, "again": True},
+    "keep": {"last": True, "best": True},
+}
+PYTHON = "python:"
+"""Begins the names of judges that exist in Python only."""
 
 
 @dataclass(frozen=True)
@@ -33,38 +43,87 @@ class Plan:
     """How an image is reasoned about and order. Raises ValueError for what makes no sense or does not exist yet."""
 
     think: str = "never"
-    """When to reason in words: `never`, or `before` painting (the thought rewrites the prompt)."""
+    """When to reason in words: `never`; `before` painting (the thought rewrites the prompt; with several `regions`
+    there is a thought about each); `during` it (a thought before each region, a critique after it); `after` it
+    (a critique of the whole picture)."""
     choose: str = "first"
-    """Which candidate is kept: `first` takes the only one."""
+    """Which candidate is kept: `first` takes the only one; `orm` the best finished one; `prm` goes on from the best
+    continuation at every look; `parm` stops hopeless ones on the way and takes the best of the others."""
     candidates: int = 1
     """How many images compete for each one that is kept."""
     reflect: int = 0
-    """Rounds of looking back at the finished image and painting it again."""
+    """Rounds of looking back and painting again: at most so many for each region, or for the whole image."""
     guidance: float | None = None
     """Classifier-free guidance weight; None takes the model's own, 1 switches guidance off."""
     temperature: float | None = None
     """Of the image tokens; None takes the model's own, 0 always paints the likeliest."""
     thought_tokens: int = 256
     """The longest thought, in tokens."""
+    judge: str | None = None
+    """Who chooses and looks back: a name, hub id or folder; None takes the model's own eyes."""
+    judge_steps: int = 18
+    """At how many points of the way `prm` and `parm` look."""
+    judge_from: int = 1
+    """The first of these looks at which `parm` asks whether the picture is clear."""
+    assess: str = "first"
+    """Whether `parm` asks about the potential of a path at its `first` clear look, or at `every` one."""
+    rules: str = "greedy"
+    """How answers are read: `greedy`, or `official` as the published code samples them."""
+    correct: str = "see"
+    """How a painter looks back: it can `see` the flawed picture and the reason, is told the reason in `words`, or just
+    tries `again`."""
+    keep: str = "last"
+    """What stays if no attempt satisfies the judge: the `last` round of looking back (attempt at a region), or the
+    `best` by its score."""
+    regions: int | None = None
+    """Parts of the image with a thought each; None takes 3 when thinking `during` painting, otherwise 1."""
+    schedule: str = "uniform"
+    """How high the regions are: `uniform`, heights from the top such as `2:1:1`, or `adaptive` (the model proposes)."""
+    threshold: float = 90.0
+    """A region stays if its critique scores at least this, of 100."""
+    keep_prompt: bool = False
+    """Whether the rewritten prompt follows the typed one instead of taking its place (T2I-R1)."""
+    official: bool = False
+    """Whether thinking `during` painting follows the authors' script to the letter, its oddities included."""
 
     def __post_init__(self) -> None:
         _known_word("think", self.think, THINK)
         _known_word("choose", self.choose, CHOOSE)
-        for name, least, most in (("candidates", 1, 1024), ("reflect", 0, 64), ("thought_tokens", 1, 8192)):
+        for name, words in OTHERS.items():
+            _known_word(name, getattr(self, name), words)
+        numbers = (("candidates", 1, 1024), ("reflect", 0, 64), ("thought_tokens", 1, 8192))
+        for name, least, most in (*numbers, ("judge_steps", 1, 4096), ("judge_from", 1, 4096)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"{name}={value!r}: must be a whole number between {least} and {most}.")
-        if self.reflect > 0:
-            raise ValueError(f"reflect={self.reflect}: looking back is not part of this version yet; leave it at 0.")
-        if self.candidates > 1:
+        check_regions(self)
+        if self.candidates > 1 and self.choose == "first":
             raise ValueError(
-                f"candidates={self.candidates}: nobody chooses among candidates in this version; leave it at 1, "
+                f"candidates={self.candidates}: nobody chooses among them; add choose=orm, prm or parm, "
                 f"or ask for several images."
             )
+        if self.judge is not None and not (isinstance(self.judge, str) and self.judge.strip()):
+            raise ValueError(f"judge={self.judge!r}: must be the name, hub id or folder of a model.")
+        if self.judge is not None and self.interleaved:
+            raise ValueError(f"judge={self.judge!r}: regions are judged by the painter itself; leave judge out.")
+        if self.judge is not None and not self.judges:
+            raise ValueError(f"judge={self.judge!r} has nothing to judge; add choose=orm, prm or parm, or reflect.")
+        if self.judge_from > self.judge_steps:
+            raise ValueError(f"judge_from={self.judge_from}: there are only {self.judge_steps} looks (judge_steps).")
         for name in ("guidance", "temperature"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name}={value!r}: must be a number of at least 0.")
+
+    @property
+    def interleaved(self) -> bool:
+        """Whether thoughts are about parts of the picture, or look at it."""
+        return self.think in ("during", "after") or self.regions != 1
+
+    @property
+    def judges(self) -> bool:
+        """Whether a judge is needed; thinking while or after painting is its own."""
+        return self.choose != "first" or (self.reflect > 0 and not self.interleaved)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,18 +138,24 @@ class Plan:
         return cls(**record)
 
 
-PRESETS: dict[str, dict[str, Any]] = {"direct": {}, "t2g": {"think": "before"}}
-LATER_PRESETS = ("twig", "parm", "parm++", "t2i-r1", "thinkdiff")
+PARM: dict[str, Any] = {"choose": "parm", "candidates": 20}
+PRESETS: dict[str, dict[str, Any]] = {
+    "direct": {},
+    "t2g": {"think": "before"},
+    "t2i-r1": {"think": "before", "keep_prompt": True},
+    "twig": {"think": "during", "regions": 3, "reflect": 1},
+    "parm": PARM,
+    "parm++": PARM | {"reflect": 3},
+}
+LATER_PRESETS = ("thinkdiff",)
 
 
 def make_plan(preset: str | None = None, **chosen: Any) -> Plan:
     """The plan of a preset (`direct` if None), with the fields that are given and not None put in its place."""
     if preset in LATER_PRESETS:
-        raise ValueError(f"preset {preset!r} is not part of this version yet; there are {' and '.join(PRESETS)}.")
+        raise ValueError(f"preset {preset!r} is not part of this version yet; there are {', '.join(PRESETS)}.")
     if preset is not None and preset not in PRESETS:
-        raise ValueError(
-            f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}; there are {' and '.join(PRESETS)}."
-        )
+        raise ValueError(f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}; there are {', '.join(PRESETS)}.")
     return Plan.from_json(
         PRESETS[preset or "direct"] | {name: value for name, value in chosen.items() if value is not None}
     )
@@ -119,6 +184,8 @@ def run(
     *,
     about: Mapping[str, Any] | None = None,
     thoughts: Mapping[str, Answer] | None = None,
+    answers: Mapping[int, Sequence[str]] | None = None,
+    bench: Bench | None = None,
     pieces: int = 12,
     previews: bool = True,
     batch: int = 16,
@@ -127,6 +194,8 @@ def run(
 
     about: what every recipe says besides (model, versions).
     thoughts: answers that are already known, by prompt; the thinker is not asked for them.
+    answers: the same for thinking during painting: all that was answered in order, by image.
+    bench: who judges, for plans that choose or look back.
     pieces: a batch is painted in so many pieces, with a `Preview` after each.
     previews: whether these hold pictures.
     batch: so many images at once. Neither of these changes what an image becomes.
@@ -135,22 +204,38 @@ def run(
         raise ValueError(f"Got {len(prompts)} prompts and {len(seeds)} seeds; give one seed for each prompt.")
     if plan.think != "never" and thinker is None:
         raise ValueError(f"think={plan.think!r} needs a model that writes, and this one only paints; use never.")
+    if plan.judges and bench is None:
+        raise ValueError("a plan that chooses or looks back needs a judge; give one.")
     began = time.monotonic()
+    judged = None if bench is None else asdict(bench.judge.work)
     yield Started(tuple(prompts), tuple(seeds), plan.to_json(), generator.steps)
-    answers: dict[str, Answer] = {}
+    rewritten: dict[str, Answer] = {}
     spent: Counter[str] = Counter()
     plain: Counter[str] = Counter()
-    if plan.think == "before" and thinker is not None:
-        answers = yield from _think(thinker, plan, prompts, thoughts or {}, batch)
-        spent.update(asdict(thinker.work))
-    recipes = [_recipe(about or {}, plan, prompt, answers.get(prompt)) for prompt in prompts]
-    order = Order(tuple(answers[p].prompt if p in answers else p for p in prompts), tuple(seeds), plan.guidance)
-    batches = [range(first, min(first + batch, len(seeds))) for first in range(0, len(seeds), batch)]
+    if plan.think == "before" and not plan.interleaved and thinker is not None:
+        rewritten = yield from _think(thinker, plan, prompts, thoughts or {}, batch)
+    recipes = [_recipe(about or {}, plan, prompt, rewritten.get(prompt)) for prompt in prompts]
+    order = Order(tuple(rewritten[p].prompt if p in rewritten else p for p in prompts), tuple(seeds), plan.guidance)
+    size = max(1, batch // plan.candidates)
+    batches = [range(first, min(first + size, len(seeds))) for first in range(0, len(seeds), size)]
     for number, images in enumerate(batches):
         watch = Watch(pieces, previews, number * generator.steps, len(batches) * generator.steps)
-        work, usual = yield from _paint(generator, order, recipes, images, watch)
+        if plan.judges:
+            assert bench is not None
+            work, usual = yield from deliberate(generator, bench, plan, order, recipes, images, watch, batch)
+        elif plan.interleaved and thinker is not None:
+            from reverie import during
+
+            work, usual = yield from during.paint(
+                generator, thinker, plan, prompts, order, recipes, images, watch, answers or {}
+            )
+        else:
+            work, usual = yield from _paint(generator, order, recipes, images, watch)
         spent.update(asdict(work))
         plain.update(asdict(usual))
+    spent.update(asdict(thinker.work) if thinker is not None else {})
+    if bench is not None and judged is not None:
+        spent.update({name: count - judged[name] for name, count in asdict(bench.judge.work).items()})
     yield Spent(round(time.monotonic() - began, 3), {name: (count, plain[name]) for name, count in spent.items()})
 
 
@@ -182,7 +267,7 @@ def _think(
     answers = dict(known)
     new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in answers]
     if len(new) == 1:
-        writing = thinker.think(new[0], plan.thought_tokens)
+        writing = thinker.think(new[0], plan.thought_tokens, plan.keep_prompt)
         while new[0] not in answers:
             try:
                 yield Thought(prompts.index(new[0]), next(writing))
@@ -191,7 +276,7 @@ def _think(
     else:
         for first in range(0, len(new), batch):
             group = new[first : first + batch]
-            answers |= zip(group, thinker.think_batch(group, plan.thought_tokens), strict=True)
+            answers |= zip(group, thinker.think_batch(group, plan.thought_tokens, plan.keep_prompt), strict=True)
     for prompt in dict.fromkeys(prompts):
         answer = answers[prompt]
         yield Thought(prompts.index(prompt), whole=answer.thought, prompt=answer.prompt, note=answer.note)

@@ -28,6 +28,8 @@ class Wording:
     request: str
     marker: str = "Picture:"
     look: str = "Describe this picture."
+    enrich: str | None = None
+    """How to ask for a description that follows the prompt (T2I-R1, arXiv 2505.00703); None asks as usual."""
     to_end: bool = False
     """Whether the first marker counts, wherever it stands, and everything behind it is the prompt (as in T2G); else
     the last marker that begins a line, and one line."""
@@ -43,7 +45,10 @@ WORDINGS = {
         "objects, how many of each, in which colours, places and light should be seen? Name every object by its plain "
         "name, even where the request only hints at it.\n"
         "Then write one last line that starts with 'Picture:' and describes exactly that picture in one plain "
-        "sentence. Keep what the user said; add only what follows from your thought."
+        "sentence. Keep what the user said; add only what follows from your thought.",
+        enrich="A user wants this picture: {prompt}\nSay in at most 50 words what is to be seen in it: every object "
+        "with the attributes that were asked for, and how the objects stand to each other. Add nothing that was not "
+        "asked for. Write only this description.",
     ),
     # For text encoders that write, such as that of Qwen-Image: what arXiv 2601.10332 asks for, in our words.
     "t2g": Wording(
@@ -66,11 +71,12 @@ class Answer:
     note: str | None = None
 
 
-def request(wording: str, prompt: str) -> str:
-    """What the model is asked; `wording` names an entry of WORDINGS."""
+def request(wording: str, prompt: str, keep: bool = False) -> str:
+    """What the model is asked; `wording` names an entry of WORDINGS. keep: the prompt itself will be kept."""
     if wording not in WORDINGS:
         raise ValueError(f"Unknown thinker {wording!r}; known are {', '.join(WORDINGS)}.")
-    return WORDINGS[wording].request.replace("{prompt}", " ".join(prompt.split()))
+    words = WORDINGS[wording]
+    return ((keep and words.enrich) or words.request).replace("{prompt}", " ".join(prompt.split()))
 
 
 def parse(wording: str, answer: str, prompt: str) -> Answer:
@@ -88,6 +94,18 @@ def parse(wording: str, answer: str, prompt: str) -> Answer:
     if not re.search(r"\w", rewritten):
         return Answer(thought, prompt, f"nothing stands after '{marker}', so the prompt is painted as it was typed")
     return Answer(thought, rewritten)
+
+
+def enriched(wording: str, answer: str, prompt: str) -> Answer:
+    """The prompt with the description after it, as T2I-R1 paints from both."""
+    start = prompt.rstrip(". ") or prompt
+    if WORDINGS[wording].enrich is None:
+        read = parse(wording, answer, prompt)
+        return read if read.note else replace(read, prompt=f"{start}. {read.prompt}")
+    description = " ".join(answer.split())
+    if not re.search(r"\w", description):
+        return Answer("", prompt, "the answer is empty, so the prompt is painted as it was typed")
+    return Answer(description, f"{start}. {description}")
 
 
 def _parse_to_end(marker: str, answer: str, prompt: str) -> Answer:
@@ -112,26 +130,26 @@ class Thinker:
     work: Work
     """The account on which the model writes what it spends."""
 
-    def think(self, prompt: str, tokens: int) -> Generator[str, None, Answer]:
-        """Yields the thought as it is written, and returns the answer."""
+    def think(self, prompt: str, tokens: int, keep: bool = False) -> Generator[str, None, Answer]:
+        """Yields the thought as it is written, and returns the answer. keep: it follows the prompt (see `enriched`)."""
         fragments = []
-        for fragment in as_written(partial(self.vlm.write, self._asked(prompt), tokens)):
+        for fragment in as_written(partial(self.vlm.write, self._asked(prompt, keep), tokens)):
             fragments.append(fragment)
             yield fragment
-        return self._read("".join(fragments), prompt)
+        return self._read("".join(fragments), prompt, keep)
 
-    def think_batch(self, prompts: Sequence[str], tokens: int) -> list[Answer]:
+    def think_batch(self, prompts: Sequence[str], tokens: int, keep: bool = False) -> list[Answer]:
         """What `think` returns for each prompt, all at once."""
-        written = self.vlm.write_batch([self._asked(prompt) for prompt in prompts], tokens)
-        return [self._read(text, prompt) for text, prompt in zip(written, prompts, strict=True)]
+        written = self.vlm.write_batch([self._asked(prompt, keep) for prompt in prompts], tokens)
+        return [self._read(text, prompt, keep) for text, prompt in zip(written, prompts, strict=True)]
 
-    def _asked(self, prompt: str) -> list[Message]:
+    def _asked(self, prompt: str, keep: bool) -> list[Message]:
         from reverie.vlms import Message
 
-        return [Message("user", request(self.wording, prompt))]
+        return [Message("user", request(self.wording, prompt, keep))]
 
-    def _read(self, written: str, prompt: str) -> Answer:
-        answer = parse(self.wording, written, prompt)
+    def _read(self, written: str, prompt: str, keep: bool) -> Answer:
+        answer = (enriched if keep else parse)(self.wording, written, prompt)
         try:
             self.check(answer.prompt)
         except ValueError as error:

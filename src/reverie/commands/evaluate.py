@@ -23,6 +23,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     check_place(arguments.device, arguments.dtype)
     resolve(arguments.model)
+    if plan.judge is not None:
+        resolve(plan.judge, "judge")
     load_benchmark(arguments.benchmark)
     check_writable(Path(arguments.out))
     model = arguments.model

@@ -14,8 +14,9 @@ from typing import Any
 from reverie.commands.outputs import check_writable, picture_files
 from reverie.display import Display
 from reverie.events import Event, Finished, Trace
+from reverie.judges.load import check_judge
 from reverie.models.registry import Source, check_prompt, resolve, size_text
-from reverie.painter import Painter, check_place, check_request, check_writes, load
+from reverie.painter import Painter, check_canvas, check_judges, check_place, check_request, check_writes, load
 from reverie.png import check_size, save_png
 from reverie.reason import Plan, make_plan
 
@@ -35,7 +36,11 @@ def generate(arguments: argparse.Namespace) -> int:
     source = resolve(arguments.model)
     if plan.think != "never":
         check_writes(source)
+    check_canvas(source, plan)
     seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
+    judge = check_judge(plan, arguments.prompt)
+    if plan.judges and plan.judge is None:
+        check_judges(source)
     check_size(arguments.size)
     files = picture_files(arguments.out, arguments.prompt, arguments.n)
     if arguments.trace is not None:
@@ -44,6 +49,8 @@ def generate(arguments: argparse.Namespace) -> int:
     with Display(quiet=arguments.quiet or arguments.json) as display:
         display.say(loading(source, arguments.dtype))
         painter = load(arguments.model, arguments.device, arguments.dtype)
+        if judge is not None:
+            display.say(loading(judge, None))
         events = _events(painter, plan, arguments, seeds, display.pictures)
         with closing(events):
             for event in events:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ from reverie.commands.generate import loading
 from reverie.commands.outputs import picture_files
 from reverie.display import Display
 from reverie.events import Finished
+from reverie.judges.load import check_judge
 from reverie.models.registry import Source, cached, fingerprint, resolve
 from reverie.painter import LARGEST_SEED, check_place, load
 from reverie.png import open_picture, picture_hash, read_recipe, resized, save_png
-from reverie.reason import Plan
+from reverie.reason import PYTHON, Plan
 from reverie.thinkers import Answer
 
 if TYPE_CHECKING:
@@ -36,7 +37,24 @@ class Recipe:
     plan: Plan
     prompt: str
     answer: Answer | None
+    answers: tuple[str, ...]
+    """All that was answered while painting, in order."""
     stored: Mapping[str, Any]
+
+    def chosen(self) -> Recipe:
+        """The recipe of the chosen candidate alone, which is the same picture without a judge; ValueError if what
+        became of the picture is not in one candidate's seed."""
+        rounds = self.stored.get("rounds")
+        if not isinstance(rounds, list) or not rounds or not isinstance(rounds[0], dict):
+            raise ValueError("nothing was chosen for this picture; leave --from-choice out.")
+        seed = rounds[0].get("seed")
+        if self.plan.choose == "prm" or self.stored.get("round") != 0 or not isinstance(seed, int):
+            raise ValueError(
+                "this picture was chosen step by step or painted again after a look back, so it cannot be repeated "
+                "without its judge; leave --from-choice out."
+            )
+        plan = replace(self.plan, choose="first", candidates=1, reflect=0, judge=None)
+        return replace(self, plan=plan, seed=seed)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any], path: str) -> Recipe:
@@ -49,7 +67,11 @@ class Recipe:
         thought, rewritten = stored.get("thought"), stored.get("rewritten")
         known = isinstance(thought, str) and isinstance(rewritten, str)
         answer = Answer(str(thought), str(rewritten), stored.get("note")) if known else None
-        return cls(stored["model"], stored["seed"], Plan.from_json(stored["plan"]), stored["prompt"], answer, stored)
+        answers = stored.get("answers", [])
+        if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
+            raise ValueError(f"the recipe in {path} is damaged: its answers are no texts.")
+        plan = Plan.from_json(stored["plan"])
+        return cls(stored["model"], stored["seed"], plan, stored["prompt"], answer, tuple(answers), stored)
 
 
 def replay(arguments: argparse.Namespace) -> int:
@@ -57,19 +79,29 @@ def replay(arguments: argparse.Namespace) -> int:
     recipe = Recipe.of(read_recipe(arguments.image), arguments.image)
     if arguments.from_thought and recipe.answer is None:
         raise ValueError(f"{arguments.image} was painted without a thought; leave --from-thought out.")
+    if arguments.from_choice:
+        recipe = recipe.chosen()
+    elif recipe.plan.judge is not None and recipe.plan.judge.startswith(PYTHON):
+        raise ValueError(
+            f"the judge of this picture, {recipe.plan.judge.removeprefix(PYTHON)}, is a Python object and is not here; "
+            f"--from-choice paints the candidate that it chose."
+        )
+    check_judge(recipe.plan, recipe.prompt)
     check_place(arguments.device)
     model, source = _source(recipe, arguments.model)
     (file,) = picture_files(arguments.out, f"{Path(arguments.image).stem}-replay", 1)
     if source.folder is not None and fingerprint(source.folder) != recipe.stored.get("fingerprint"):
         print(f"reverie: {source.name} has other weights than those that painted this picture.", file=sys.stderr)
-    thoughts = {recipe.prompt: recipe.answer} if arguments.from_thought and recipe.answer else None
+    kept = arguments.from_thought
+    thoughts = {recipe.prompt: recipe.answer} if kept and recipe.answer else None
     with Display(quiet=arguments.quiet) as display:
         display.say(loading(source, _dtype(recipe)))
         painter = load(model, arguments.device or _device(recipe), _dtype(recipe))
         pieces = 12 if display.pictures else 2
         events = painter.run(
-            recipe.plan, [recipe.prompt], [recipe.seed], thoughts=thoughts, pieces=pieces, previews=display.pictures
-        )
+            recipe.plan, [recipe.prompt], [recipe.seed],
+            thoughts=thoughts, answers={0: recipe.answers} if kept else None, pieces=pieces, previews=display.pictures,
+        )  # fmt: skip
         with closing(events):
             for event in events:
                 display.show(event)

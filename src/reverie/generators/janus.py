@@ -4,20 +4,26 @@ The procedure is the authors' (deepseek-ai/Janus, generation_inference.py): besi
 equal length, and codes are drawn from the whole softmax. All else is what next-token models share (`next_token.py`).
 """
 
+import hashlib
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.canvas import pick
+from reverie.canvas import Canvas, Conditions, pick
 from reverie.generators.next_token import NextTokenCache, NextTokenPainter, Picker
 from reverie.models.janus import Janus
-from reverie.models.janus_text import JanusTokenizer
+from reverie.models.janus_text import IMAGE_START, PLACEHOLDER, JanusTokenizer
+from reverie.vlms.janus import prepare
 
 JanusCache = NextTokenCache
 
 
 class JanusPainter(NextTokenPainter):
     """A `Generator` (see canvas.py) over a loaded Janus."""
+
+    sees = True
+    """Its vision tower looks at a picture that stands in the prompt; the blank twin has neither."""
 
     def __init__(
         self,
@@ -46,7 +52,30 @@ class JanusPainter(NextTokenPainter):
 
     def _embed_prompt(self, ids: list[int], ways: int) -> Tensor:
         rows = [ids, self.tokenizer.blank_ids(ids)][:ways]
-        return self.model.embed_text(torch.tensor(rows, device=self.model.device))
+        return self.model.embed_text(torch.tensor(rows, device=self.model.device).clamp(min=0))
+
+    def _prompt_ids(self, conditions: Conditions, image: int) -> list[int]:
+        """A picture in front of the prompt is its start, its vectors, its end. The vectors have negative ids that
+        belong to this picture alone, so that prompts with other pictures are other prompts."""
+        picture = conditions.picture(image)
+        if picture is None:
+            return self._ids(conditions.prompts[image])
+        tokenizer = self.tokenizer
+        text = f"{PLACEHOLDER}\n{tokenizer.neutralise(conditions.prompts[image])}"
+        ids = tokenizer.encode(tokenizer.chat([(tokenizer.user, text), (tokenizer.assistant, "")]) + IMAGE_START)
+        digest = int.from_bytes(hashlib.sha256(picture.tobytes()).digest()[:5], "big") << 16
+        vectors = [-1 - digest - i for i in range(self.model.config.vision.num_image_tokens)]
+        place = ids.index(tokenizer.placeholder)
+        return [*ids[:place], tokenizer.image_start, *vectors, tokenizer.image_end, *ids[place + 1 :]]
+
+    def _embed_condition(self, ids: list[int], ways: int, canvas: Canvas, image: int) -> Tensor:
+        embeds, picture = self._embed_prompt(ids, ways), canvas.conditions.picture(image)
+        if picture is not None:
+            canvas.work.vision_encodes += 1
+            pixels = prepare(picture, self.tokenizer.rules).to(self.model.device)
+            vectors = torch.tensor(ids, device=self.model.device) < 0
+            embeds[0, vectors] = self.model.image_features(pixels[None])[0].to(embeds)
+        return embeds
 
     def _bytes(self, pixels: Tensor) -> np.ndarray:
         return to_uint8(pixels)

@@ -97,7 +97,11 @@ class LlamagenPainter(NextTokenPainter):
     def guided_codes(self) -> int:
         return self.steps if self.guided_until is None else self.guided_until + 1
 
-    def _guided(self, hidden: Tensor, weight: float, ways: int, step: int) -> Tensor:
+    def _guided(self, hidden: Tensor, weight: float, ways: int, step: int | Tensor) -> Tensor:
+        if isinstance(step, Tensor):
+            guided = super()._guided(hidden, weight, ways, step)
+            plain = super()._guided(hidden[::ways], weight, 1, step)
+            return torch.where(step[:, None] < self.guided_codes, guided, plain)
         if step < self.guided_codes:
             return super()._guided(hidden, weight, ways, step)
         return super()._guided(hidden[::ways], weight, 1, step)

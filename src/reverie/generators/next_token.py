@@ -64,6 +64,27 @@ class NextTokenCache:
         images = list(indices)
         return NextTokenCache(kv, self.first[rows], [self.prompts[i] for i in images], self.lengths[images], self.ways)
 
+    @staticmethod
+    def join(caches: "Sequence[NextTokenCache]") -> "NextTokenCache":
+        """Copies of several, one below the other, in one store as large as the largest."""
+        capacity, total = max(cache.kv.capacity for cache in caches), sum(len(cache.first) for cache in caches)
+        like = caches[0].kv.keys
+        shape = (like.shape[0], total, like.shape[2], capacity, like.shape[4])
+        kv, row = KVCache(like.new_zeros(shape), like.new_zeros(shape), caches[0].kv.rows), 0
+        for cache in caches:
+            part = kv.narrow(row, row := row + len(cache.first))
+            part.keys[:, :, :, : cache.kv.capacity] = cache.kv.keys
+            part.values[:, :, :, : cache.kv.capacity] = cache.kv.values
+        prompts = [prompt for cache in caches for prompt in cache.prompts]
+        first, lengths = torch.cat([cache.first for cache in caches]), torch.cat([cache.lengths for cache in caches])
+        return NextTokenCache(kv, first, prompts, lengths, caches[0].ways)
+
+    def narrow(self, start: int, end: int) -> "NextTokenCache":
+        """Images start..end as a view: what is written there is written here."""
+        rows = slice(start * self.ways, end * self.ways)
+        kv = self.kv.narrow(rows.start, rows.stop)
+        return NextTokenCache(kv, self.first[rows], self.prompts[start:end], self.lengths[start:end], self.ways)
+
     def _rows(self, images: Sequence[int]) -> list[int]:
         return [image * self.ways + way for image in images for way in range(self.ways)]
 
@@ -93,6 +114,14 @@ class NextTokenPainter(ABC):
     def _embed_prompt(self, ids: list[int], ways: int) -> Tensor:
         """(ways, tokens, D): what stands before the codes, then, with two ways, its unconditional twin."""
 
+    def _prompt_ids(self, conditions: Conditions, image: int) -> list[int]:
+        """The tokens of one image's prompt, with all that stands in it besides text."""
+        return self._ids(conditions.prompts[image])
+
+    def _embed_condition(self, ids: list[int], ways: int, canvas: Canvas, image: int) -> Tensor:
+        """`_embed_prompt` of what `_prompt_ids` gave for one image of a canvas."""
+        return self._embed_prompt(ids, ways)
+
     def _hidden(self, embeds: Tensor, kv: KVCache, lengths: Tensor | int, positions: Tensor, **keywords) -> Tensor:
         """(B, T, D) to hidden states at `positions`, behind prompts of `lengths` (B, 1)."""
         return self.model.hidden(embeds, kv, positions=positions, **keywords)
@@ -119,14 +148,18 @@ class NextTokenPainter(ABC):
     def steps(self) -> int:
         return self.model.config.image_length
 
+    @property
+    def row(self) -> int:
+        """Steps that paint one row of the picture."""
+        return self.model.config.grid
+
     def start(self, conditions: Conditions, seeds: Sequence[int]) -> Canvas:
         return Canvas.blank(conditions, seeds, self.steps, self.fill)
 
     @torch.no_grad()
     def advance(self, canvas: Canvas, to: int | None = None) -> Canvas:
         to = self.steps if to is None else to
-        if not canvas.step <= to <= self.steps:
-            raise ValueError(f"Cannot advance from step {canvas.step} to {to}; the last step is {self.steps}.")
+        self._check_step(canvas, to)
         if to == canvas.step or not len(canvas):
             return replace(canvas, step=to, cache=canvas.release())
         cache = canvas.release() or self._rebuilt(canvas)
@@ -138,6 +171,29 @@ class NextTokenPainter(ABC):
             logits = self._guided(hidden, weight, cache.ways, step)
             tokens[:, step] = self._draw(logits, uniforms[:, step])
         return replace(canvas, tokens=tokens, uniforms=uniforms, step=to, cache=cache)
+
+    @torch.no_grad()
+    def advance_together(self, canvases: Sequence[Canvas], to: Sequence[int]) -> list[Canvas]:
+        """Every canvas to a step of its own, in one batch wherever they stand; all of one guidance weight. Their caches
+        move into one store, which costs about as much as two steps; those that arrive first leave the batch."""
+        if len({self._weight(canvas.conditions) for canvas in canvases}) > 1:
+            raise ValueError("Canvases are painted together with one guidance weight; advance these one by one.")
+        for canvas, step in zip(canvases, to, strict=True):
+            self._check_step(canvas, step)
+        # The first code follows from the prompt alone; the others from the code before.
+        result = [
+            self.advance(canvas, min(step, max(canvas.step, 1))) for canvas, step in zip(canvases, to, strict=True)
+        ]
+        # Those with the longest way stand first, so that whoever still moves is at the front of the store.
+        order = sorted(range(len(result)), key=lambda i: result[i].step - to[i])
+        order = [i for i in order if result[i].step < to[i] and len(result[i])]
+        if len(order) == 1:
+            result[order[0]] = self.advance(result[order[0]], to[order[0]])
+        elif order:
+            arrived = self._advance_joined([result[i] for i in order], [to[i] for i in order])
+            for i, canvas in zip(order, arrived, strict=True):
+                result[i] = canvas
+        return result
 
     @torch.no_grad()
     def preview(self, canvas: Canvas) -> list[np.ndarray]:
@@ -155,7 +211,11 @@ class NextTokenPainter(ABC):
             raise ValueError(f"Got {len(conditions)} prompts for a canvas of {len(canvas)} images; give one for each.")
         old, cache = canvas.conditions, canvas.release()
         given = max(canvas.step - 1, 0)
-        changed = [i for i, prompt in enumerate(conditions.prompts) if prompt != old.prompts[i]]
+        changed = [
+            i
+            for i, prompt in enumerate(conditions.prompts)
+            if prompt != old.prompts[i] or conditions.picture(i) is not old.picture(i)
+        ]
         if self._ways(conditions) != self._ways(old):
             # What was fed together with other rows cannot be kept; everything enters again.
             cache, changed = None, list(range(len(canvas)))
@@ -190,8 +250,8 @@ class NextTokenPainter(ABC):
     def _weight(self, conditions: Conditions) -> float:
         return self.guidance if conditions.guidance is None else conditions.guidance
 
-    def _guided(self, hidden: Tensor, weight: float, ways: int, step: int) -> Tensor:
-        """(N * ways, D) to guided logits (N, V) of code `step`, in float32."""
+    def _guided(self, hidden: Tensor, weight: float, ways: int, step: int | Tensor) -> Tensor:
+        """(N * ways, D) to guided logits (N, V) of code `step`, or of codes (N,) of their own, in float32."""
         logits = self.model.code_logits_of_rows(hidden, self.rows).float()
         if ways == 1:
             return logits
@@ -203,22 +263,58 @@ class NextTokenPainter(ABC):
         codes = F.pad(codes, (0, -len(codes) % self.rows))
         return torch.cat([self.model.embed_codes(block) for block in codes.split(self.rows)])
 
+    def _check_step(self, canvas: Canvas, to: int) -> None:
+        if not canvas.step <= to <= self.steps:
+            raise ValueError(f"Cannot advance from step {canvas.step} to {to}; the last step is {self.steps}.")
+
+    def _advance_joined(self, canvases: Sequence[Canvas], to: Sequence[int]) -> list[Canvas]:
+        """The loop of `advance_together`, over canvases that have a first code and descending ways to go."""
+        cache = NextTokenCache.join([canvas.release() or self._rebuilt(canvas) for canvas in canvases])
+        device, weight = self.model.device, self._weight(canvases[0].conditions)
+        tokens = torch.cat([canvas.tokens.to(device) for canvas in canvases])
+        uniforms = torch.cat([canvas.uniforms.to(device) for canvas in canvases])
+        ways_to_go = [step - canvas.step for canvas, step in zip(canvases, to, strict=True) for _ in canvas.seeds]
+        steps = [canvas.step for canvas in canvases for _ in canvas.seeds]
+        lengths = [len(prompt) + step for prompt, step in zip(cache.prompts, steps, strict=True)]
+        place = torch.tensor(steps, device=device)[:, None]  # (N, 1): the code that each image draws next
+        moving = len(steps)
+        for turn in range(ways_to_go[0]):
+            moving = next((i for i in range(moving) if ways_to_go[i] <= turn), moving)
+            part, at = cache.narrow(0, moving), place[:moving] + turn
+            codes = tokens[:moving].gather(1, at - 1)[:, 0]
+            hidden = self._fed(part, codes, part.lengths + at[:, 0] - 1, max(lengths[:moving]) + turn)
+            logits = self._guided(hidden, weight, cache.ways, at[:, 0])
+            drawn = self._draw(logits, uniforms[:moving].gather(1, at)[:, 0])
+            tokens[:moving].scatter_(1, at, drawn[:, None])
+        arrived, first = [], 0
+        for canvas, step in zip(canvases, to, strict=True):
+            rows = slice(first, first := first + len(canvas))
+            canvas.work.decoded += len(canvas) * cache.ways * (step - canvas.step)
+            kept = cache.narrow(rows.start, rows.stop)
+            arrived.append(replace(canvas, tokens=tokens[rows], uniforms=uniforms[rows], step=step, cache=kept))
+        return arrived
+
     def _feed(self, cache: NextTokenCache, tokens: Tensor, step: int, work: Work) -> Tensor:
         """Feeds code `step` of every image to all its rows; hidden states (N * ways, D)."""
-        count = len(tokens)
-        embeds = self._embed(tokens[:, step])[:count].repeat_interleave(cache.ways, 0)
-        lengths = cache.lengths.repeat_interleave(cache.ways)[:, None]
         longest = max(map(len, cache.prompts))
         shared = min(map(len, cache.prompts)) == longest
         slots = slice(longest + step, longest + step + 1) if shared else None
+        work.decoded += len(tokens) * cache.ways
+        return self._fed(cache, tokens[:, step], cache.lengths + step, longest + step + 1, slots)
+
+    def _fed(
+        self, cache: NextTokenCache, codes: Tensor, positions: Tensor, reach: int, slots: slice | None = None
+    ) -> Tensor:
+        """Feeds (N,) codes at (N,) positions, all below `reach`; `slots` if they share one."""
+        embeds = self._embed(codes)[: len(codes)].repeat_interleave(cache.ways, 0)
+        lengths, positions = (each.repeat_interleave(cache.ways)[:, None] for each in (cache.lengths, positions))
         # Reading the cache is the larger part of a step, so few slots beyond the last; whole vectors keep the rounding.
-        span = round_up(longest + step + 1, VECTOR // cache.kv.keys.itemsize)
-        work.decoded += len(embeds)
-        return self._hidden(embeds[:, None], cache.kv, lengths, lengths + step, span=span, slots=slots)[:, 0]
+        span = round_up(reach, VECTOR // cache.kv.keys.itemsize)
+        return self._hidden(embeds[:, None], cache.kv, lengths, positions, span=span, slots=slots)[:, 0]
 
     def _rebuilt(self, canvas: Canvas) -> NextTokenCache:
         """A cache for a canvas without one: what entered at once before enters at once again, the rest one by one."""
-        prompts = [self._ids(prompt) for prompt in canvas.conditions.prompts]
+        prompts = [self._prompt_ids(canvas.conditions, i) for i in range(len(canvas))]
         ways = self._ways(canvas.conditions)
         cache = self._empty(prompts, ways)
         tokens = canvas.tokens.to(self.model.device)
@@ -241,7 +337,7 @@ class NextTokenPainter(ABC):
         """The cache after the prompts of `changed` images changed; the rest is kept, in a larger one if need be."""
         prompts, kept = list(cache.prompts), {}
         for i in changed:
-            prompts[i] = self._ids(canvas.conditions.prompts[i])
+            prompts[i] = self._prompt_ids(canvas.conditions, i)
             kept[i] = self._kept(cache.prompts[i], prompts[i])
         new = self._empty(prompts, cache.ways) if max(map(len, prompts)) + self.steps > cache.kv.capacity else cache
         if new is not cache:
@@ -266,7 +362,7 @@ class NextTokenPainter(ABC):
                 slice(twin * cache.ways, (twin + 1) * cache.ways),
             )
             if twin == i:
-                self._prefill(cache, i, codes.to(self.model.device), start)
+                self._prefill(cache, i, codes.to(self.model.device), start, canvas)
                 canvas.work.prefilled += cache.ways * (
                     len(cache.prompts[i]) + len(codes) - start // self.chunk * self.chunk
                 )
@@ -275,11 +371,11 @@ class NextTokenPainter(ABC):
                 cache.kv.values[:, rows] = cache.kv.values[:, source]
                 cache.first[rows] = cache.first[source]
 
-    def _prefill(self, cache: NextTokenCache, image: int, codes: Tensor, kept: int) -> None:
+    def _prefill(self, cache: NextTokenCache, image: int, codes: Tensor, kept: int, canvas: Canvas) -> None:
         """Prompt and codes of one image, chunk by chunk. Chunks are counted from position 0 and always full, so a token
         is rounded the same whatever follows it, and the same whether or not the chunks before it were kept."""
         ids = cache.prompts[image]
-        text = self._embed_prompt(ids, cache.ways)
+        text = self._embed_condition(ids, cache.ways, canvas, image)
         painted = self._embed(codes)[: len(codes)] if len(codes) else text.new_zeros(0, text.shape[-1])
         embeds = torch.cat((text, painted.expand(cache.ways, -1, -1)), 1)
         kv = cache.kv.narrow(image * cache.ways, (image + 1) * cache.ways)

@@ -31,9 +31,12 @@ class ImageRules:
 
 
 class JanusTokenizer:
-    def __init__(self, tokenizer: Tokenizer, rules: ImageRules, roles: Sequence[str] | None = None):
+    def __init__(
+        self, tokenizer: Tokenizer, rules: ImageRules, roles: Sequence[str] | None = None, verbatim: bool = False
+    ):
         """roles: how user and assistant are called; by default as in Janus-Pro if the vocabulary has those names,
-        otherwise `User` and `Assistant`, as in the first Janus."""
+        otherwise `User` and `Assistant`, as in the first Janus.
+        verbatim: painting prompts keep the blanks around them."""
         self.tokenizer, self.rules = tokenizer, rules
         self.bos, self.eos, self.pad = self._id(BOS), self._id(EOS), self._id(PAD)
         self.image_start, self.image_end, self.placeholder = (
@@ -42,6 +45,7 @@ class JanusTokenizer:
             self._id(PLACEHOLDER),
         )
         plain = tokenizer.token_to_id(USER) is None
+        self.verbatim = verbatim
         self.user, self.assistant = roles or (("User", "Assistant") if plain else (USER, ASSISTANT))
         added = tokenizer.get_added_tokens_decoder().values()
         self.reserved = tuple(token.content for token in added if token.special and len(token.content) > 1)
@@ -62,6 +66,10 @@ class JanusTokenizer:
             tuple(data.get("image_std") or (0.5, 0.5, 0.5)),
         )
         return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), rules, roles)
+
+    def as_published_for_painting(self) -> "JanusTokenizer":
+        """The same with the plain role names and untrimmed prompts of Thinking-while-Generating's script."""
+        return JanusTokenizer(self.tokenizer, self.rules, ("User", "Assistant"), verbatim=True)
 
     def save(self, folder: str | Path) -> None:
         folder = Path(folder)
@@ -106,8 +114,10 @@ class JanusTokenizer:
 
     def painting_ids(self, prompt: str) -> list[int]:
         """The ids after which the first image code follows."""
-        text = self.chat([(self.user, self.neutralise(prompt)), (self.assistant, "")])
-        return self.encode(text + IMAGE_START)
+        prompt = self.neutralise(prompt)
+        if self.verbatim:
+            return self.encode(f"{self.user}: {prompt}\n\n{self.assistant}:{IMAGE_START}")
+        return self.encode(self.chat([(self.user, prompt), (self.assistant, "")]) + IMAGE_START)
 
     def blank_ids(self, ids: Sequence[int]) -> list[int]:
         """The unconditional twin: everything between the first and the last id is padding, and is attended."""

@@ -29,6 +29,8 @@ PACKAGE = Path(__file__).resolve().parent.parent
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FAMILIES = {"multi_modality": "janus", "janus": "janus", "llamagen": "llamagen", "showo": "showo", "Showo": "showo"}
 """`model_type` (or else `_class_name`) of a config.json to the family that can load it."""
+JUDGES = {"LlavaQwenForCausalLM": "llava", "LlavaOnevisionForConditionalGeneration": "llava"}
+"""The same for models that look and judge but do not paint, by `architectures`: their authors' types are ambiguous."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Of one parameter."""
 PACKING_LIMIT = 4 << 30
@@ -44,7 +46,7 @@ class Entry:
 
     name: str
     kind: str
-    """`painter`, or `inspector`."""
+    """`painter`, `judge` or `inspector`."""
     family: str
     summary: str
     licence: str
@@ -61,6 +63,7 @@ class Entry:
     """What is fetched of that hub id, where not all of it."""
     text_encoder: str | None = None
     """Hub id of the text encoder that the model paints from, where it lies elsewhere."""
+    judge: str = "instruct"
 
     @property
     def folder(self) -> Path | None:
@@ -86,6 +89,8 @@ class Source:
     folder: Path | None = None
     id: str | None = None
     thinker: str = "instruct"
+    judge: Any = "instruct"
+    """The wording it is asked in as a judge: a name, or the wording itself (see judges/wordings.yaml)."""
     config: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     files: tuple[str, ...] = ()
     text_encoder: str | None = None
@@ -110,7 +115,9 @@ def entries() -> dict[str, Entry]:
 
 
 def resolve(name: str | Path, kind: str = "painter") -> Source:
-    """What `name` stands for: a name of the table, a folder, or a hub id. ValueError, in one sentence, if nothing."""
+    """What `name` stands for: a name of the table, a folder, or a hub id. ValueError, in one sentence, if nothing.
+
+    kind: `painter`, or `judge`, which every model of the table can be."""
     text = str(name)
     if not text.strip():
         raise ValueError("the name of the model is empty; `reverie models` lists what there is.")
@@ -118,20 +125,29 @@ def resolve(name: str | Path, kind: str = "painter") -> Source:
     if entry is not None:
         return _listed(entry, text, kind)
     if Path(text).is_dir():
-        return from_folder(Path(text))
+        source = from_folder(Path(text))
+        return check_paints(source) if kind == "painter" else source
     if Path(text).exists():
         raise ValueError(f"{text} is a file; a model is a folder with a config.json, a name or a hub id.")
     if HUB_ID.fullmatch(text):
         return Source(text, None, id=text)
-    painters = [entry.name for entry in entries().values() if entry.kind == kind]
+    painters = [entry.name for entry in entries().values() if kind in (entry.kind, "judge")]
     raise ValueError(
         f"unknown model {text!r}{did_you_mean(text, painters)}; `reverie models` lists them, "
         f"and a hub id has the form owner/name."
     )
 
 
-def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct") -> Source:
-    """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ...}` names its wording."""
+def check_paints(source: Source) -> Source:
+    """ValueError for a model that only looks and judges."""
+    if source.family not in (*FAMILIES.values(), "diffusion"):
+        raise ValueError(f"{source.name} judges pictures and does not paint; name it with --judge.")
+    return source
+
+
+def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct", judge: Any = None) -> Source:
+    """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ..., "judge": ...}` names its
+    wordings."""
     path = folder / "config.json"
     if (index := read_index(folder)) is not None:
         wording = (index.get("_reverie") or {}).get("thinker", "t2g")
@@ -142,19 +158,22 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
         from reverie.models.showo_parts import model_folder
 
         if (inner := model_folder(folder)) is not None:
-            return from_folder(inner, name or str(folder), thinker)
+            return from_folder(inner, name or str(folder), thinker, judge)
         raise ValueError(f"{folder} holds no config.json, so it is no checkpoint; give the folder that contains it.")
     try:
         config = json.loads(path.read_text("utf-8"))
         kind = config.get("model_type") or config.get("_class_name")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a valid configuration ({error}); fetch it again.") from error
-    if kind not in FAMILIES:
+    family = JUDGES.get((config.get("architectures") or [""])[0]) or FAMILIES.get(kind)
+    if family is None:
         raise ValueError(f"{path} says model_type {kind!r}; this version can load {', '.join(FAMILIES)}.")
     if not any(child.suffix in WEIGHT_SUFFIXES for child in folder.iterdir()):
         raise ValueError(f"{folder} holds no weights ({', '.join(WEIGHT_SUFFIXES)}); fetch the checkpoint again.")
-    thinker = (config.get("reverie") or {}).get("thinker", thinker)
-    return Source(name or str(folder), FAMILIES[kind], folder, thinker=thinker, config=config)
+    own = config.get("reverie") or {}
+    thinker = own.get("thinker", thinker)
+    usual = "verify-and-reinforce" if family == "llava" else thinker
+    return Source(name or str(folder), family, folder, None, thinker, own.get("judge") or judge or usual, config)
 
 
 def _bare_llamagen(folder: Path) -> dict[str, Any] | None:
@@ -175,12 +194,13 @@ def fetched(source: Source) -> Source:
         return source
     from reverie.models.janus_checkpoint import resolve as fetch
 
+    known = source.judge if source.family else None  # of an id that is not listed its folder will tell
     name = source.id or source.name
     if source.family == "diffusion":
         check_library()
     folder = fetch_pipeline(name) if source.family in (None, "diffusion") else None
     folder = folder or fetch(name, source.files or None)
-    found = replace(from_folder(folder, source.name, source.thinker), text_encoder=source.text_encoder)
+    found = replace(from_folder(folder, source.name, source.thinker, known), text_encoder=source.text_encoder)
     if found.family == "showo":
         from reverie.models.showo_checkpoint import fetch_parts
 
@@ -239,8 +259,10 @@ def check_prompt(prompt: str, what: str = "prompt") -> str:
     return prompt
 
 
-def check_length(source: Source, prompt: str) -> None:
-    """ValueError for a prompt that leaves no room for the image in the model's context. Needs the tokenizer only."""
+def check_length(source: Source, prompt: str, beside: int = 0) -> None:
+    """ValueError for a prompt that leaves no room for the image in the model's context. Needs the tokenizer only.
+
+    beside: tokens that stand in the prompt besides its text."""
     if source.folder is None:
         return
     if source.config.get("_class_name") in EDITORS:
@@ -256,7 +278,7 @@ def check_length(source: Source, prompt: str) -> None:
     if source.family != "janus":
         return
     limit, image = context(source.config), image_length(source.config)
-    count = len(_tokenizer(source.folder).painting_ids(prompt))
+    count = len(_tokenizer(source.folder).painting_ids(prompt)) + beside
     if count + image > limit:
         raise ValueError(
             f"the prompt has {count} tokens, but {source.name} reads at most {limit - image} beside the {image} of the "
@@ -299,15 +321,18 @@ def _showo_tokenizer(folder: Path) -> ShowoTokenizer:
 
 
 def _listed(entry: Entry, text: str, kind: str) -> Source:
-    if entry.kind != kind:
-        raise ValueError(f"{text} is an {entry.kind} and does not paint; `reverie models` says which models do.")
+    if kind not in (entry.kind, "judge"):
+        article = "an" if entry.kind[0] in "aeiou" else "a"
+        raise ValueError(f"{text} is {article} {entry.kind} and does not paint; `reverie models` says which models do.")
     if entry.folder is None:
-        shared = {"files": entry.files, "text_encoder": entry.text_encoder}
+        shared = {"files": entry.files, "text_encoder": entry.text_encoder, "judge": entry.judge}
         return Source(text, entry.family, id=entry.id, thinker=entry.thinker, **shared)  # type: ignore[arg-type]
     if not entry.folder.is_dir():
         raise ValueError(
             f"the weights of {text} ({entry.source}) are not in this installation; reinstall, or train them."
         )
+    if entry.family == "inspector":
+        return Source(text, entry.family, entry.folder)
     return from_folder(entry.folder, text, entry.thinker)
 
 

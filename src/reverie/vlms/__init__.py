@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor
@@ -19,6 +19,8 @@ class Message:
     text: str
     images: tuple[Image.Image, ...] = ()
     """Each stands on a line of its own before the text, unless the text says `IMAGE` once for every picture."""
+    special: tuple[str, ...] = ()
+    """Special tokens that this text quotes on purpose; all others in it are mere text."""
 
     def __post_init__(self):
         object.__setattr__(self, "images", tuple(self.images))
@@ -68,3 +70,33 @@ class VLM(Protocol):
 
     def features(self, messages: Messages) -> Tensor:
         """(T, D): the last hidden state at every position of the conversation."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A conversation that was read, up to where its answer begins."""
+
+    logits: Tensor
+    """(V,) float32: what the answer's first token may be."""
+    memory: Any = None
+    """What the model keeps of the conversation, for one that begins with the same; its contents are its own affair."""
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A VLM that shows the logits of an answer's first token, for many conversations at once."""
+
+    filters: tuple[int, float]
+    """top_k and top_p that the checkpoint asks for when it is sampled from; (0, 1.0) is neither."""
+
+    def read(
+        self, conversations: Sequence[Messages], before: Sequence[Reading | None] = (), remember: bool = False
+    ) -> list[Reading]:
+        """One forward pass for each conversation. `before`: earlier readings, one for each or none at all; what a
+        conversation shares with its own is not computed again. `remember`: whether the readings can be used so."""
+
+    def first_ids(self, word: str) -> set[int]:
+        """First tokens of the ways in which the model may write a one-word answer."""
+
+    def token(self, index: int) -> str:
+        """The vocabulary's string for an id."""

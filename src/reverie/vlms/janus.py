@@ -4,7 +4,9 @@ The procedure is the authors' (deepseek-ai/Janus, inference.py). Each conversati
 size, and answers are written in blocks of fixed size, so no answer depends on what else was asked at the same time.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,21 +19,32 @@ from reverie.models.janus import Janus
 from reverie.models.janus_text import PLACEHOLDER, SYSTEM, ImageRules, JanusTokenizer
 from reverie.models.llama import KVCache
 from reverie.models.rows import padded_rows
-from reverie.vlms import Messages
+from reverie.vlms import Messages, Reading
 
 # How often a loop that waits for the end of all answers looks whether it has come; looking waits for the device.
 LOOK_EVERY = 8
 
 
 class JanusEyes:
-    """A `VLM` (see vlms/__init__.py) over a loaded Janus."""
+    """A `VLM` and a `Reader` (see vlms/__init__.py) over a loaded Janus."""
+
+    filters = (0, 1.0)
 
     def __init__(
-        self, model: Janus, tokenizer: JanusTokenizer, *, rows: int = 32, chunk: int = 64, work: Work | None = None
+        self,
+        model: Janus,
+        tokenizer: JanusTokenizer,
+        *,
+        rows: int = 32,
+        chunk: int = 64,
+        work: Work | None = None,
+        remember: int = 64,
     ):
         """rows, chunk: sizes of the blocks in which tokens are computed; others may round differently.
-        work: the account to write on, when a run shares one with its painter."""
+        work: the account to write on, when a run shares one with its painter.
+        remember: the features of so many pictures are kept for the next question about them."""
         self.model, self.tokenizer = model, tokenizer
+        self.remember, self._seen = remember, dict[bytes, Tensor]()
         self.rows, self.chunk, self.work = rows, chunk, work or Work()
 
     def write(
@@ -73,13 +86,39 @@ class JanusEyes:
         """(T, D): what the language model reads at each of `ids`, pictures included."""
         return self._embed(messages)
 
-    @torch.no_grad()
     def yes_probability(self, messages: Messages) -> float:
-        last = self._enter([self._embed(messages)])[1]
-        logits = padded_rows(self.model.text_logits, self.rows, last)[0].float()
-        yes, no = self._first_ids("yes"), self._first_ids("no")
+        logits = self.read([messages])[0].logits
+        yes, no = self.first_ids("yes"), self.first_ids("no")
         both = torch.stack([logits[sorted(ids)].logsumexp(0) for ids in (yes - no, no - yes)])
         return both.softmax(0)[0].item()
+
+    @torch.no_grad()
+    def read(
+        self, conversations: Sequence[Messages], before: Sequence[Reading | None] = (), remember: bool = False
+    ) -> list[Reading]:
+        """Whole chunks that two conversations share are computed once, so the numbers are the same to the last bit."""
+        found = []
+        for messages, earlier in zip(conversations, before or [None] * len(conversations), strict=True):
+            ids = self.ids(messages)
+            pictures = [picture for message in messages for picture in message.images]
+            kept, seen, cache = 0, None, self._cache(1, len(ids))
+            if earlier is not None and earlier.memory is not None:
+                known, shown, features, old = earlier.memory
+                # Ids do not tell one picture from another.
+                if len(shown) == len(pictures) and all(a is b for a, b in zip(shown, pictures, strict=True)):
+                    kept, seen = min(_agreeing(ids, known), len(ids) - 1) // self.chunk * self.chunk, features
+                    cache.keys[..., :kept, :] = old.keys[..., :kept, :]
+                    cache.values[..., :kept, :] = old.values[..., :kept, :]
+            embeds = self._embed(messages, seen)
+            *_, hidden = self._chunks(embeds, cache, kept)
+            last = hidden[None, (len(ids) - 1) % self.chunk]
+            logits = padded_rows(self.model.text_logits, self.rows, last)[0].float().cpu()
+            places = [place for place, index in enumerate(ids) if index == self.tokenizer.placeholder]
+            found.append(Reading(logits, (ids, pictures, embeds[places], cache) if remember else None))
+        return found
+
+    def token(self, index: int) -> str:
+        return self.tokenizer.tokenizer.id_to_token(index) or ""
 
     @torch.no_grad()
     def features(self, messages: Messages) -> Tensor:
@@ -110,26 +149,42 @@ class JanusEyes:
         return ids
 
     def _turn(self, message) -> str:
-        """Special tokens in the text become mere text; only our own placeholders remain."""
-        mark = "\0picture\0"
-        return self.tokenizer.neutralise(message.with_places(mark)).replace(mark, PLACEHOLDER)
+        """Special tokens in the text become mere text; only our own placeholders and those that are meant remain."""
+        marks = {token: f"\0{place}\0" for place, token in enumerate((PLACEHOLDER, *message.special))}
+        text = message.text
+        for token in message.special:
+            text = text.replace(token, marks[token])
+        text = self.tokenizer.neutralise(replace(message, text=text).with_places(marks[PLACEHOLDER]))
+        for token, mark in marks.items():
+            text = text.replace(mark, token)
+        return text
 
-    def _embed(self, messages: Messages) -> Tensor:
-        """(T, D) input embeddings, vision features in the places of the placeholders."""
+    def _embed(self, messages: Messages, seen: Tensor | None = None) -> Tensor:
+        """(T, D) input embeddings, vision features in the places of the placeholders; `seen` has them already."""
         ids = torch.tensor(self.ids(messages), device=self.model.device)
         embeds = self.model.embed_text(ids)
         pictures = [picture for message in messages for picture in message.images]
-        if pictures:
-            self.work.vision_encodes += len(pictures)
+        if seen is not None:
+            embeds[ids == self.tokenizer.placeholder] = seen
+        elif pictures:
             embeds[ids == self.tokenizer.placeholder] = torch.cat([self._look(picture) for picture in pictures])
         return embeds
 
     def _look(self, picture: Image.Image) -> Tensor:
-        """(patches, D). One picture at a time, so that its features do not depend on the others."""
-        pixels = prepare(picture, self.tokenizer.rules).to(self.model.device)
-        return self.model.image_features(pixels[None])[0].to(self.model.device)
+        """(patches, D). One picture at a time, so that its features do not depend on the others; one that was seen a
+        short while ago (a preview is judged and thought about) is remembered."""
+        key = hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).digest()
+        features = self._seen.pop(key, None)
+        if features is None:
+            self.work.vision_encodes += 1
+            pixels = prepare(picture, self.tokenizer.rules).to(self.model.device)
+            features = self.model.image_features(pixels[None])[0].to(self.model.device)
+        self._seen[key] = features  # the latest stands last
+        while len(self._seen) > self.remember:
+            self._seen.pop(next(iter(self._seen)))
+        return features
 
-    def _first_ids(self, word: str) -> set[int]:
+    def first_ids(self, word: str) -> set[int]:
         """First tokens of the ways in which a model may write this answer."""
         spellings = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
         return {self.tokenizer.encode(spelling)[1] for spelling in spellings}
@@ -139,10 +194,11 @@ class JanusEyes:
         weight = self.model.language_model.lm_head.weight
         return KVCache.empty(self.model.config.language, batch, capacity, weight, self.rows)
 
-    def _chunks(self, embeds: Tensor, cache: KVCache):
-        """Sends (T, D) through the language model in full chunks; yields hidden states (chunk, D)."""
-        self.work.prefilled += len(embeds)
-        for start in range(0, len(embeds), self.chunk):
+    def _chunks(self, embeds: Tensor, cache: KVCache, kept: int = 0):
+        """Sends (T, D) through the language model in full chunks; yields hidden states (chunk, D). The first `kept`,
+        whole chunks, are in the cache already."""
+        self.work.prefilled += len(embeds) - kept
+        for start in range(kept, len(embeds), self.chunk):
             block = embeds[start : start + self.chunk]
             block = F.pad(block, (0, 0, 0, self.chunk - len(block)))
             positions = torch.arange(start, start + self.chunk, device=embeds.device)[None]
@@ -192,6 +248,11 @@ class JanusEyes:
 
     def _text(self, ids: list[int]) -> str:
         return self.tokenizer.decode(_before(ids, self.tokenizer.eos))
+
+
+def _agreeing(a: list[int], b: list[int]) -> int:
+    """How many leading ids agree."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _before(ids: list[int], end: int) -> list[int]:

@@ -1,0 +1,110 @@
+"""Judges by name, hub id or folder, as the registry knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reverie.models.registry import Source, fetched, resolve
+from reverie.painter import check_judges
+from reverie.reason import PYTHON, Plan
+
+if TYPE_CHECKING:
+    import torch
+
+    from reverie.canvas import Work
+    from reverie.judges import Judge
+
+Anyone = Any
+"""What can be turned into a judge: a name or folder, a `Judge`, a function, or pairs of these with weights."""
+Opened = Callable[["Work", bool], "Judge"]
+"""Makes a loaded judge anew for a run, with the run's account; the flag asks for official sampling."""
+
+
+def name_of(judge: Anyone) -> str | None:
+    """What a plan calls this judge; judges that exist in Python only are marked as such."""
+    if judge is None or isinstance(judge, str):
+        return judge
+    if isinstance(judge, Path):
+        return str(judge)
+    if hasattr(judge, "ask"):
+        return PYTHON + judge.name
+    if callable(judge):
+        return PYTHON + getattr(judge, "__name__", type(judge).__name__)
+    return PYTHON + " + ".join(f"{weight:g} {name_of(one)}" for one, weight in _weighted(judge))
+
+
+def build(judge: Anyone, by_name: Callable[[str], Judge]) -> Judge:
+    """A judge out of anything that can be one; `by_name` loads those that are only named."""
+    from reverie.judges.mixed import Ensemble, FunctionJudge
+
+    if isinstance(judge, str | Path):
+        if str(judge).startswith(PYTHON):
+            raise ValueError(f"the judge {judge!s} is a Python object and is not here; pass it as judge=.")
+        return by_name(str(judge))
+    if hasattr(judge, "ask"):
+        return judge
+    if callable(judge):
+        return FunctionJudge(judge, str(name_of(judge)).removeprefix(PYTHON))
+    return Ensemble([(build(one, by_name), weight) for one, weight in _weighted(judge)])
+
+
+def _weighted(judge: Anyone) -> list[tuple[Anyone, float]]:
+    try:
+        return [(one, float(weight)) for one, weight in judge]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "a judge is a name, a folder, a function (prompts, pictures) -> scores, or a list of (judge, weight) pairs."
+        ) from error
+
+
+def check_judge(plan: Plan, prompt: str) -> Source | None:
+    """What the plan's judge stands for, None for the painter's own eyes or none; checked without loading weights."""
+    if plan.judge is None or plan.judge.startswith(PYTHON):
+        return None
+    source = resolve(plan.judge, "judge")
+    check_judges(source)
+    if source.family == "inspector" and plan.think == "never":
+        check_atelier(prompt)
+    return source
+
+
+def check_atelier(prompt: str) -> None:
+    """ValueError for a prompt that the inspector cannot judge by."""
+    from reverie.atelier.language_parse import parse
+
+    try:
+        parse(prompt)
+    except ValueError as error:
+        raise ValueError(f"atelier-inspector judges by the Atelier's language only: {error}") from error
+
+
+def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) -> Opened:
+    """Loads a judge. ValueError if its files are not complete."""
+    if source.family == "inspector":
+        from reverie.atelier.inspector import Inspector
+        from reverie.judges.inspector import InspectorJudge
+
+        assert source.folder is not None
+        inspector = Inspector.load(source.folder, device)
+        return lambda work, official: InspectorJudge(inspector, source.name, work)
+    check_judges(source)
+    source = fetched(source)
+    check_judges(source)
+    assert source.folder is not None
+    from reverie.judges.vlm import VLMJudge, Wording
+
+    wording, name = Wording.of(source.judge), source.name
+    if source.family == "llava":
+        from reverie.models.llava_checkpoint import load_llava
+        from reverie.vlms.llava import LlavaEyes
+
+        llava = load_llava(source.folder, dtype=dtype, device=device)
+        view = (llava.raw.get("reverie") or {}).get("view", "pad")
+        return lambda work, official: VLMJudge(LlavaEyes(llava, view=view, work=work), wording, name, official, work)
+    from reverie.models.janus_checkpoint import load_janus
+    from reverie.vlms.janus import JanusEyes
+
+    model, tokenizer = load_janus(source.folder, dtype=dtype, device=device)
+    return lambda work, official: VLMJudge(JanusEyes(model, tokenizer, work=work), wording, name, official, work)
