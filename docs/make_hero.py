@@ -15,8 +15,8 @@ import reverie
 PROMPTS = (
     "the animal that gives us wool, beside what Newton saw fall",
     "what ice becomes in the sun",
-    "three blue cats at night",
-    "the fruit that monkeys love, above what a king lives in",
+    "three blue cats",
+    "what a caterpillar becomes",
 )
 CELL, SHOWN, MARGIN, TEXT = 250, 216, 17, 92
 
