@@ -76,14 +76,14 @@ class FlowCanvas(Canvas):
             raise ValueError(f"Got {len(seeds)} seeds for {len(conditions)} prompts; give one seed for each image.")
         return cls(conditions, tuple(seeds), *_no_codes(len(seeds)), size=size)
 
-    def fork(self, k: int) -> FlowCanvas:
+    def fork(self, k: int, first: int = 0) -> FlowCanvas:
         """Every image k times, side by side. Before the first step the copies begin with noise of their own; later,
         copies other than 0 take their next step with noise, and so go on differently."""
-        new = super().fork(k)
+        new = super().fork(k, first)
         assert isinstance(new, FlowCanvas)
         new.trail, new.clean = (tuple(x.repeat_interleave(k, 0) for x in past) for past in (self.trail, self.clean))
         apart = self.step if self.step else -1
-        new.parted = tuple(apart if copy else step for step in self.parted for copy in range(k))
+        new.parted = tuple(apart if copy else step for step in self.parted for copy in range(first, first + k))
         return new
 
     def select(self, indices: Sequence[int] | Tensor) -> FlowCanvas:
