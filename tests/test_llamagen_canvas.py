@@ -166,3 +166,16 @@ def test_narrowing():
     for wrong in ({"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}):
         with pytest.raises(ValueError, match="correct them"):
             LlamagenPainter(*toy_llamagen(), **wrong)
+
+
+def test_canvases_with_unguided_codes_advance_together_as_they_would_alone():
+    generator = LlamagenPainter(*toy_llamagen(torch.float32), guided_until=5, top_k=40, rows=16, chunk=16)
+    walks = [(PROMPTS[0], 1, 0, 9), (PROMPTS[1], 2, 4, 16), (PROMPTS[3], 3, 7, 8), (PROMPTS[1], 4, 2, 2)]
+
+    def ready(prompt: str, seed: int, step: int) -> Canvas:
+        return generator.advance(start(generator, [prompt], [seed]), step)
+
+    ends = [end for *_, end in walks]
+    together = generator.advance_together([ready(*walk[:3]) for walk in walks], ends)
+    for walk, end, one in zip(walks, ends, together, strict=True):
+        assert one.tokens.tolist() == generator.advance(ready(*walk[:3]), end).tokens.tolist()

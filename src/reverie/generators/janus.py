@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, pick
-from reverie.generators.next_token import NextTokenCache, NextTokenPainter, Picker
+from reverie.generators.next_token import NextTokenPainter, Picker
+from reverie.generators.next_token_cache import NextTokenCache
 from reverie.models.janus import Janus
 from reverie.models.janus_text import IMAGE_START, PLACEHOLDER, JanusTokenizer
 from reverie.vlms.janus import prepare
