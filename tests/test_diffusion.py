@@ -266,7 +266,8 @@ def test_bad_input_is_refused_in_a_sentence():
         family_of(canvas)
 
 
-def test_a_folder_paints_through_the_command_line(tmp_path, capsys):
+def test_a_folder_paints_through_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "toy"
     pipeline("stable_diffusion_3").save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
