@@ -22,7 +22,8 @@ from reverie.models.diffusion_checkpoint import PIPELINES, load_pipeline
 from reverie.models.diffusion_families import family_of, pack, unpack
 from reverie.models.flow_sde import SdeNoise, flow_step
 from reverie.models.registry import resolve
-from reverie.painter import check_request, load
+from reverie.painter import load
+from reverie.refusals import check_request
 from reverie.thinkers import parse
 from reverie.vlms import Message
 from reverie.vlms.text_encoder import TextEncoderWriter

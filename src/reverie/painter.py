@@ -4,16 +4,13 @@
     result = painter.generate("three blue cats at night", think="before", seed=7)
     for event in painter.stream("three blue cats at night"): ...
 
-Loading and painting are separate from the checks that need no weights (`check_request`), so that the command line can
+Loading and painting are separate from the checks that need no weights (refusals.py), so that the command line can
 refuse bad input at once.
 """
 
 from __future__ import annotations
 
-import math
 import platform
-import re
-import secrets
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,11 +27,10 @@ from reverie.models.registry import (
     check_prompt,
     fetched,
     fingerprint,
-    image_length,
     resolve,
 )
 from reverie.reason import Plan, make_plan, run
-from reverie.schedule import bands, blocks, explicit
+from reverie.refusals import SILENT, check_canvas, check_judges, check_looks, check_place, check_request, check_writes
 from reverie.thinkers import WORDINGS, Answer, Thinker
 
 if TYPE_CHECKING:
@@ -48,20 +44,12 @@ if TYPE_CHECKING:
     from reverie.judges.load import Anyone, Opened
     from reverie.vlms import VLM
 
-LARGEST_SEED = 2**63 - 1
-MOST_IMAGES = 4096
-SILENT = {
-    "llamagen": "only paints and cannot read or write",
-    "showo": "paints and answers questions about one picture, but holds no conversation",
-}
-"""Families that do not write, and what they do instead."""
 OWN_SETTINGS = {
     "janus": ("guidance", "temperature"),
     "llamagen": ("guidance", "temperature", "top_k", "top_p"),
     "showo": ("guidance", "temperature", "steps"),
 }
 """What a checkpoint of a family may say about its own painting in config.json."""
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -346,45 +334,6 @@ def load(
     return Painter(source, model, tokenizer)
 
 
-def check_writes(source: Source) -> None:
-    """ValueError for a model that is known not to write, and so cannot think."""
-    if source.family in SILENT:
-        raise ValueError(f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus.")
-
-
-def check_judges(source: Source) -> None:
-    """ValueError for a model that is known not to be able to judge pictures, its own included."""
-    if source.family in (*SILENT, "diffusion"):
-        raise ValueError(f"{source.name} paints and cannot judge pictures; name another judge.")
-
-
-def check_looks(source: Source) -> None:
-    """ValueError for a model that is known not to look at pictures."""
-    if source.family == "llamagen":
-        check_writes(source)
-
-
-def check_canvas(source: Source, plan: Plan) -> None:
-    """ValueError for thoughts about regions on a model that cannot look at them, and for more regions than its canvas
-    has rows, as far as its configuration says so."""
-    if plan.interleaved and source.family == "diffusion":
-        raise ValueError(f"{source.name} cannot look at what it paints; think before painting, or take a Janus.")
-    if source.family == "janus" and source.config:
-        steps = image_length(source.config)
-        if plan.official:
-            blocks(plan.regions or 1, steps)
-        elif plan.schedule != "adaptive":
-            bands(explicit(plan.schedule) or (1,) * (plan.regions or 1), steps, math.isqrt(steps))
-
-
-def check_place(device: str | None, dtype: Any = None) -> None:
-    """ValueError for a device or a type of weights that cannot be meant; whether the device is here is asked later."""
-    if device is not None and not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", device):
-        raise ValueError(f"device={device!r}: must be one of cpu, cuda, cuda:1 and so on, mps, xpu.")
-    if isinstance(dtype, str) and dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(DTYPES)}.")
-
-
 def _device(device: str | None) -> str:
     import torch
 
@@ -396,19 +345,6 @@ def _device(device: str | None) -> str:
     if int(number or 0) >= here[name]:
         raise ValueError(f"device={device!r} is not on this machine; leave it out, or use cpu.")
     return device
-
-
-def check_request(source: Source, prompt: str, seed: int | None, n: int) -> list[int]:
-    """The seeds of a request, once everything is checked that needs no weights."""
-    check_prompt(prompt)
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_IMAGES:
-        raise ValueError(f"n={n!r}: the number of images must lie between 1 and {MOST_IMAGES}.")
-    if seed is None:
-        seed = secrets.randbits(31)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED - n:
-        raise ValueError(f"seed={seed!r}: must be a whole number between 0 and 2**63 - 1.")
-    check_length(source, prompt)
-    return list(range(seed, seed + n))
 
 
 def result_of(prompt: str, events: Sequence[Event]) -> Result:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from reverie.painter import _device, check_place
+from reverie.painter import _device
+from reverie.refusals import check_place
 
 
 def features(arguments: argparse.Namespace) -> int:

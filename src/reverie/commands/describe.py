@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from reverie.display import printable
 from reverie.models.registry import entries, resolve
-from reverie.painter import check_looks, check_place, load
+from reverie.painter import load
 from reverie.png import open_picture
+from reverie.refusals import check_looks, check_place
 
 if TYPE_CHECKING:
     from PIL.Image import Image

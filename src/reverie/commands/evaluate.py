@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from reverie.commands.generate import plan_of
 from reverie.commands.outputs import check_writable
 from reverie.models.registry import resolve
-from reverie.painter import check_place, load
+from reverie.painter import load
+from reverie.refusals import check_place
 
 if TYPE_CHECKING:
     from reverie.benchmarks.protocol import Row

@@ -16,9 +16,10 @@ from reverie.display import Display
 from reverie.events import Event, Finished, Trace
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, check_prompt, resolve, size_text
-from reverie.painter import Painter, check_canvas, check_judges, check_place, check_request, check_writes, load
+from reverie.painter import Painter, load
 from reverie.png import check_size, save_png
 from reverie.reason import Plan, make_plan
+from reverie.refusals import check_canvas, check_judges, check_place, check_request, check_writes
 
 PIECES = 24
 

@@ -19,9 +19,10 @@ from reverie.display import Display
 from reverie.events import Finished
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, cached, fingerprint, resolve
-from reverie.painter import LARGEST_SEED, check_place, load
+from reverie.painter import load
 from reverie.png import open_picture, picture_hash, read_recipe, resized, save_png
 from reverie.reason import PYTHON, Plan
+from reverie.refusals import LARGEST_SEED, check_place
 from reverie.thinkers import Answer
 
 if TYPE_CHECKING:

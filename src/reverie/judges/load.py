@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.models.registry import Source, fetched, resolve
-from reverie.painter import check_judges
 from reverie.reason import PYTHON, Plan
+from reverie.refusals import check_judges
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,78 @@
+"""What can be refused before anything is loaded: each check raises ValueError, in one sentence that says what to do.
+
+They read names, numbers and configurations, never weights, so that the command line and a server answer at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from reverie.models.registry import Source, check_length, check_prompt, image_length
+from reverie.schedule import bands, blocks, explicit
+
+if TYPE_CHECKING:
+    from reverie.reason import Plan
+
+LARGEST_SEED = 2**63 - 1
+MOST_IMAGES = 4096
+SILENT = {
+    "llamagen": "only paints and cannot read or write",
+    "showo": "paints and answers questions about one picture, but holds no conversation",
+}
+"""Families that do not write, and what they do instead."""
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def check_writes(source: Source) -> None:
+    """ValueError for a model that is known not to write, and so cannot think."""
+    if source.family in SILENT:
+        raise ValueError(f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus.")
+
+
+def check_judges(source: Source) -> None:
+    """ValueError for a model that is known not to be able to judge pictures, its own included."""
+    if source.family in (*SILENT, "diffusion"):
+        raise ValueError(f"{source.name} paints and cannot judge pictures; name another judge.")
+
+
+def check_looks(source: Source) -> None:
+    """ValueError for a model that is known not to look at pictures."""
+    if source.family == "llamagen":
+        check_writes(source)
+
+
+def check_canvas(source: Source, plan: Plan) -> None:
+    """ValueError for thoughts about regions on a model that cannot look at them, and for more regions than its canvas
+    has rows, as far as its configuration says so."""
+    if plan.interleaved and source.family == "diffusion":
+        raise ValueError(f"{source.name} cannot look at what it paints; think before painting, or take a Janus.")
+    if source.family == "janus" and source.config:
+        steps = image_length(source.config)
+        if plan.official:
+            blocks(plan.regions or 1, steps)
+        elif plan.schedule != "adaptive":
+            bands(explicit(plan.schedule) or (1,) * (plan.regions or 1), steps, math.isqrt(steps))
+
+
+def check_place(device: str | None, dtype: Any = None) -> None:
+    """ValueError for a device or a type of weights that cannot be meant; whether the device is here is asked later."""
+    if device is not None and not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", device):
+        raise ValueError(f"device={device!r}: must be one of cpu, cuda, cuda:1 and so on, mps, xpu.")
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(DTYPES)}.")
+
+
+def check_request(source: Source, prompt: str, seed: int | None, n: int) -> list[int]:
+    """The seeds of a request, once everything is checked that needs no weights."""
+    check_prompt(prompt)
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_IMAGES:
+        raise ValueError(f"n={n!r}: the number of images must lie between 1 and {MOST_IMAGES}.")
+    if seed is None:
+        seed = secrets.randbits(31)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED - n:
+        raise ValueError(f"seed={seed!r}: must be a whole number between 0 and 2**63 - 1.")
+    check_length(source, prompt)
+    return list(range(seed, seed + n))
