@@ -136,7 +136,9 @@ def _evaluate_arguments(parser: Parser) -> None:
     _model_arguments(parser)
     _plan_arguments(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="for scores, table and gallery; goes on from here")
-    parser.add_argument("--images", type=int, metavar="N", help="for each prompt (default: the benchmark's own)")
+    parser.add_argument(
+        "-n", "--per-prompt", type=int, metavar="N", help="images for each prompt (default: the benchmark's own)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts, for a quick look")
     parser.add_argument("--seed", type=int, default=0, help="of the whole evaluation (default: 0)")
 

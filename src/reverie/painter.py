@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from reverie.benchmarks.protocol import Painted
+    from reverie.benchmarks.protocol import Inputs, Painted
     from reverie.canvas import Generator as Canvases
     from reverie.canvas import Work
     from reverie.judges import Judge
@@ -170,10 +170,14 @@ class Painter:
             answers=answers, bench=bench, pieces=pieces, previews=previews, batch=batch,
         )  # fmt: skip
 
-    def paint(self, prompts: Sequence[str], seeds: Sequence[int], plan: Plan | None = None) -> list[Painted]:
-        """One image for each prompt and seed, as benchmarks want them."""
+    def paint(
+        self, prompts: Sequence[str], seeds: Sequence[int], plan: Plan | None = None, inputs: Sequence[Inputs] = ()
+    ) -> list[Painted]:
+        """One image for each prompt and seed, as benchmarks want them; with `inputs`, which this painter refuses."""
         from reverie.benchmarks.protocol import Painted
 
+        if inputs:
+            raise ValueError(f"{self.name} paints from words only, and this benchmark gives pictures.")
         events = list(self.run(plan or Plan(), prompts, seeds, pieces=1, batch=64))
         finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.image)
         spent = next(event for event in events if isinstance(event, Spent))

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..models.registry import entries, resolve
 from ..png import open_picture, picture_hash, save_png
-from ..reason import did_you_mean, make_plan
+from ..reason import make_plan
 from . import report, stats
 from .protocol import Benchmark, Detector, Painted, Painter, Row, Sample, image_seed
+from .registry import load as load_benchmark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,30 +34,6 @@ if TYPE_CHECKING:
 OnRow = Callable[[Row, int, int], None]
 """Called after each row with the row, how many images are done, and how many the run has."""
 Item = tuple[Sample, int]
-
-
-def _atelier_geneval() -> Benchmark:
-    from .atelier_geneval import benchmark
-
-    return benchmark()
-
-
-def _atelier_wise() -> Benchmark:
-    from .atelier_wise import benchmark
-
-    return benchmark()
-
-
-BENCHMARKS: dict[str, Callable[[], Benchmark]] = {"atelier-geneval": _atelier_geneval, "atelier-wise": _atelier_wise}
-
-
-def load_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name; ValueError if there is none."""
-    if name not in BENCHMARKS:
-        raise ValueError(
-            f"There is no benchmark {name!r}{did_you_mean(name, BENCHMARKS)}; there are {', '.join(BENCHMARKS)}."
-        )
-    return BENCHMARKS[name]()
 
 
 def evaluate(
@@ -177,7 +154,12 @@ class _Studio:
 
     def get(self, items: Sequence[Item]) -> Iterator[tuple[Item, Painted, Path, int | None]]:
         seeds = [image_seed(self.seed, sample.id, index) for sample, index in items]
-        painted = self.painter.paint([sample.prompt for sample, _ in items], seeds, self.plan)
+        prompts, more = [sample.prompt for sample, _ in items], {}
+        if self.benchmark.inputs is not None:
+            inputs = [self.benchmark.inputs(sample) for sample, _ in items]
+            prompts = [one.prompt or prompt for one, prompt in zip(inputs, prompts, strict=True)]
+            more["inputs"] = inputs
+        painted = self.painter.paint(prompts, seeds, self.plan, **more)
         for item, one, seed in zip(items, painted, seeds, strict=True):
             path = self.folder / self.benchmark.file(*item)
             path.parent.mkdir(parents=True, exist_ok=True)

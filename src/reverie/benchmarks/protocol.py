@@ -42,6 +42,18 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a painter is given beside the prompt, in benchmarks of editing and of learning from examples."""
+
+    picture: Image | None = None
+    """To be edited; the prompt is the instruction."""
+    context: Sequence[Image | str] = ()
+    """Pictures and texts that come before the prompt, in order."""
+    prompt: str | None = None
+    """What comes last, where that is not the sample's prompt."""
+
+
+@dataclass(frozen=True)
 class Painted:
     """What a painter hands back for one prompt and seed."""
 
@@ -93,7 +105,9 @@ class Painter(Protocol):
         """Written into the results; a run resumes only under the same name."""
 
     def paint(self, prompts: Sequence[str], seeds: Sequence[int], plan: Any) -> Sequence[Painted]:
-        """One image for each prompt and seed, in order. Neighbours often share a prompt. `plan` is passed through."""
+        """One image for each prompt and seed, in order. Neighbours often share a prompt. `plan` is passed through.
+
+        Where a benchmark gives more than prompts, there is a further argument `inputs` with an `Inputs` for each."""
 
 
 class Detector(Protocol):
@@ -120,6 +134,8 @@ class Benchmark:
     """A file (name, text) that the layout wants beside the images of a sample."""
     weighting: Literal["strata", "items"]
     """Whether the overall score is the unweighted mean of the tags, or of all images."""
+    inputs: Callable[[Sample], Inputs] | None = None
+    """What a painter is given beside the prompt; asked for when the sample is painted. None: nothing."""
 
     @property
     def checksum(self) -> str:

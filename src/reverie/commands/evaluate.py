@@ -31,7 +31,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     model = arguments.model
     if arguments.device or arguments.dtype:
         model = load(model, arguments.device, arguments.dtype)
-    numbers = {"images_per_prompt": arguments.images, "limit": arguments.limit, "seed": arguments.seed}
+    numbers = {"images_per_prompt": arguments.per_prompt, "limit": arguments.limit, "seed": arguments.seed}
     run(arguments.benchmark, model, arguments.out, plan, on_row=progress, **numbers)
     table = Path(arguments.out) / "table.md"
     print(table.read_text("utf-8") if table.is_file() else arguments.out)
