@@ -68,7 +68,7 @@ def _model_arguments(parser: Parser) -> None:
     parser.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16 (default: float32 on the CPU)")
 
 
-def _plan_arguments(parser: Parser) -> None:
+def plan_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         metavar="NAME",
@@ -100,7 +100,7 @@ def _plan_arguments(parser: Parser) -> None:
 def _generate_arguments(parser: Parser) -> None:
     parser.add_argument("prompt", help="what should be in the picture")
     _model_arguments(parser)
-    _plan_arguments(parser)
+    plan_arguments(parser)
     parser.add_argument("--seed", type=int, help="of the first image, the others count on from it (default: random)")
     parser.add_argument("-n", type=int, default=1, metavar="N", help="how many images (default: 1)")
     parser.add_argument("--out", metavar="PATH", help="file or folder (default: here, named after the prompt)")
@@ -134,7 +134,7 @@ def _describe_arguments(parser: Parser) -> None:
 def _evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("benchmark", help="its name, such as atelier-geneval or atelier-wise")
     _model_arguments(parser)
-    _plan_arguments(parser)
+    plan_arguments(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="for scores, table and gallery; goes on from here")
     parser.add_argument(
         "-n", "--per-prompt", type=int, metavar="N", help="images for each prompt (default: the benchmark's own)"
@@ -165,6 +165,12 @@ def _compare_arguments(parser: Parser) -> None:
     parser.add_argument("second", help="the folder of another run of the same benchmark")
     parser.add_argument("--all", action="store_true", help="list every prompt that differs, not only the first")
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+
+
+def _serve_arguments(parser: Parser) -> None:
+    from reverie.commands.serve_options import add
+
+    add(parser)
 
 
 def _train_arguments(parser: Parser) -> None:
@@ -255,6 +261,18 @@ def _data(arguments: argparse.Namespace) -> int:
     return features(arguments)
 
 
+def _serve(arguments: argparse.Namespace) -> int:
+    from reverie.commands.serve import serve
+
+    return serve(arguments)
+
+
+def _studio(arguments: argparse.Namespace) -> int:
+    from reverie.commands.serve import serve
+
+    return serve(arguments, browser=True)
+
+
 def _version(arguments: argparse.Namespace) -> int:
     from reverie import __version__
 
@@ -272,6 +290,8 @@ VERBS = {
     "compare": ("Say by how much one run of a benchmark is better than another.", _compare_arguments, _compare),
     "train": ("Run a training recipe.", _train_arguments, _train),
     "data": ("Build data to train on.", _data_arguments, _data),
+    "serve": ("Answer over HTTP: our own interface and that of OpenAI.", _serve_arguments, _serve),
+    "studio": ("Open the studio in a browser: see it think.", _serve_arguments, _studio),
     "version": ("Print the version.", lambda parser: None, _version),
 }
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -132,11 +131,14 @@ class Thinker:
 
     def think(self, prompt: str, tokens: int, keep: bool = False) -> Generator[str, None, Answer]:
         """Yields the thought as it is written, and returns the answer. keep: it follows the prompt (see `enriched`)."""
-        fragments = []
-        for fragment in as_written(partial(self.vlm.write, self._asked(prompt, keep), tokens)):
-            fragments.append(fragment)
-            yield fragment
-        return self._read("".join(fragments), prompt, keep)
+        answers: list[str] = []
+
+        def write(on_text: Callable[[str], None]) -> None:
+            # What is told leaves out a last letter that is not complete; what counts is the answer.
+            answers.append(self.vlm.write(self._asked(prompt, keep), tokens, on_text=on_text))
+
+        yield from as_written(write)
+        return self._read(answers[0], prompt, keep)
 
     def think_batch(self, prompts: Sequence[str], tokens: int, keep: bool = False) -> list[Answer]:
         """What `think` returns for each prompt, all at once."""
@@ -157,7 +159,7 @@ class Thinker:
         return answer
 
 
-def as_written(write: Callable[..., str]) -> Iterator[str]:
+def as_written(write: Callable[..., object]) -> Iterator[str]:
     """The pieces of text that `write(on_text=...)` reports, while it is still writing, in a thread of its own.
 
     Whoever stops listening stops the writing at its next piece.
