@@ -115,7 +115,7 @@ def test_official_answers_follow_the_rules(fixture):
 def test_tokens_and_vocabulary(fixture):
     eyes, ids = LlavaEyes(fixture.llava), fixture.cases["ids"]
     for text, expected in fixture.cases["tokenizer_samples"]:
-        assert eyes._encode(text) == expected
+        assert eyes.encode(text) == expected
     assert len(fixture.llava.tokenizer) == fixture.cases["vocabulary"]["tokenizer_length"]
     assert eyes.first_ids("yes") == {
         i for word, i in ids.items() if word.startswith("variant:") and "yes" in word.lower()

@@ -196,7 +196,9 @@ class Canvas:
             "work": asdict(self.work),
         }
         partial = path.with_name(path.name + ".partial")
-        save_file({"tokens": self.tokens.cpu().contiguous()}, partial, metadata={"canvas": json.dumps(header)})
+        save_file(
+            {"tokens": self.tokens.cpu().to(torch.int32).contiguous()}, partial, metadata={"canvas": json.dumps(header)}
+        )
         os.replace(partial, path)
 
     @classmethod
@@ -212,7 +214,7 @@ class Canvas:
         return cls(
             Conditions(header["prompts"], header["guidance"]),
             tuple(header["seeds"]),
-            tokens,
+            tokens.long(),
             draw_uniforms(header["seeds"], tokens.shape[1]),
             header["step"],
             tuple(header["given"]),

@@ -185,6 +185,52 @@ def _data_arguments(parser: Parser) -> None:
     kinds = build.add_subparsers(title="data", required=True, metavar="WHAT", dest="what")
     help_text = "What a vision-language model says about pictures, with the features that ThinkDiff learns from."
     _features_arguments(kinds.add_parser("features", help=help_text, description=help_text, allow_abbrev=False))
+    for name, help_text in VERIFIER_DATA.items():
+        _verifier_arguments(kinds.add_parser(name, help=help_text, description=help_text, allow_abbrev=False), name)
+
+
+VERIFIER_DATA = {
+    "ranking": "Finished images, right or not: what an outcome reward model (ORM) learns from.",
+    "steps": "Unfinished images, labelled by roll-outs: what a process reward model (PRM) learns from.",
+    "potential": "Clarity, potential and finished images: what PARM learns from.",
+    "reflection": "What is wrong with images: what PARM++ learns from.",
+    "correction": "Wrong images, what is wrong, and right ones: what a painter learns to correct itself from.",
+    "preference": "A right and a wrong image of each prompt: what DPO learns from.",
+}
+
+
+def _verifier_arguments(parser: Parser, kind: str) -> None:
+    _model_arguments(parser)
+    parser.add_argument(
+        "--prompts", required=True, metavar="WHAT", help="a file of prompts, atelier:N, or things.json:N (templates)"
+    )
+    parser.add_argument("--exclude", nargs="+", default=(), metavar="FILE", help="leave out the prompts of these files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="for the data; goes on from here")
+    parser.add_argument(
+        "--paths", metavar="DIR", help="of painted and labelled images, for several kinds (default: in OUT)"
+    )
+    parser.add_argument("--judge", default="atelier-inspector", metavar="NAME", help="who says what is right")
+    parser.add_argument("--per-prompt", type=int, metavar="N", help="images of each prompt (default: 20; steps: 1)")
+    parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
+    parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens")
+    parser.add_argument("--batch", type=int, default=64, metavar="N", help="images painted at a time (default: 64)")
+    parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the images, from 0")
+    parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, which may fill one folder at a time")
+    parser.add_argument("--seed", type=int, default=0, help="of the whole build (default: 0)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    if kind in ("preference", "correction"):
+        parser.add_argument("--each", type=int, default=1, metavar="N", help="pairs of a prompt at most (default: 1)")
+        parser.add_argument("--pick", default="random", metavar="HOW", help="random, or extreme: by the judge's score")
+    else:
+        parser.add_argument(
+            "--wording", metavar="NAME", help="in which the judge to be trained is asked (judges/wordings.yaml)"
+        )
+    if kind in ("steps", "potential"):
+        parser.add_argument(
+            "--looks", type=int, default=18, metavar="N", help="at how many points of a path (default: 18)"
+        )
+    if kind == "steps":
+        parser.add_argument("--rollouts", type=int, default=4, metavar="K", help="completions of a step (default: 4)")
 
 
 def _features_arguments(parser: Parser) -> None:
@@ -256,9 +302,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    from reverie.commands.data import features
+    from reverie.commands import data
 
-    return features(arguments)
+    return data.features(arguments) if arguments.what == "features" else data.verifier(arguments)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

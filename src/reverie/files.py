@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -17,3 +19,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def claim(file: Path, record: Mapping[str, Any]) -> None:
+    """Say in `file` what its folder is for, or check that it says the same already; ValueError if it does not."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            text = json.dumps(record, indent=1) + "\n"
+            write_atomically(file, lambda part: part.write_text(text, "utf-8"))
+            return
+        there = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        said = error.strerror or error
+        raise ValueError(f"The folder {file.parent} cannot be used ({said}): give one that is writable.") from error
+    for key, value in json.loads(json.dumps(record)).items():
+        if there.get(key) != value:
+            raise ValueError(f"{file.parent} holds {key} {there.get(key)!r}, not {value!r}: give another folder.")

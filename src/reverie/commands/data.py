@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from reverie.commands.outputs import check_writable
 from reverie.painter import _device
-from reverie.refusals import check_place
+from reverie.refusals import check_judges, check_place
+
+if TYPE_CHECKING:
+    from reverie.data.build_verifier import Build
 
 
 def features(arguments: argparse.Namespace) -> int:
@@ -35,6 +41,75 @@ def features(arguments: argparse.Namespace) -> int:
         print(f"reverie: {len(broken)} pictures could not be opened; the first is {broken[0]}.", file=sys.stderr)
     print(arguments.out)
     return 0
+
+
+def verifier(arguments: argparse.Namespace) -> int:
+    """Images are painted and judged, and what a verifier or a painter learns from is made of them."""
+    from reverie.canvas import Work
+    from reverie.data import prompts
+    from reverie.data.build_verifier import build
+    from reverie.judges.load import check_atelier, open_judge
+    from reverie.models.registry import resolve
+    from reverie.painter import load
+
+    check_place(arguments.device, arguments.dtype)
+    resolve(arguments.model)
+    judging = resolve(arguments.judge, "judge")
+    if judging.family != "inspector":
+        check_judges(judging)
+    wanted = _wanted(arguments)
+    found = prompts.read(arguments.prompts, arguments.exclude, arguments.seed)
+    if judging.family == "inspector":
+        for prompt in found.prompts:
+            check_atelier(prompt.text)
+    check_writable(Path(arguments.out))
+    painter = load(arguments.model, arguments.device, arguments.dtype)
+    judge = open_judge(judging, str(painter.model.device))(Work(), False)
+    stats = build(wanted, painter, judge, found, arguments.out, arguments.paths, None if arguments.quiet else _part)
+    if stats is None:
+        print(f"{arguments.out}: this part is done; the last one to finish puts the data together.")
+        return 0
+    for name, count in _flat(stats):
+        print(f"{name}: {count}")
+    return 0
+
+
+def _wanted(arguments: argparse.Namespace) -> Build:
+    from reverie.data.build_verifier import Build, PairData, PathBuild, VerifierData
+    from reverie.judges.vlm import Wording
+
+    given = vars(arguments)
+    per_prompt = arguments.per_prompt or (1 if arguments.what == "steps" else 20)
+    atelier = arguments.judge == "atelier-inspector"
+    wording = given.get("wording") or ("atelier" if atelier else "verify-and-reinforce")
+
+    def settings(*names: str) -> dict:
+        return {name: given[name] for name in names if given.get(name) is not None}
+
+    return Build(
+        arguments.what,
+        PathBuild(per_prompt, arguments.batch, arguments.guidance, arguments.seed, arguments.part, arguments.parts),
+        Wording.of(wording),
+        VerifierData(**settings("looks", "rollouts", "batch", "seed")),
+        PairData(**settings("each", "pick", "seed")),
+        arguments.temperature,
+    )
+
+
+def _flat(stats: dict, before: str = "") -> list[tuple[str, object]]:
+    """Nested counts as lines."""
+    found: list[tuple[str, object]] = []
+    for name, value in stats.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{before}{name}, ")
+        else:
+            found.append((f"{before}{name}", value))
+    return found
+
+
+def _part(what: str, done: int, count: int) -> None:
+    end = "\n" if done == count else ""
+    print(f"\r{what}: {done} of {count} shards", end=end, file=sys.stderr, flush=True)
 
 
 def _tell(done: int, count: int) -> None:

@@ -20,7 +20,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..files import write_atomically
-from .grpo import GrpoTask, Turn
+from .grpo import Turn
 
 Scorer = Callable[[Sequence[str], Tensor, Tensor], Tensor]
 """Prompts, codes (B, L), hidden slots (B, L) bool, to log-probabilities (B, L) of the codes. A masked-token model sees
@@ -101,7 +101,7 @@ class DpoConfig:
     sft: float = 0.0
     """Weight of the cross-entropy of the winners' codes."""
     online: float = 0.0
-    """Weight of policy-gradient guidance by a reward; 0 never explores and never calls a judge."""
+    """Weight of guidance by a reward, see `Guidance`; 0 never explores and never calls a judge."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -125,6 +125,16 @@ class PairBatch:
     """(B,) which pairs."""
 
 
+class Guidance(Protocol):
+    """Guidance by a reward model: a `GrpoTask` (policy gradient) or `OnlinePairs` (fresh pairs)."""
+
+    def batch(self, step: int) -> Turn:
+        """What is explored in a step."""
+
+    def loss(self, turn: Turn) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """A loss with a gradient, and what to log."""
+
+
 @dataclass
 class DpoTask:
     """The task for `training.loop.train`."""
@@ -135,7 +145,7 @@ class DpoTask:
     reference: Scorer | Tensor
     """The model that this round began with: a scorer (see `adapters_off`), or the table that `reference_table` made."""
     config: DpoConfig = field(default_factory=DpoConfig)
-    online: GrpoTask | None = None
+    online: Guidance | None = None
 
     def __post_init__(self) -> None:
         if not self.pairs:

@@ -214,17 +214,11 @@ class JanusTask:
         return cross_entropy(model.code_logits(told).flatten(0, 1), codes.flatten())
 
     def _answer_loss(self, rows: Rows) -> Tensor:
-        model, ids = self.model, rows["ids"]
-        embeds = model.embed_text(ids)
+        features = None
         if "pixels" in rows:
             pixels = self._partial(rows["pixels"].float() / 127.5 - 1, rows["visible"])
-            features = model.image_features(pixels)  # (B, patches, D)
-            embeds = embeds.masked_scatter((ids == self.words.placeholder)[..., None], features.to(embeds.dtype))
-        hidden = model.hidden(in_working_type(embeds))
-        place = torch.arange(ids.shape[1] - 1, device=ids.device)
-        carries = (place >= rows["start"][:, None]) & (place < rows["length"][:, None] - 1)
-        logits = model.text_logits(hidden[:, :-1][carries])
-        return cross_entropy(logits, ids[:, 1:][carries])
+            features = self.model.image_features(pixels)  # (B, patches, D)
+        return answer_loss(self.model, rows, features, self.words.placeholder)
 
     @torch.no_grad()
     def _partial(self, pixels: Tensor, visible: Tensor) -> Tensor:
@@ -249,6 +243,19 @@ def captioned(rng: random.Random, riddles: float) -> tuple[Demand, str]:
         return Demand.from_record(puzzle.demand), puzzle.rewritten
     demand = random_demand(rng)
     return demand, canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train")
+
+
+def answer_loss(model: Janus, rows: Rows, features: Tensor | None, placeholder: int) -> Tensor:
+    """Mean cross entropy of answers behind their questions: `ids` (B, T) padded on the right, `length` (B,), and
+    `start` (B,), the place before an answer's first token. features (B, patches, D) go where the placeholders are."""
+    ids = rows["ids"]
+    embeds = model.embed_text(ids)
+    if features is not None:
+        embeds = embeds.masked_scatter((ids == placeholder)[..., None], features.to(embeds.dtype))
+    hidden = model.hidden(in_working_type(embeds))
+    place = torch.arange(ids.shape[1] - 1, device=ids.device)
+    carries = (place >= rows["start"][:, None]) & (place < rows["length"][:, None] - 1)
+    return cross_entropy(model.text_logits(hidden[:, :-1][carries]), ids[:, 1:][carries])
 
 
 def in_working_type(embeds: Tensor) -> Tensor:

@@ -290,6 +290,36 @@ def _thinkdiff_clip(recipe: dict[str, Any], out: Path) -> Path:
     return clip(recipe, out, _seed(recipe))
 
 
+def _judge(recipe: dict[str, Any], out: Path) -> Path:
+    """See verify_recipes.judge."""
+    from . import verify_recipes
+
+    _allow(recipe, "model", "data", "wording", "judge", "lora", "export")
+    return verify_recipes.judge(_named(recipe, "model"), out, _seed(recipe))
+
+
+def _dpo(recipe: dict[str, Any], out: Path) -> Path:
+    """See verify_recipes.dpo."""
+    from . import verify_recipes
+
+    _allow(recipe, "model", "data", "reference", "judge", "dpo", "online", "lora", "export")
+    return verify_recipes.dpo(_named(recipe, "model"), out, _seed(recipe))
+
+
+def _dpo_iterative(recipe: dict[str, Any], out: Path) -> Path:
+    """See verify_recipes.dpo_iterative."""
+    from . import verify_recipes
+
+    _allow(recipe, "model", "prompts", "exclude", "reference", "judge", "rounds", "dpo", "online", "lora", "export")
+    return verify_recipes.dpo_iterative(_named(recipe, "model"), out, _seed(recipe))
+
+
+def _named(recipe: dict[str, Any], key: str) -> dict[str, Any]:
+    if not recipe.get(key):
+        raise ValueError(f"give `{key}`: a name, hub id or folder, such as {key}=atelier-janus")
+    return recipe
+
+
 TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "tokenizer": _tokenizer,
     "janus": _janus,
@@ -297,6 +327,9 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "showo": _showo,
     "inspector": _inspector,
     "reinforce": _reinforce,
+    "judge": _judge,
+    "dpo": _dpo,
+    "dpo-iterative": _dpo_iterative,
     "thinkdiff-lvlm": _thinkdiff_lvlm,
     "thinkdiff-clip": _thinkdiff_clip,
 }

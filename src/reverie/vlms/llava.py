@@ -5,7 +5,7 @@ view. Conversations are read in batches, padded on the left. A conversation that
 goes on from its keys and values, so two questions about one picture cost one look and one long prefill.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,9 +59,9 @@ class LlavaEyes:
             messages = [Message("system", SYSTEM), *messages]
         turns = [f"<|im_start|>{message.role}\n{self._plain(message)}<|im_end|>\n" for message in messages]
         pieces = "".join([*turns, "<|im_start|>assistant\n"]).split(IMAGE)
-        ids = self._encode(pieces[0])
+        ids = self.encode(pieces[0])
         for piece in pieces[1:]:
-            ids += [PICTURE, *self._encode(piece)]
+            ids += [PICTURE, *self.encode(piece)]
         return ids
 
     def _plain(self, message: Message) -> str:
@@ -72,13 +72,13 @@ class LlavaEyes:
             text = text.replace(found, f"{found[0]} {found[1:]}")
         return text.replace(mark, IMAGE)
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def first_ids(self, word: str) -> set[int]:
         """Only spellings of a single token: the first piece of a longer one may begin anything."""
         spellings = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
-        found = [self._encode(spelling) for spelling in spellings]
+        found = [self.encode(spelling) for spelling in spellings]
         return {ids[0] for ids in found if len(ids) == 1} or {ids[0] for ids in found}
 
     def token(self, index: int) -> str:
@@ -94,6 +94,10 @@ class LlavaEyes:
     def look(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
         """What stands in a conversation for each picture: (T, D)."""
         self.work.vision_encodes += len(pictures)
+        return self.seen(pictures)
+
+    def seen(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
+        """The same, differentiable."""
         views = [self.pixels(picture) for picture in pictures]
         tower, inner = self.model.model.vision_tower, self.model.model
         seen = tower(torch.cat(views).to(self.model.device, self.model.dtype), output_hidden_states=True)
@@ -120,7 +124,7 @@ class LlavaEyes:
             memories = [reading.memory if reading else None for reading in earlier[start : start + self.batch]]
             batch = self._enter(group, memories)
             kept = batch.memories() if remember else [None] * len(group)
-            logits = self._logits(batch.hidden[:, -1]).float().cpu()
+            logits = self.logits(batch.hidden[:, -1]).float().cpu()
             found += [Reading(row, memory) for row, memory in zip(logits, kept, strict=True)]
         return found
 
@@ -176,7 +180,7 @@ class LlavaEyes:
         written: list[list[int]] = [[] for _ in conversations]
         hidden, told = batch.hidden[:, -1], 0
         for step in range(limit):
-            ids = pick(self._logits(hidden).float(), uniforms[:, step], temperature)
+            ids = pick(self.logits(hidden).float(), uniforms[:, step], temperature)
             for answer, index in zip(written, ids.tolist(), strict=True):
                 if not answer or answer[-1] not in self.ends:
                     answer.append(index)
@@ -190,7 +194,17 @@ class LlavaEyes:
             hidden = batch.feed(self, self._embed_text(ids)[:, None])
         return written
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def spliced(self, ids: Sequence[int], seen: Iterator[Tensor]) -> Tensor:
+        """(T, D): what the language model reads of a conversation, the pictures taken from `seen` one after another."""
+        spots = torch.tensor(ids, device=self.model.device)
+        text = self._embed_text(spots.clamp(min=0))
+        parts, last = [], 0
+        for place in (spots == PICTURE).nonzero().squeeze(1).tolist():
+            parts += [text[last:place], next(seen)]
+            last = place + 1
+        return torch.cat([*parts, text[last:]])
+
+    def logits(self, hidden: Tensor) -> Tensor:
         """Over the tokenizer's words only: rows beyond them were never trained."""
         return self.model.lm_head(hidden)[:, : len(self.tokenizer)]
 
@@ -205,16 +219,7 @@ class LlavaEyes:
         new = [ids[len(memory.ids) :] if memory else ids for ids, memory in zip(asked, kept, strict=True)]
         unseen = [p for shown, memory in zip(pictures, kept, strict=True) if memory is None for p in shown]
         seen = iter(self.look(unseen) if unseen else ())
-        rows = []
-        for ids in new:
-            spots = torch.tensor(ids, device=self.model.device)
-            text = self._embed_text(spots.clamp(min=0))
-            places = (spots == PICTURE).nonzero().squeeze(1).tolist()
-            parts, last = [], 0
-            for place in places:
-                parts += [text[last:place], next(seen)]
-                last = place + 1
-            rows.append(torch.cat([*parts, text[last:]]))
+        rows = [self.spliced(ids, seen) for ids in new]
         self.work.prefilled += sum(map(len, rows))
         return Batch.run(self, rows, kept, asked, pictures)
 

@@ -1,0 +1,95 @@
+"""One build of data for verifiers or preferences: paint, label, and make of it what the kind asks for.
+
+build("potential", painter, judge, prompts.read("atelier:500"), "runs/potential", PathBuild(per_prompt=8), wording)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import claim, write_atomically
+from . import pairs, records, verifier
+from .pairs import PairData
+from .paths import PathBuild, Paths, build_paths
+from .verifier import VerifierData
+
+if TYPE_CHECKING:
+    from ..judges import Judge
+    from ..judges.vlm import Wording
+    from ..painter import Painter
+    from .prompts import Prompts
+
+KINDS = (*verifier.KINDS, *pairs.KINDS)
+OnPart = Callable[[str, int, int], None]
+"""What is being made, how much of it is done, how much there is."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What is built and how; a plan's guidance and temperature say how is painted."""
+
+    kind: str
+    paths: PathBuild
+    wording: Wording
+    verifier: VerifierData = field(default_factory=VerifierData)
+    pairs: PairData = field(default_factory=PairData)
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r}: must be one of {', '.join(KINDS)}.")
+
+
+def build(
+    build: Build,
+    painter: Painter,
+    judge: Judge,
+    prompts: Prompts,
+    out: str | Path,
+    paths: str | Path | None = None,
+    on_part: OnPart | None = None,
+) -> dict[str, Any] | None:
+    """Fills `out`, or goes on with it, and returns the statistics, which also stand in stats.json; None where other
+    parts have yet to do their share. `paths`: a folder of painted images that several builds may share."""
+    from ..reason import Plan
+
+    out = Path(out)
+    generator = painter.generator(Plan(guidance=build.paths.guidance, temperature=build.temperature))
+
+    def told(what: str) -> Callable[[int, int], None] | None:
+        return None if on_part is None else lambda done, count: on_part(what, done, count)
+
+    about = {name: painter.about[name] for name in ("model", "fingerprint", "dtype")}
+    about |= {"temperature": build.temperature, "steps": generator.steps}
+    found = build_paths(generator, judge, prompts.prompts, paths or out / "paths", build.paths, about, told("images"))
+    counted = _pairs if build.kind in pairs.KINDS else _records
+    counts = counted(build, found, generator, judge, out, told("records"))
+    if counts is None:
+        return None
+    stats = {"kind": build.kind, "left out": {"twins": prompts.twins, "of benchmarks": prompts.asked}, **counts}
+    text = json.dumps(stats, indent=1) + "\n"
+    write_atomically(out / "stats.json", lambda part: part.write_text(text, "utf-8"))
+    return stats
+
+
+def _records(
+    build: Build, paths: Paths, generator: Any, judge: Judge, out: Path, tell: Callable[[int, int], None] | None
+) -> dict[str, Any] | None:
+    claim(out / "data.json", {"kind": build.kind, **asdict(build.verifier), "wording": asdict(build.wording)})
+    make = verifier.Builder(build.kind, generator, judge, build.wording, out, build.verifier)
+    mine = list(range(build.paths.part, paths.count, build.paths.parts))
+    records.fill(out, mine, lambda number: make.records(paths.shard(number)), tell)
+    counts = records.finish(out, paths.count)
+    return None if counts is None else {"answers": counts}
+
+
+def _pairs(
+    build: Build, paths: Paths, generator: Any, judge: Judge, out: Path, tell: Callable[[int, int], None] | None
+) -> dict[str, Any] | None:
+    if not paths.whole:
+        return None
+    return {"counts": pairs.build_pairs(build.kind, paths, generator, judge, out, build.pairs)}

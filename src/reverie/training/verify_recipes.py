@@ -1,0 +1,250 @@
+"""The recipes of "verify and reinforce" (arXiv 2501.13926): judges, DPO, DPO with guidance, DPO in rounds.
+
+Each function takes a checked recipe and its folder and returns the folder with the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..files import write_atomically
+from .adapters import Lora, add, merged
+from .card import write_card
+from .code_scorers import CodePainter, code_painter
+from .dpo import DpoConfig, DpoTask, Pair, Scorer, adapters_off, reference_table
+from .judge import JanusStudent, JudgeTask, JudgeTraining, LlavaStudent
+from .loop import LoopConfig, train
+from .online_pairs import OnlineConfig, OnlinePairs
+from .recipes import section
+
+if TYPE_CHECKING:
+    from ..judges import Judge
+    from ..models.registry import Source
+    from ..painter import Painter
+
+REFERENCES = ("copy", "table", "adapters")
+
+
+def judge(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """Keys: model (Janus or LLaVA-OneVision: name, hub id, folder), data (a folder that `data build` filled, or folders
+    with the share of each), wording (in which it will be asked; as in the data if left out), export. Sections: judge
+    (JudgeTraining), lora, loop."""
+    from ..models.registry import fetched, resolve
+
+    config, loop = section(recipe, "judge", JudgeTraining), section(recipe, "loop", LoopConfig)
+    lora, sources = section(recipe, "lora", Lora), data_sources(recipe.get("data"))
+    source = fetched(resolve(recipe["model"], "judge"))
+    student, save = _student(source, config.vision)
+    task = JudgeTask(student, sources, config, seed)
+    learner = add(student.model, lora) if lora.rank else None
+    task.model = learner or student.model
+    train(task, loop, out, recipe=dict(recipe))
+    if learner is not None:
+        merged(learner)
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    save(folder, wording_of(recipe, sources))
+    write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from {', '.join(sources)}."])
+    return out
+
+
+def data_sources(data: Any) -> dict[str, float]:
+    """`data` of a recipe as folders and shares. ValueError where there is none."""
+    if isinstance(data, str) and data:
+        return {data: 1.0}
+    if isinstance(data, Mapping) and data:
+        return {str(folder): float(share) for folder, share in data.items()}
+    raise ValueError("give `data`: a folder that `reverie data build` filled, or folders with the share of each.")
+
+
+def wording_of(recipe: Mapping[str, Any], sources: Mapping[str, float]) -> Any:
+    """How the trained judge is to be asked: what the recipe names, or the words that its data were built with."""
+    import json
+
+    from ..judges.vlm import Wording
+
+    if recipe.get("wording"):
+        Wording.of(recipe["wording"])
+        return recipe["wording"]
+    for folder in sources:
+        about = Path(folder) / "data.json"
+        if about.is_file():
+            return json.loads(about.read_text("utf-8"))["wording"]
+    raise ValueError("the data do not say in which words the judge is asked; give `wording`.")
+
+
+def _student(source: Source, vision: bool) -> tuple[Any, Any]:
+    """The model that learns, and what writes it to a folder with its wording."""
+    assert source.folder is not None
+    if source.family == "llava":
+        return _llava_student(source, vision)
+    if source.family != "janus":
+        raise ValueError(f"{source.name} cannot be trained as a judge; give a Janus or a LLaVA-OneVision.")
+    from ..models.janus_checkpoint import load_janus, save_janus
+
+    model, words = load_janus(source.folder, dtype=torch.float32)
+
+    def save(folder: Path, wording: Any) -> None:
+        model.config.raw.setdefault("reverie", {})["judge"] = wording
+        save_janus(model, words, folder)
+
+    return JanusStudent(model.train(), words, vision), save
+
+
+def _llava_student(source: Source, vision: bool) -> tuple[Any, Any]:
+    import json
+
+    from ..models.llava_checkpoint import load_llava
+    from ..vlms.llava import LlavaEyes
+
+    assert source.folder is not None
+    llava = load_llava(source.folder, dtype=torch.float32)
+    view = (llava.raw.get("reverie") or {}).get("view", "pad")
+
+    def save(folder: Path, wording: Any) -> None:
+        llava.model.save_pretrained(folder)
+        llava.tokenizer.save_pretrained(folder)
+        path = folder / "config.json"
+        raw = json.loads(path.read_text("utf-8")) | {"reverie": {"judge": wording, "view": view}}
+        text = json.dumps(raw, indent=2) + "\n"
+        write_atomically(path, lambda part: part.write_text(text, "utf-8"))
+
+    return LlavaStudent(LlavaEyes(llava, view=view), vision), save
+
+
+# --- DPO
+
+
+def dpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """Keys: model (Show-o, LlamaGen or Janus), data (of `data build preference`), reference (copy, table or adapters),
+    judge (for guidance), export. Sections: dpo (DpoConfig), online (OnlineConfig), lora, loop."""
+    from ..data.pairs import read_pairs
+    from ..painter import load
+
+    config = replace(section(recipe, "dpo", DpoConfig), seed=seed)
+    online, lora = section(recipe, "online", OnlineConfig), section(recipe, "lora", Lora)
+    loop, kind = section(recipe, "loop", LoopConfig), _reference(recipe, lora, config)
+    pairs = read_pairs(recipe.get("data") or "", "preference")
+    painter = load(recipe["model"], dtype=torch.float32)
+    learner = code_painter(painter)
+    config = replace(config, masked=learner.masked)
+    stored = [Pair(*row) for row in zip(pairs.prompts, pairs.better, pairs.worse, strict=True)]
+    model = add(learner.model, lora) if lora.rank else learner.model
+    score = learner.scorer()
+    task = DpoTask(model, score, stored, _scorer(kind, learner, model, score), config)
+    if kind == "table":
+        task.reference = reference_table(task, out / "reference.safetensors")
+    if config.online:
+        judge = open_judge(recipe.get("judge"), painter)
+        assert not isinstance(task.reference, torch.Tensor)
+        task.online = OnlinePairs(
+            model, score, task.reference, lambda: painter.generator(_plan()), judge, pairs.prompts, online, config
+        )
+    train(task, loop, out, recipe=dict(recipe))
+    if lora.rank:
+        merged(model)
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    save_painter(painter, folder)
+    write_card(out, folder, f"{painter.name} after DPO", [f"{len(stored)} pairs of {recipe['data']}."])
+    return out
+
+
+def _plan() -> Any:
+    from ..reason import Plan
+
+    return Plan()
+
+
+def _reference(recipe: Mapping[str, Any], lora: Lora, config: DpoConfig) -> str:
+    kind = recipe.get("reference") or ("adapters" if lora.rank else "copy")
+    if kind not in REFERENCES:
+        raise ValueError(f"reference={kind!r}: must be one of {', '.join(REFERENCES)}.")
+    if kind == "adapters" and not lora.rank:
+        raise ValueError("reference=adapters: there are none to switch off; give lora a rank.")
+    if kind == "table" and config.online:
+        raise ValueError("reference=table knows stored pairs only; with dpo.online take copy, or adapters with lora.")
+    return kind
+
+
+def _scorer(kind: str, learner: CodePainter, model: Any, score: Scorer) -> Scorer | torch.Tensor:
+    return adapters_off(model, score) if kind == "adapters" else learner.frozen() if kind == "copy" else score
+
+
+def open_judge(name: str | None, painter: Painter) -> Judge:
+    """A judge by name; ValueError where none is named."""
+    from ..canvas import Work
+    from ..judges.load import open_judge as load_judge
+    from ..models.registry import resolve
+
+    if not name:
+        raise ValueError("give `judge`, the reward model that guides: a name, hub id or folder.")
+    return load_judge(resolve(name, "judge"), str(painter.model.device))(Work(), False)
+
+
+def save_painter(painter: Painter, folder: Path) -> None:
+    """The painter's network and tokenizer in our layout."""
+    if painter.source.family == "showo":
+        from ..models.showo_checkpoint import save_showo as save
+    elif painter.source.family == "llamagen":
+        from ..models.llamagen_checkpoint import save_llamagen as save
+    else:
+        from ..models.janus_checkpoint import save_janus as save
+    save(painter.model, painter.tokenizer, folder)
+
+
+@dataclass
+class Rounds:
+    """How often a painter paints, is judged, and learns from the pairs. per_prompt: images of each prompt a round;
+    each: pairs of a prompt; batch: images painted at a time."""
+
+    rounds: int = 2
+    per_prompt: int = 20
+    each: int = 1
+    pick: str = "random"
+    batch: int = 64
+    dtype: str | None = None
+    """In which images are painted; as training if left out."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.per_prompt < 2:
+            raise ValueError(f"rounds={self.rounds}: at least 1; per_prompt={self.per_prompt}: at least 2.")
+
+
+def dpo_iterative(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """Round after round: paint, judge, make pairs, learn; each begins with the last one's weights, which are its
+    reference, too. Keys: model, prompts (as for `data build`), exclude, judge, reference, export. Sections: rounds,
+    dpo, online, lora, loop (of each round)."""
+    import shutil
+
+    rounds = section(recipe, "rounds", Rounds)
+    model = recipe["model"]
+    for number in range(1, rounds.rounds + 1):
+        here = out / f"round-{number}"
+        if not (here / "checkpoint" / "config.json").is_file():
+            _paint_pairs(recipe, rounds, model, here, seed + number)
+            names = ("dpo", "online", "lora", "loop", "reference", "judge")
+            own = {name: recipe[name] for name in names if name in recipe}
+            dpo({**own, "task": "dpo", "model": model, "data": str(here / "pairs")}, here, seed)
+        model = str(here / "checkpoint")
+    if recipe.get("export"):
+        shutil.copytree(model, recipe["export"], dirs_exist_ok=True)
+    return out
+
+
+def _paint_pairs(recipe: Mapping[str, Any], rounds: Rounds, model: str, here: Path, seed: int) -> None:
+    from ..data import prompts
+    from ..data.build_verifier import Build, PairData, PathBuild, build
+    from ..judges.vlm import Wording
+    from ..painter import load
+
+    found = prompts.read(str(recipe.get("prompts") or ""), recipe.get("exclude") or ())
+    painter = load(model, dtype=rounds.dtype or "float32")
+    wanted = Build(
+        "preference", PathBuild(rounds.per_prompt, rounds.batch, seed=seed), Wording.of("instruct"),
+        pairs=PairData(rounds.each, rounds.pick, seed),
+    )  # fmt: skip
+    build(wanted, painter, open_judge(recipe.get("judge"), painter), found, here / "pairs")
