@@ -213,3 +213,30 @@ def _weights(folder: Path, change) -> None:
         tensors = load_file(path)
         change(tensors)
         save_file(tensors, path)
+
+
+def test_what_a_judge_learns_is_what_it_is_asked(fixture: Fixture):
+    """The loss of an answer's tokens is their negative log-probability under the conversation, batched or not."""
+    from reverie.training.judge import Example, LlavaStudent
+
+    eyes = LlavaEyes(fixture.llava)
+    student = LlavaStudent(eyes)
+    cases = fixture.cases["cases"][:2]
+    examples = [
+        Example(tuple(fixture.talk(case, "potential")), word) for case, word in zip(cases, ("yes", "no"), strict=False)
+    ]
+    rows = student.rows(examples)
+    expected = []
+    for example, ids in zip(examples, rows["answers"], strict=True):
+        before = eyes.ids(example.messages)
+        seen = iter(eyes.look([p for message in example.messages for p in message.images]))
+        hidden = eyes.model.model.language_model(
+            inputs_embeds=eyes.spliced([*before, *ids], seen)[None]
+        ).last_hidden_state
+        logs = eyes.logits(hidden[0, -len(ids) - 1 : -1]).log_softmax(-1)
+        expected += [-float(row[i]) for row, i in zip(logs, ids, strict=True)]
+    loss = student.loss(rows)
+    assert loss.item() == pytest.approx(np.mean(expected), abs=1e-4)
+    loss.backward()
+    assert eyes.model.model.vision_tower.get_input_embeddings().weight.grad is not None
+    eyes.model.zero_grad()

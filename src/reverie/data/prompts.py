@@ -22,8 +22,8 @@ from typing import Any
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 SIDES = ("left of", "right of", "above", "below")
-TRIES = 50
-"""Draws for each prompt that is wanted, before it is said that there are not so many."""
+PATIENCE = 2000
+"""Draws without a new prompt before it is said that there are not so many."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,18 @@ def _from_json(path: Path, number: int, row: str) -> Prompt:
 def _sifted(drawn: Iterator[Prompt], held: set[str], count: int | None, source: str) -> Prompts:
     """All of `drawn`, or the first `count` of an endless one that are new and not held out."""
     kept: dict[str, Prompt] = {}
-    twins = asked = 0
-    for tried, prompt in enumerate(drawn):
+    twins = asked = stale = 0
+    for prompt in drawn:
         name = key(prompt.text)
-        if count is not None and tried >= TRIES * count:
-            raise ValueError(f"prompts={source!r}: there are only {len(kept)} different ones; ask for so many.")
+        stale += 1
+        if count is not None and stale > PATIENCE:
+            raise ValueError(f"prompts={source!r}: hardly more than {len(kept)} different ones; ask for so many.")
         if name in held:
             asked += 1
         elif name in kept:
             twins += 1
         else:
-            kept[name] = prompt
+            kept[name], stale = prompt, 0
         if count is not None and len(kept) == count:
             break
     if not kept:
@@ -125,10 +126,10 @@ def _atelier(rng: random.Random) -> Iterator[Prompt]:
 
 def _atelier_asks() -> set[str]:
     """The prompts of the Atelier's benchmarks. Training demands are of another kind by rule; this makes sure."""
-    from ..benchmarks.harness import BENCHMARKS, load_benchmark
+    from ..benchmarks import registry
 
-    names = [name for name in BENCHMARKS if name.startswith("atelier-")]
-    return {key(sample.prompt) for name in names for sample in load_benchmark(name).samples}
+    names = [name for name in registry.BENCHMARKS if name.startswith("atelier-")]
+    return {key(sample.prompt) for name in names for sample in registry.load(name).samples}
 
 
 # --- GenEval's templates
@@ -157,7 +158,7 @@ def templates(objects: Sequence[str], colours: Sequence[str], rng: random.Random
         ("two_object", lambda: _listed([_clause(name) for name in rng.sample(objects, 2)])),
         ("counting", lambda: _counted(rng.choice(objects), rng.choice(list(NUMBERS)))),
         ("colors", lambda: _listed([_clause(rng.choice(objects), rng.choice(colours))])),
-        ("position", lambda: _placed(*rng.sample(objects, 2), rng.choice(SIDES))),
+        ("position", lambda: _placed(rng.sample(objects, 2), rng.choice(SIDES))),
         ("color_attr", lambda: _listed(list(map(_clause, rng.sample(objects, 2), rng.sample(colours, 2))))),
     ]
     for tag, draw in itertools.cycle(draws):
@@ -180,7 +181,8 @@ def _counted(name: str, count: int) -> tuple[list[dict[str, Any]], str]:
     return [{"class": name, "count": count}], f"{NUMBERS[count]} {plural(name)}"
 
 
-def _placed(first: str, second: str, side: str) -> tuple[list[dict[str, Any]], str]:
+def _placed(names: Sequence[str], side: str) -> tuple[list[dict[str, Any]], str]:
+    first, second = names
     include = [_clause(first), _clause(second) | {"position": [side, 0]}]
     return include, f"{_article(second)} {side} {_article(first)}"
 

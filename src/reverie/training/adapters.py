@@ -13,7 +13,7 @@ class Lora:
     """rank: of the adapters; 0 trains all weights instead. alpha: their scale is alpha / rank."""
 
     rank: int = 0
-    alpha: float = 16.0
+    alpha: int = 16
     inside: str = ""
     """Only linear layers whose names contain this, such as `language_model`; empty takes all that learn."""
 

@@ -82,7 +82,7 @@ class OnlinePairs:
         k, device = self.config.images, next(self.model.parameters()).device
         generator = self.generator()
         with torch.autocast(device.type, enabled=False):  # painted as ever, whatever the loop casts while it learns
-            canvas = generator.advance(generator.start(Conditions(turn.prompts), turn.seeds).fork(k))
+            canvas = generator.advance(generator.start(Conditions(tuple(turn.prompts)), turn.seeds).fork(k))
             views = [View(turn.prompts[i // k], picture) for i, picture in enumerate(painted(generator, canvas))]
             answers = self.judge.ask("orm", views)
         codes = codes_of(generator, without_cache(canvas))

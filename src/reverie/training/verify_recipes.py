@@ -126,7 +126,7 @@ def dpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     from ..painter import load
 
     config = replace(section(recipe, "dpo", DpoConfig), seed=seed)
-    online, lora = section(recipe, "online", OnlineConfig), section(recipe, "lora", Lora)
+    guided, lora = section(recipe, "online", OnlineConfig), section(recipe, "lora", Lora)
     loop, kind = section(recipe, "loop", LoopConfig), _reference(recipe, lora, config)
     pairs = read_pairs(recipe.get("data") or "", "preference")
     painter = load(recipe["model"], dtype=torch.float32)
@@ -135,15 +135,16 @@ def dpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     stored = [Pair(*row) for row in zip(pairs.prompts, pairs.better, pairs.worse, strict=True)]
     model = add(learner.model, lora) if lora.rank else learner.model
     score = learner.scorer()
-    task = DpoTask(model, score, stored, _scorer(kind, learner, model, score), config)
-    if kind == "table":
-        task.reference = reference_table(task, out / "reference.safetensors")
+    reference = _scorer(kind, learner, model, score)
+    online = None
     if config.online:
         judge = open_judge(recipe.get("judge"), painter)
-        assert not isinstance(task.reference, torch.Tensor)
-        task.online = OnlinePairs(
-            model, score, task.reference, lambda: painter.generator(_plan()), judge, pairs.prompts, online, config
+        online = OnlinePairs(
+            model, score, reference, lambda: painter.generator(_plan()), judge, pairs.prompts, guided, config
         )
+    task = DpoTask(model, score, stored, reference, config, online)
+    if kind == "table":
+        task.reference = reference_table(task, out / "reference.safetensors")
     train(task, loop, out, recipe=dict(recipe))
     if lora.rank:
         merged(model)
@@ -165,12 +166,14 @@ def _reference(recipe: Mapping[str, Any], lora: Lora, config: DpoConfig) -> str:
         raise ValueError(f"reference={kind!r}: must be one of {', '.join(REFERENCES)}.")
     if kind == "adapters" and not lora.rank:
         raise ValueError("reference=adapters: there are none to switch off; give lora a rank.")
+    if config.online and not recipe.get("judge"):
+        raise ValueError("dpo.online asks for guidance: give `judge`, a name, hub id or folder.")
     if kind == "table" and config.online:
         raise ValueError("reference=table knows stored pairs only; with dpo.online take copy, or adapters with lora.")
     return kind
 
 
-def _scorer(kind: str, learner: CodePainter, model: Any, score: Scorer) -> Scorer | torch.Tensor:
+def _scorer(kind: str, learner: CodePainter, model: Any, score: Scorer) -> Scorer:
     return adapters_off(model, score) if kind == "adapters" else learner.frozen() if kind == "copy" else score
 
 
@@ -187,13 +190,12 @@ def open_judge(name: str | None, painter: Painter) -> Judge:
 
 def save_painter(painter: Painter, folder: Path) -> None:
     """The painter's network and tokenizer in our layout."""
-    if painter.source.family == "showo":
-        from ..models.showo_checkpoint import save_showo as save
-    elif painter.source.family == "llamagen":
-        from ..models.llamagen_checkpoint import save_llamagen as save
-    else:
-        from ..models.janus_checkpoint import save_janus as save
-    save(painter.model, painter.tokenizer, folder)
+    from ..models.janus_checkpoint import save_janus
+    from ..models.llamagen_checkpoint import save_llamagen
+    from ..models.showo_checkpoint import save_showo
+
+    save: dict[str, Any] = {"showo": save_showo, "llamagen": save_llamagen, "janus": save_janus}
+    save[str(painter.source.family)](painter.model, painter.tokenizer, folder)
 
 
 @dataclass
