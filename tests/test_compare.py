@@ -14,12 +14,13 @@ from reverie.cli import main
 def write_run(folder, right, seed=0):
     benchmark = load_benchmark("atelier-wise")
     folder.mkdir()
-    run = {"benchmark": benchmark.name, "version": benchmark.version, "checksum": benchmark.checksum, "seed": seed}
+    run = {name: getattr(benchmark, name) for name in ("version", "checksum", "weighting")}
+    run |= {"benchmark": benchmark.name, "seed": seed}
     (folder / "run.json").write_text(json.dumps(run))
     rows = []
     for number, sample in enumerate(benchmark.samples[:40]):
         said = (sample.id, 0, sample.tag, sample.cluster, sample.prompt, None, None, 0)
-        rows.append(Row(*said, "x.png", "", right(number), "", ""))
+        rows.append(Row(*said, "x.png", "", "scored", float(right(number)), "", "", None, ()))
     (folder / "rows.jsonl").write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows))
     return str(folder)
 

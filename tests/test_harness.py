@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from tiny import tiny_folder
 
 import reverie
@@ -19,7 +18,8 @@ from reverie.atelier.language_parse import Demand, parse
 from reverie.atelier.sample import compose
 from reverie.atelier.scene import Scene
 from reverie.benchmarks import atelier_geneval, atelier_wise, stats
-from reverie.benchmarks.harness import compare, evaluate, load_benchmark, read_rows
+from reverie.benchmarks.harness import evaluate, load_benchmark, read_rows
+from reverie.benchmarks.paired import compare
 from reverie.benchmarks.protocol import Painted, checksum
 from reverie.png import picture_hash
 from reverie.reason import make_plan
@@ -84,17 +84,17 @@ def test_the_list_of_geneval_is_fixed():
 def test_truth_scores_one_and_nonsense_less(tmp_path):
     for name, count in (("atelier-geneval", 120), ("atelier-wise", None)):
         honest, bare = Honest(), Bare()
-        scores = evaluate(name, honest, tmp_path / name, images_per_prompt=1, limit=count, detector=Knowing(honest))
-        wrong = [row for row in read_rows(tmp_path / name) if not row.correct]
+        scores = evaluate(name, honest, tmp_path / name, images_per_prompt=1, limit=count, judge=Knowing(honest))
+        wrong = [row for row in read_rows(tmp_path / name) if not row.score]
         assert not wrong, wrong[0]
         assert scores["overall"]["mean"] == 1
         assert scores["overall"]["low"] < 1
         assert scores["spent"]["work"] == {"drawn": scores["images_scored"]}
         folder = tmp_path / f"{name}-bare"
-        fallen = evaluate(name, bare, folder, images_per_prompt=1, limit=count, detector=Knowing(bare))
+        fallen = evaluate(name, bare, folder, images_per_prompt=1, limit=count, judge=Knowing(bare))
         for row in read_rows(folder):
             many = len(compose(bare.demands.get(row.prompt) or parse(row.prompt), random.Random(0)).things) > 1
-            assert row.correct != many
+            assert row.score != many
             assert bool(row.reason) == many
         gap = compare(tmp_path / name, folder)
         assert gap["overall"].mean == pytest.approx(fallen["overall"]["mean"] - 1)
@@ -110,7 +110,7 @@ def test_a_stopped_run_goes_on_to_the_same_rows(tmp_path):
         honest = Honest()
         return evaluate(
             "atelier-geneval", honest, tmp_path / folder, images_per_prompt=2, limit=10, batch=4,
-            detector=Knowing(honest), **more,
+            judge=Knowing(honest), **more,
         )  # fmt: skip
 
     with pytest.raises(KeyboardInterrupt):
@@ -129,19 +129,19 @@ def test_a_stopped_run_goes_on_to_the_same_rows(tmp_path):
 
 def test_layout_and_judging_pictures_made_elsewhere(tmp_path):
     honest = Honest()
-    asked = {"images_per_prompt": 2, "limit": 6, "detector": Knowing(honest)}
+    asked = {"images_per_prompt": 2, "limit": 6, "judge": Knowing(honest)}
     made = evaluate("atelier-geneval", honest, tmp_path / "made", **asked)
     sample = atelier_geneval.samples()[0]
     folder = tmp_path / "made" / "images" / "00000"
     assert json.loads((folder / "metadata.jsonl").read_text()) == sample.record
     assert sorted(path.name for path in (folder / "samples").iterdir()) == ["0000.png", "0001.png"]
-    for name in ("scores.json", "table.md", "gallery.html", "gallery.png"):
+    for name in ("scores.json", "table.md", "report.html"):
         assert (tmp_path / "made" / name).stat().st_size
     assert not list((tmp_path / "made").rglob("*.partial"))
-    page = (tmp_path / "made" / "gallery.html").read_text()
-    assert 'src="images/00000/samples/0000.png"' in page
+    page = (tmp_path / "made" / "report.html").read_text()
+    assert page.count("<article") == 12
     assert "http" not in page
-    Image.open(tmp_path / "made" / "gallery.png").verify()
+    assert page.count('src="') == page.count('src="data:image/webp;base64,')
     (folder / "samples" / "0001.png").unlink()
     judged = evaluate("atelier-geneval", None, tmp_path / "judged", images=tmp_path / "made" / "images", **asked)
     assert judged["images_scored"] == made["images_scored"] - 1
@@ -157,17 +157,17 @@ def test_bad_requests_are_refused(tmp_path):
         ("batch=0", "atelier-wise", {"batch": 0}),
         ("seed=-1", "atelier-wise", {"seed": -1}),
         ("Give either", "atelier-wise", {"images": tmp_path}),
-        ("There is no .*inspector.safetensors", "atelier-wise", {"detector": tmp_path}),
+        ("There is no .*inspector.safetensors", "atelier-wise", {"judge": tmp_path}),
         ("preset", "atelier-wise", {"plan": "t2gg"}),
     ):
         with pytest.raises(ValueError, match=error):
-            evaluate(name, honest, tmp_path / "out", **{"detector": detector} | more)
+            evaluate(name, honest, tmp_path / "out", **{"judge": detector} | more)
     with pytest.raises(ValueError, match="unknown model"):
-        evaluate("atelier-wise", "atelier-janis", tmp_path / "out", detector=detector)
+        evaluate("atelier-wise", "atelier-janis", tmp_path / "out", judge=detector)
     assert not (tmp_path / "out").exists()
-    evaluate("atelier-wise", honest, tmp_path / "out", limit=2, detector=detector)
-    with pytest.raises(ValueError, match="holds a run with seed 0, not 1"):
-        evaluate("atelier-wise", honest, tmp_path / "out", limit=2, seed=1, detector=detector)
+    evaluate("atelier-wise", honest, tmp_path / "out", limit=2, judge=detector)
+    with pytest.raises(ValueError, match="holds seed 0, not 1"):
+        evaluate("atelier-wise", honest, tmp_path / "out", limit=2, seed=1, judge=detector)
 
 
 class Blind:
@@ -182,7 +182,7 @@ class Blind:
 def test_a_loaded_model_goes_through_the_same_door(tmp_path):
     folder = tiny_folder(tmp_path / "tiny")
     plan = make_plan("t2g", thought_tokens=4)
-    asked = {"limit": 3, "batch": 2, "detector": Blind()}
+    asked = {"limit": 3, "batch": 2, "judge": Blind()}
     scores = evaluate("atelier-wise", folder, tmp_path / "out", plan, **asked)
     assert scores["overall"]["mean"] == 0
     assert scores["model"] == str(folder)
@@ -193,10 +193,10 @@ def test_a_loaded_model_goes_through_the_same_door(tmp_path):
     assert all(row.thought is not None and "found 0" in row.reason for row in rows)
     model = reverie.load(folder)
     assert evaluate("atelier-wise", model, tmp_path / "out", plan, **asked)["overall"] == scores["overall"]
-    with pytest.raises(ValueError, match="holds a run with plan"):
+    with pytest.raises(ValueError, match="holds plan"):
         evaluate("atelier-wise", model, tmp_path / "out", make_plan(), **asked)
     (tmp_path / "out" / "model.json").write_text('{"fingerprint": "of other weights"}')
-    with pytest.raises(ValueError, match="holds a run with fingerprint"):
+    with pytest.raises(ValueError, match="holds fingerprint"):
         evaluate("atelier-wise", model, tmp_path / "out", plan, **asked | {"limit": 4})
 
 

@@ -68,7 +68,7 @@ def _model_arguments(parser: Parser) -> None:
     parser.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16 (default: float32 on the CPU)")
 
 
-def plan_arguments(parser: Parser) -> None:
+def plan_arguments(parser: Parser, judge: str = "--judge", official: str = "--official") -> None:
     parser.add_argument(
         "--preset",
         metavar="NAME",
@@ -80,7 +80,9 @@ def plan_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--reflect", type=int, metavar="N", help="rounds of looking back, for each region if there are any"
     )
-    parser.add_argument("--judge", metavar="NAME", help="who judges: a name, hub id or folder (default: the painter)")
+    parser.add_argument(
+        judge, dest="judge", metavar="NAME", help="who chooses and looks back: a name or folder (default: the painter)"
+    )
     parser.add_argument("--judge-steps", type=int, metavar="N", help="at how many points prm and parm look")
     parser.add_argument("--judge-from", type=int, metavar="K", help="the first of these at which parm asks")
     parser.add_argument("--assess", metavar="WHEN", help="first or every: at which clear looks parm asks for potential")
@@ -91,7 +93,9 @@ def plan_arguments(parser: Parser) -> None:
     parser.add_argument("--schedule", metavar="HOW", help="of the regions: uniform, adaptive, or heights such as 2:1:1")
     parser.add_argument("--threshold", type=float, metavar="S", help="the score, of 100, at which a region stays")
     parser.add_argument("--keep-prompt", **SWITCH, help="paint from the prompt and the thought after it")
-    parser.add_argument("--official", **SWITCH, help="think while painting exactly as the published script does")
+    parser.add_argument(
+        official, dest="official", **SWITCH, help="think while painting exactly as the published script does"
+    )
     parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
     parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens; 0 takes the likeliest")
     parser.add_argument("--thought-tokens", type=int, metavar="N", help="the longest thought")
@@ -132,32 +136,39 @@ def _describe_arguments(parser: Parser) -> None:
 
 
 def _evaluate_arguments(parser: Parser) -> None:
-    parser.add_argument("benchmark", help="its name, such as atelier-geneval or atelier-wise")
+    parser.add_argument("benchmark", help="its name, such as atelier-wise, geneval or wise-verified")
     _model_arguments(parser)
-    plan_arguments(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="for scores, table and gallery; goes on from here")
+    parser.set_defaults(model=None)
+    plan_arguments(parser, "--verifier", "--official-painting")
+    parser.add_argument("--out", required=True, metavar="DIR", help="for rows, scores and report; goes on from here")
+    parser.add_argument("--images", metavar="DIR", help="judge the pictures in here, in the official layout")
+    parser.add_argument("--data", metavar="DIR", help="the benchmark's own files (default: from the hub, if there)")
     parser.add_argument(
         "-n", "--per-prompt", type=int, metavar="N", help="images for each prompt (default: the benchmark's own)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts, for a quick look")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N prompts, evenly spread, for a quick look")
     parser.add_argument("--seed", type=int, default=0, help="of the whole evaluation (default: 0)")
-
-
-def _judge_arguments(parser: Parser) -> None:
-    parser.add_argument("benchmark", help="its name, such as wise-verified or t2i-reasonbench")
-    parser.add_argument("--data", required=True, metavar="DIR", help="the folder with the benchmark's own files")
-    parser.add_argument("--images", required=True, metavar="DIR", help="the pictures, in the benchmark's layout")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for scores, answers and table")
-    parser.add_argument("--judge", required=True, metavar="MODEL", help="the name of the served model")
-    parser.add_argument("--server", default="http://localhost:8000/v1", metavar="URL", help="up to and with /v1")
-    parser.add_argument("--cache", metavar="DIR", help="of answers, so that none is asked for twice (default: in OUT)")
+    parser.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
+    parser.add_argument("--shard", metavar="I/N", help="the I-th of N processes that share OUT")
     parser.add_argument(
-        "--requests", type=int, metavar="N", help="the most requests to send; 0 scores from the cache alone"
+        "--judge", dest="benchmark_judge", metavar="NAME", help="of the images: openai:MODEL@URL, a hub id or a folder"
     )
+    parser.add_argument(
+        "--evaluator", action="append", metavar="ROLE=MODEL", help="who plays a role, such as detector=FOLDER"
+    )
+    parser.add_argument("--evaluations", metavar="FILE", help="what evaluators saw elsewhere, as JSON lines")
+    parser.add_argument(
+        "--official", dest="official_rules", action="store_true", help="repeat the bugs of the benchmark's own code"
+    )
+    _server_arguments(parser)
+
+
+def _server_arguments(parser: Parser) -> None:
+    parser.add_argument("--cache", metavar="DIR", help="of a judge's answers (default: in OUT)")
+    parser.add_argument("--requests", type=int, metavar="N", help="the most to send to a server; 0: the cache alone")
+    parser.add_argument("--tokens", type=int, metavar="N", help="the most to pay a server for")
     parser.add_argument("--workers", type=int, default=8, metavar="N", help="requests at a time (default: 8)")
     parser.add_argument("--no-thinking", action="store_true", help="tell a vLLM server to switch thinking off")
-    parser.add_argument("--official", action="store_true", help="repeat the bugs of the benchmark's own code")
-    parser.add_argument("--limit", type=int, metavar="N", help="only N samples, evenly spread, for a quick look")
 
 
 def _compare_arguments(parser: Parser) -> None:
@@ -283,12 +294,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return evaluate(arguments)
 
 
-def _judge(arguments: argparse.Namespace) -> int:
-    from reverie.commands.judge import judge
-
-    return judge(arguments)
-
-
 def _compare(arguments: argparse.Namespace) -> int:
     from reverie.commands.compare import compare
 
@@ -331,8 +336,7 @@ VERBS = {
     "replay": ("Paint a picture again from the recipe inside it, and compare.", _replay_arguments, _replay),
     "describe": ("Say what a model sees in a picture.", _describe_arguments, _describe),
     "models": ("List the models that are here or can be loaded.", _models_arguments, _models),
-    "evaluate": ("Run a benchmark and write its scores.", _evaluate_arguments, _evaluate),
-    "judge": ("Score pictures in a public benchmark's layout by a served judge.", _judge_arguments, _judge),
+    "evaluate": ("Run a benchmark, or judge pictures by it, and report.", _evaluate_arguments, _evaluate),
     "compare": ("Say by how much one run of a benchmark is better than another.", _compare_arguments, _compare),
     "train": ("Run a training recipe.", _train_arguments, _train),
     "data": ("Build data to train on.", _data_arguments, _data),

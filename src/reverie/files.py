@@ -1,10 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files that one process has for itself."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,27 @@ def claim(file: Path, record: Mapping[str, Any]) -> None:
     for key, value in json.loads(json.dumps(record)).items():
         if there.get(key) != value:
             raise ValueError(f"{file.parent} holds {key} {there.get(key)!r}, not {value!r}: give another folder.")
+
+
+@contextmanager
+def locked(path: Path, busy: str, first: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Keep a file to this process; ValueError with `busy` where another has it. `first` runs once it is ours.
+
+    The lock goes when the process ends, however it ends. Where the system has no such locks, nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        first()
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(busy) from error
+        except OSError:
+            pass  # a file system without locks, such as some network mounts
+        first()
+        yield

@@ -100,7 +100,7 @@ def judge(sample: Sample, sighting: Sighting) -> Judgement:
     """GenEval's verdict on what the inspector saw."""
     boxes, colours = sighting.to_detections()
     verdict = geneval.judge(sample.record, boxes, lambda name, ranks: [str(colours[name][i]) for i in ranks], RULE)
-    return Judgement(verdict.correct, verdict.reason, seen(sighting))
+    return Judgement(float(verdict.correct), verdict.reason, seen(sighting))
 
 
 def seen(sighting: Sighting) -> str:

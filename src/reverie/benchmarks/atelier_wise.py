@@ -35,7 +35,7 @@ def samples() -> tuple[Sample, ...]:
 
 def judge(sample: Sample, sighting: Sighting) -> Judgement:
     reasons = failures(Demand.from_record(sample.record["demand"]), sighting)
-    return Judgement(not reasons, "\n".join(reasons), seen(sighting))
+    return Judgement(float(not reasons), "\n".join(reasons), seen(sighting))
 
 
 def failures(demand: Demand, sighting: Sighting) -> list[str]:

@@ -41,7 +41,7 @@ SOURCE = Source(
 )
 
 
-def read(folder: str | Path, category: str, split: str = "val") -> tuple[Sample, ...]:
+def read(folder: str | Path | None, category: str, split: str = "val") -> tuple[Sample, ...]:
     """The prompts of a category: the 300 of the test split `val`, or the 700 of `train`."""
     if category not in CATEGORIES:
         raise ValueError(f"T2I-CompBench has no category {category!r}: give one of {', '.join(CATEGORIES)}.")
@@ -58,7 +58,7 @@ def read(folder: str | Path, category: str, split: str = "val") -> tuple[Sample,
     )
 
 
-def complex_parts(folder: str | Path) -> dict[str, tuple[str, ...]]:
+def complex_parts(folder: str | Path | None) -> dict[str, tuple[str, ...]]:
     """The complex prompts that are about space, about action, and about both, as the 3-in-1 score needs them."""
     return {
         part: tuple(SOURCE.lines(SOURCE.locate(folder, f"examples/dataset/complex_val_{part}.txt"), number))
@@ -66,7 +66,7 @@ def complex_parts(folder: str | Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-def nouns(folder: str | Path) -> list[str]:
+def nouns(folder: str | Path | None) -> list[str]:
     """The lines of the noun list that the numeracy rule needs, for `compbench_rules.noun_table`."""
     return SOURCE.lines(SOURCE.locate(folder, "examples/dataset/new_objects.txt"), 101)
 

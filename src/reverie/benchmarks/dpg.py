@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PROMPTS, IMAGES = 1065, 4
+JUDGE = "mPLUG-large"
 SOURCE = Source("DPG-Bench", "https://github.com/TencentQQGYLab/ELLA, folder dpg_bench, commit 3c228f1d", "Apache-2.0")
 
 
@@ -34,15 +35,18 @@ class Question:
     """Such as "attribute - color"; what stands before the dash is the broad category."""
 
 
-def read(folder: str | Path) -> tuple[Sample, ...]:
+def read(folder: str | Path | None) -> tuple[Sample, ...]:
     """The prompts: one text file each, named by the item (`dpg_bench/prompts/*.txt`), or one prompts.jsonl of item_id
     and text. In the order of the item names."""
-    packed = Path(folder) / "prompts.jsonl"
+    if folder is None:
+        SOURCE.locate(None, "prompts.jsonl")
+    folder = Path(str(folder))
+    packed = folder / "prompts.jsonl"
     if packed.is_file():
         records = SOURCE.records(packed, PROMPTS, ("item_id", "text"))
         texts = {str(record["item_id"]): record["text"].strip() for record in records}
     else:
-        places = [Path(folder) / name for name in ("dpg_bench/prompts", "prompts", ".")]
+        places = [folder / name for name in ("dpg_bench/prompts", "prompts", ".")]
         files = next((found for place in places if (found := sorted(place.glob("*.txt")))), [])
         if not files:
             raise ValueError(f"DPG-Bench: there are no prompt files in {folder}; {SOURCE.hint()}.")
@@ -50,11 +54,11 @@ def read(folder: str | Path) -> tuple[Sample, ...]:
         texts = {path.stem: SOURCE.text(path).strip() for path in files}
     empty = [item for item, text in texts.items() if not text]
     if empty:
-        raise SOURCE.broken(Path(folder), f"has no text for {empty[0]}")
+        raise SOURCE.broken(folder, f"has no text for {empty[0]}")
     return tuple(Sample(item, text, "dpg", {"item_id": item}, item) for item, text in sorted(texts.items()))
 
 
-def read_questions(folder: str | Path) -> dict[str, tuple[Question, ...]]:
+def read_questions(folder: str | Path | None) -> dict[str, tuple[Question, ...]]:
     """The questions of each item from dpg_bench.csv, by its columns item_id, proposition_id, dependency, tuple (which
     begins with the category) and question_natural_language."""
     path = SOURCE.locate(folder, "dpg_bench/dpg_bench.csv")

@@ -86,6 +86,21 @@ def read(path: str | Path) -> dict[str, Evaluation]:
     return found
 
 
+class Recorded:
+    """An `Evaluator` that looks up what others saw: a file of evaluations."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.found = read(path)
+        names = sorted({one.evaluator for one in self.found.values() if one.evaluator})
+        self.name = ", ".join(names) or f"evaluations of {Path(path).name}"
+
+    def evaluate(
+        self, files: Sequence[str], prompts: Sequence[str], images: Sequence[Image]
+    ) -> list[Evaluation | None]:
+        """None for an image of which the file says nothing."""
+        return [self.found.get(file) for file in files]
+
+
 # ----------------------------------------------------------------------------------------------------- rules
 
 
@@ -101,11 +116,12 @@ def geneval(
         for index in range(images):
             one = evaluations.get(geneval_files.file(sample, index))
             if one is not None:
-                results.append(_judged(sample, one, options))
+                results.append(judge_geneval(sample, one, options))
     return results
 
 
-def _judged(sample: Sample, one: Evaluation, options: rule.Options) -> geneval_files.Result:
+def judge_geneval(sample: Sample, one: Evaluation, options: rule.Options = OFFICIAL) -> geneval_files.Result:
+    """The line of GenEval's results file for one image."""
     boxes: dict[str, list[list[float]]] = {}
     for label, box, score in one.detections:
         boxes.setdefault(label, []).append([*box, score])
@@ -144,12 +160,14 @@ def compbench(
         row: list[float | None] = []
         for index in range(images):
             one = evaluations.get(comp.file(sample, index, images))
-            row.append(None if one is None else _scored(kind, sample.prompt, one, official, nouns or {}, parts or {}))
+            row.append(
+                None if one is None else score_compbench(kind, sample.prompt, one, official, nouns or {}, parts or {})
+            )
         scores[sample.prompt] = row
     return scores
 
 
-def _scored(
+def score_compbench(
     kind: str,
     prompt: str,
     one: Evaluation,
@@ -157,6 +175,7 @@ def _scored(
     nouns: Mapping[str, str],
     parts: Mapping[str, Sequence[str]],
 ) -> float:
+    """The score of one image by a rule of T2I-CompBench, see `compbench`."""
     if kind == "blip_vqa":
         return _attributes(one)
     if kind == "clip":

@@ -27,7 +27,7 @@ SOURCE = Source(
 )
 
 
-def read(folder: str | Path) -> tuple[Sample, ...]:
+def read(folder: str | Path | None) -> tuple[Sample, ...]:
     """The 800 prompts, 100 of each number of atoms; `record` holds the questions, their answers and their skills."""
     path = SOURCE.locate(folder, "geneval2_data.jsonl")
     records = SOURCE.records(path, PROMPTS, ("prompt", "atom_count", "vqa_list", "skills"))

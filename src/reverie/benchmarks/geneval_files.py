@@ -30,12 +30,12 @@ LONG = Source(
 )
 
 
-def read(folder: str | Path, long: bool = False) -> tuple[Sample, ...]:
+def read(folder: str | Path | None, long: bool = False) -> tuple[Sample, ...]:
     """The 553 prompts; the id is the number of the line, which is also the name of the folder."""
     source = LONG if long else SOURCE
     if long:
         names = ("eval/gen/geneval/prompts/evaluation_metadata_long.jsonl", "evaluation_metadata_long_rewrite.jsonl")
-        name = next((one for one in names if (Path(folder) / Path(one).name).is_file()), names[0])
+        name = next((one for one in names if (Path(folder or ".") / Path(one).name).is_file()), names[0])
     else:
         name = "prompts/evaluation_metadata.jsonl"
     path = source.locate(folder, name)

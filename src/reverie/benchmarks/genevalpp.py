@@ -29,7 +29,7 @@ SOURCE = Source(
 )
 
 
-def read(folder: str | Path) -> tuple[Sample, ...]:
+def read(folder: str | Path | None) -> tuple[Sample, ...]:
     """The 280 prompts, 40 of each tag; the id is the line number, from 1."""
     path = SOURCE.locate(folder, "test_scripts/Geneval++.jsonl")
     records = SOURCE.records(path, PROMPTS, ("tag", "include", "prompt"))

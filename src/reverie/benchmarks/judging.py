@@ -8,6 +8,7 @@ benchmark's module takes; `Answer.outcome` says what became of every question.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,6 @@ from pathlib import Path
 from PIL.Image import Image
 
 from ..vlms import VLM, Message
-from ..vlms.openai import ServedVLM
 from . import cobsat, geneval2, genevalpp, reasonbench, risebench, wise
 from .asking import Answer, ask
 from .protocol import Sample
@@ -155,10 +155,23 @@ def judge_genevalpp(judge: VLM, sample: Sample, image: Image | None) -> tuple[in
     return genevalpp.FAILED if answer.value is None else answer.value, answer
 
 
-def judge_geneval2(judge: ServedVLM, sample: Sample, image: Image) -> list[float]:
+def judge_geneval2(judge: VLM, sample: Sample, image: Image) -> list[float]:
     """The soft score of every question about an image. The judge must name the probabilities of its first tokens."""
+    if not hasattr(judge, "first_tokens"):
+        raise ValueError("GenEval 2 needs a judge that names the probabilities of its first tokens: give another one.")
     scores = []
     for question, answer in sample.record["vqa_list"]:
         tokens = judge.first_tokens([Message("user", geneval2.question(question), (image,))])
         scores.append(geneval2.soft_score(tokens, answer))
     return scores
+
+
+def judge_dpg(judge: VLM, question: str, image: Image) -> Answer[str]:
+    """ "yes" or "no" to a question about one of a prompt's images."""
+    text = prompt("dpg", question=question)
+    return ask(judge, [Message("user", text, (image,))], _yes_or_no, 3, 16)
+
+
+def _yes_or_no(text: str) -> str | None:
+    words = re.findall(r"[a-z]+", text.lower())
+    return words[0] if words and words[0] in ("yes", "no") else None

@@ -46,7 +46,7 @@ class Source:
 
     def _fetch(self, name: str) -> Path:
         if self.hub is None:
-            raise ValueError(f"{self.name} is not on the Hugging Face hub: {self.hint()} and give its folder.")
+            raise ValueError(f"{self.name} is not on the Hugging Face hub: {self.hint()} and give its folder as data.")
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

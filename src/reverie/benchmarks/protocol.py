@@ -22,7 +22,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
+
+    from .outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -65,18 +69,30 @@ class Painted:
     """Counters of work, such as decoded tokens; any names, added up over the images of a call."""
 
 
+End = Literal["scored", "missing", "not painted", "unparsable", "judge error"]
+"""What became of an image: judged; not in the folder; refused by the painter; judged in words that cannot be read; not
+judged, because the judge failed on it."""
+
+
 @dataclass(frozen=True)
 class Judgement:
-    """Whether an image is right, why not (one line a failure), and what was seen in it."""
+    """What a judge says about one image."""
 
-    correct: bool
+    score: float | None
+    """In [0, 1], 1 is right; None where there is none."""
     reason: str = ""
+    """Why it is not right, one line a failure."""
     seen: str = ""
+    value: Any = None
+    """What the benchmark's scores are made of, as JSON; None: of `score`."""
+    end: End = "scored"
+    answers: Sequence[Mapping[str, Any]] = ()
+    """Of a judge that reads and writes, as they came."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a run: a line of rows.jsonl."""
+    """One image of a run with its judgement: a line of rows.jsonl."""
 
     id: str
     index: int
@@ -84,14 +100,19 @@ class Row:
     cluster: str
     prompt: str
     text: str | None
+    """What was painted from, where that is not the prompt."""
     thought: str | None
     seed: int | None
-    file: str
-    sha256: str
+    file: str | None
+    """Below the run's folder, or wherever the pictures lie."""
+    sha256: str | None
     """Of the pixels, see `png.picture_hash`."""
-    correct: bool
+    end: End
+    score: float | None
     reason: str
     seen: str
+    value: Any
+    answers: Sequence[Mapping[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -118,24 +139,49 @@ class Detector(Protocol):
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Several images of a prompt in one picture, as some layouts want them."""
+
+    file: Callable[[Sample], str]
+    join: Callable[[Sequence[Image]], Image]
+    cut: Callable[[Image], Sequence[Image]]
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """A fixed list of samples and the rule that scores them."""
 
     name: str
     version: str
     """Changes whenever the list or the rule does."""
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     images_per_prompt: int
     judge: Callable[[Sample, Any], Judgement]
-    """Of a sample and what the detector says about one of its images."""
+    """Of a sample and what is seen in one of its images: a detector's sighting, an `evaluations.Evaluation`, or the
+    picture beside the one to be asked about it (`eyes.Shown`)."""
     file: Callable[[Sample, int], str]
-    """Where the image number i of a sample lies inside the image folder, in the layout of the namesake."""
+    """Where the image number i of a sample lies inside the image folder, in the official layout."""
     metadata: Callable[[Sample], tuple[str, str] | None]
     """A file (name, text) that the layout wants beside the images of a sample."""
     weighting: Literal["strata", "items"]
     """Whether the overall score is the unweighted mean of the tags, or of all images."""
     inputs: Callable[[Sample], Inputs] | None = None
     """What a painter is given beside the prompt; asked for when the sample is painted. None: nothing."""
+    eyes: Literal["inspector", "evaluators", "vlm"] = "inspector"
+    """Who looks: the Atelier's inspector, detectors and the like, or a model that reads and writes."""
+    official_judge: str | None = None
+    """Who looks in the benchmark's own code; others give numbers that are not comparable."""
+    missing: Judgement = Judgement(None, end="missing")
+    """What stands for an image that is not there."""
+    outcome: Callable[[Sequence[Row]], Outcome] | None = None
+    """Scores from the rows of a run; None: the mean scores, overall and by tag."""
+    grid: Grid | None = None
+    export: Callable[[Path, Sequence[Row]], None] | None = None
+    """Writes what official scripts want beside the pictures into a run's folder."""
+    official: bool = False
+    """Whether the bugs of the benchmark's own code are repeated."""
+    percent: bool = False
+    """Whether its scores are per cent."""
 
     @property
     def checksum(self) -> str:

@@ -82,7 +82,7 @@ SOURCE = Source(
 # --------------------------------------------------------------------------------------------------- prompts
 
 
-def read(folder: str | Path, dimension: str) -> tuple[Sample, ...]:
+def read(folder: str | Path | None, dimension: str) -> tuple[Sample, ...]:
     """The 200 prompts of a dimension, each with its questions. The prompt is that of the prompt file: in 11 records the
     question file has another text."""
     if dimension not in DIMENSIONS:

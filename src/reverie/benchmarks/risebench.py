@@ -62,6 +62,12 @@ def file(sample: Sample, index: int = 0) -> str:
     return f"images/{sample.tag}/{sample.id}.png"
 
 
+def picture(folder: str | Path | None, name: str) -> Path:
+    """A picture of the benchmark's own, in the folder of its files or in `data` below it; without one, from the hub."""
+    below = None if folder is None else Path(folder) / "data" / name
+    return below if below is not None and below.is_file() else SOURCE.locate(folder, name)
+
+
 def asked(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Which dimensions the judge is asked about."""
     if record["category"] == "logical_reasoning":

@@ -63,7 +63,7 @@ def category_of(protocol: Protocol, prompt_id: int) -> str:
 # --------------------------------------------------------------------------------------------------- prompts
 
 
-def read(folder: str | Path, protocol: Protocol, rewrite: bool = False) -> tuple[Sample, ...]:
+def read(folder: str | Path | None, protocol: Protocol, rewrite: bool = False) -> tuple[Sample, ...]:
     """The 1,000 prompts. Only `Sample.prompt` may be shown to a generator; the explanation is for the judge.
 
     rewrite: the legacy prompts that say the answer outright, which measures drawing without knowledge.
@@ -78,7 +78,7 @@ def read(folder: str | Path, protocol: Protocol, rewrite: bool = False) -> tuple
         records += SOURCE.records(path, number, ("Prompt", "Explanation", "prompt_id"))
     samples = [sample(record, protocol) for record in records]
     if sorted(int(one.id) for one in samples) != list(range(1, 1001)):
-        raise SOURCE.broken(Path(folder), f"does not hold the prompt ids 1 to 1000 of {protocol} once each")
+        raise SOURCE.broken(Path(str(folder)), f"does not hold the prompt ids 1 to 1000 of {protocol} once each")
     return tuple(sorted(samples, key=lambda one: int(one.id)))
 
 

@@ -13,7 +13,7 @@ SHOWN = 20  # prompts listed of each kind, unless all are asked for
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from reverie.benchmarks.harness import compare as paired
+    from reverie.benchmarks.paired import compare as paired
 
     first, second = arguments.first, arguments.second
     gains = paired(first, second)
@@ -54,7 +54,7 @@ def differing_settings(first: str | Path, second: str | Path) -> dict[str, tuple
 def changed_prompts(first: str | Path, second: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The prompts of which the second run scored higher, in the mean over their images, and those of which it scored
     lower; largest change first."""
-    from reverie.benchmarks.harness import scored_rows
+    from reverie.benchmarks.paired import scored_rows
 
     shares: list[dict[str, float]] = []
     prompts: dict[str, tuple[str, str]] = {}

@@ -1,45 +1,137 @@
-"""`reverie evaluate NAME --model ... --out DIR`: runs a benchmark, or the rest of one that was stopped."""
+"""`reverie evaluate NAME --out DIR`: runs a benchmark, or the rest of one that was stopped; or judges pictures that
+another program made."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reverie.commands.generate import plan_of
 from reverie.commands.outputs import check_writable
 from reverie.models.registry import resolve
-from reverie.painter import load
-from reverie.refusals import check_place
+from reverie.painter import check_place, load
 
 if TYPE_CHECKING:
     from reverie.benchmarks.protocol import Row
 
+SHOWN_EVERY = 0.5  # seconds between two lines on a terminal
+
 
 def evaluate(arguments: argparse.Namespace) -> int:
     from reverie.benchmarks.harness import evaluate as run
-    from reverie.benchmarks.harness import load_benchmark
+    from reverie.benchmarks.registry import find
 
-    plan = plan_of(arguments)
-    check_place(arguments.device, arguments.dtype)
-    resolve(arguments.model)
-    if plan.judge is not None:
-        resolve(plan.judge, "judge")
-    load_benchmark(arguments.benchmark)
-    check_writable(Path(arguments.out))
-    model = arguments.model
-    if arguments.device or arguments.dtype:
-        model = load(model, arguments.device, arguments.dtype)
-    numbers = {"images_per_prompt": arguments.per_prompt, "limit": arguments.limit, "seed": arguments.seed}
-    run(arguments.benchmark, model, arguments.out, plan, on_row=progress, **numbers)
-    table = Path(arguments.out) / "table.md"
-    print(table.read_text("utf-8") if table.is_file() else arguments.out)
+    find(arguments.benchmark)
+    out = Path(arguments.out)
+    model, plan = _painter(arguments)
+    check_writable(out)
+    judge = _judge(arguments, out)
+    names = ("data", "images", "limit", "seed", "batch", "shard", "workers")
+    more = {name: getattr(arguments, name) for name in names}
+    run(
+        arguments.benchmark,
+        model,
+        out,
+        plan,
+        images_per_prompt=arguments.per_prompt,
+        judge=judge,
+        evaluators=_pairs(arguments.evaluator),
+        official=arguments.official_rules,
+        device=arguments.device or "cpu",
+        cache=arguments.cache,
+        on_row=progress(),
+        **more,
+    )
+    print((out / "table.md").read_text("utf-8"))
+    print(f"{out / 'report.html'} shows the images.", file=sys.stderr)
+    usage = getattr(judge, "usage", None)
+    if usage is not None:
+        print(
+            f"{usage.requests} requests ({usage.failures} failed), {usage.cached} answers from the cache, "
+            f"{usage.question_tokens + usage.answer_tokens} tokens.",
+            file=sys.stderr,
+        )
     return 0
 
 
-def progress(row: Row, done: int, total: int) -> None:
-    """One line that is rewritten on a terminal; elsewhere a line for each twentieth of the run."""
-    terminal = sys.stderr.isatty()
-    if terminal or done == total or done % max(1, total // 20) == 0:
-        print(f"{done} of {total} images", end="\r" if terminal and done < total else "\n", file=sys.stderr, flush=True)
+def _painter(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Who paints and how, both None where pictures are only judged."""
+    plan = plan_of(arguments)
+    check_place(arguments.device, arguments.dtype)
+    if arguments.images is not None:
+        if arguments.model is not None:
+            raise ValueError("--model paints and --images judges what was painted elsewhere: give one of them.")
+        return None, None
+    model = arguments.model or "atelier-janus"
+    resolve(model)
+    if plan.judge is not None:
+        resolve(plan.judge, "judge")
+    if arguments.device or arguments.dtype:
+        return load(model, arguments.device, arguments.dtype), plan
+    return model, plan
+
+
+def _judge(arguments: argparse.Namespace, out: Path) -> Any:
+    """Who judges: a file of evaluations, a model by name, or None for whoever the benchmark has."""
+    if arguments.evaluations is not None:
+        from reverie.benchmarks.evaluations import Recorded
+
+        return Recorded(arguments.evaluations)
+    from reverie.vlms.named import SERVED, open_vlm
+    from reverie.vlms.openai import Budget
+
+    name = arguments.benchmark_judge
+    if name is None or not name.startswith(SERVED):
+        return name
+    for flag in ("requests", "tokens"):
+        value = getattr(arguments, flag)
+        if value is not None and value < 0:
+            raise ValueError(f"--{flag} {value}: must not be negative.")
+    return open_vlm(
+        name,
+        cache=arguments.cache or out / "answers",
+        budget=Budget(arguments.requests, arguments.tokens),
+        workers=arguments.workers,
+        extra={"chat_template_kwargs": {"enable_thinking": False}} if arguments.no_thinking else None,
+    )
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str]:
+    """Of "role=model", several times."""
+    found = {}
+    for text in texts or ():
+        role, equals, name = text.partition("=")
+        if not (role and equals and name):
+            raise ValueError(f"--evaluator {text!r}: must say ROLE=MODEL, such as detector=FOLDER.")
+        found[role] = name
+    return found
+
+
+def progress() -> Callable[[Row, int, int], None]:
+    """One line that is rewritten on a terminal; elsewhere a line for each twentieth of the run. With the time left."""
+    begun, terminal = time.monotonic(), sys.stderr.isatty()
+    first, shown = 0, 0.0
+
+    def show(row: Row, done: int, total: int) -> None:
+        nonlocal first, shown
+        first = first or done  # what was done before this start says nothing about its pace
+        now = time.monotonic()
+        if done < total and (now - shown < SHOWN_EVERY if terminal else done % max(1, total // 20)):
+            return
+        shown = now
+        left = (now - begun) / (done - first + 1) * (total - done)
+        told = f"{done} of {total} images" + (f", {_time(left)} left" if done < total else "")
+        print(told.ljust(40) if terminal else told, end="\r" if terminal and done < total else "\n", file=sys.stderr)
+        sys.stderr.flush()
+
+    return show
+
+
+def _time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"

@@ -100,11 +100,24 @@ class TransformersVLM:
         return [answer.text for answer in self.answers(conversations, max_new_tokens, temperature, seeds)]
 
     @torch.no_grad()
-    def yes_probability(self, messages: Messages) -> float:
+    def _first_logits(self, messages: Messages) -> Tensor:
+        """(V,): of the answer's first token."""
         inputs = self._inputs([messages])
         # Only the last position's logits, where the model can be asked for so little.
         few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
-        logits = self.model(**inputs, use_cache=False, **few).logits[0, -1].float()
+        return self.model(**inputs, use_cache=False, **few).logits[0, -1].float()
+
+    def first_tokens(self, messages: Messages, number: int = 20) -> dict[str, float]:
+        """The likeliest first tokens of the answer, as text, with their probabilities."""
+        found = self._first_logits(messages).softmax(0).topk(number)
+        told: dict[str, float] = {}
+        for index, probability in zip(found.indices.tolist(), found.values.tolist(), strict=True):
+            token = self.tokenizer.decode([index])
+            told[token] = told.get(token, 0.0) + probability
+        return told
+
+    def yes_probability(self, messages: Messages) -> float:
+        logits = self._first_logits(messages)
         yes, no = self._first_ids("yes"), self._first_ids("no")
         both = torch.stack([logits[sorted(ids)].logsumexp(0) for ids in (yes - no, no - yes)])
         return both.softmax(0)[0].item()

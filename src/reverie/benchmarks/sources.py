@@ -1,0 +1,240 @@
+"""Where the images of a run come from: a painter at work here, or a folder in the benchmark's official layout."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..files import claim, write_atomically
+from ..png import open_picture, picture_hash, save_png
+from .prompt_files import find_picture
+from .protocol import Benchmark, Judgement, Painted, Painter, Row, Sample, image_seed
+from .rows import Key, Picture, Table
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Item = tuple[Sample, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image that is there to be judged."""
+
+    sample: Sample
+    index: int
+    picture: Image
+    about: Picture
+
+
+@dataclass(frozen=True)
+class Got:
+    """What became of some items: images, and rows of those that a painter refused."""
+
+    cases: Sequence[Case]
+    refused: Sequence[Row] = ()
+
+
+class Source(Protocol):
+    def get(self, items: Sequence[Item]) -> Got: ...
+
+
+def key(item: Item) -> Key:
+    return item[0].id, item[1]
+
+
+def row_of(sample: Sample, index: int, about: Picture | None, judged: Judgement) -> Row:
+    """A row from what was painted and what was judged."""
+    text, thought, seed, file, digest = (
+        (about.text, about.thought, about.seed, about.file, about.sha256) if about else (None,) * 5
+    )
+    return Row(
+        sample.id, index, sample.tag, sample.cluster, sample.prompt, text, thought, seed, file, digest, **vars(judged)
+    )
+
+
+class Studio:
+    """Paints, and files what was painted. What lies there from an earlier start is not painted again."""
+
+    def __init__(
+        self, painter: Callable[[], Painter], plan: Any, seed: int, benchmark: Benchmark, table: Table
+    ) -> None:
+        self._load = painter
+        self._painter: Painter | None = None
+        self.plan, self.seed, self.benchmark, self.table = plan, seed, benchmark, table
+        self.folder = table.out / "images"
+        self.there = table.painted()
+        self.proven = bool(self.there)
+        """Whether anything was painted: before, what a painter refuses is a mistake in the request."""
+
+    @property
+    def painter(self) -> Painter:
+        if self._painter is None:
+            self._painter = self._load()
+            about = getattr(self._painter, "about", None)
+            if about:
+                # The same name may stand for other weights today; one run must not mix them.
+                told = {name: about[name] for name in ("fingerprint", "dtype", "device") if name in about}
+                claim(self.table.out / "model.json", told)
+        return self._painter
+
+    def get(self, items: Sequence[Item]) -> Got:
+        kept = {key(item): case for item in items if (case := self._kept(item)) is not None}
+        todo = [item for item in items if key(item) not in kept]
+        refused: list[Row] = []
+        if todo:
+            begun = time.perf_counter()
+            painted, refused = self._paint(self.painter, todo)
+            for item, one in painted:
+                kept[key(item)] = self._file(item, one)
+            spent = {
+                "images": len(painted),
+                "painting": time.perf_counter() - begun,
+                "judging": 0.0,
+                "work": added([one.work for _, one in painted]),
+            }
+            fresh = [kept[key(item)].about for item, _ in painted]
+            self.table.append(painted=fresh, spent=[spent])
+            self.there |= {(one.id, one.index): one for one in fresh}
+            self._join([item[0] for item, _ in painted])
+        return Got([kept[key(item)] for item in items if key(item) in kept], refused)
+
+    def _kept(self, item: Item) -> Case | None:
+        about = self.there.get(key(item))
+        path = self.table.out / about.file if about else None
+        if about is None or path is None or not path.is_file():
+            return None
+        picture = open_picture(path).convert("RGB")
+        return Case(*item, picture, about) if picture_hash(picture) == about.sha256 else None
+
+    def _paint(self, painter: Painter, items: Sequence[Item]) -> tuple[list[tuple[Item, Painted]], list[Row]]:
+        """All at once; where the painter refuses that, one by one, so that a single prompt does not end the run."""
+        try:
+            painted = list(zip(items, self._ask(painter, items), strict=True))
+        except ValueError as error:
+            if len(items) == 1 and self.proven:
+                judged = replace(self.benchmark.missing, end="not painted", reason=str(error))
+                return [], [row_of(*items[0], None, judged)]
+            if len(items) == 1:
+                raise
+            return self._paint_singly(painter, items)
+        self.proven = True
+        return painted, []
+
+    def _paint_singly(self, painter: Painter, items: Sequence[Item]) -> tuple[list[tuple[Item, Painted]], list[Row]]:
+        painted: list[tuple[Item, Painted]] = []
+        late: list[Item] = []
+        refused: list[Row] = []
+        trouble: ValueError | None = None
+        for item in items:
+            try:
+                one, no = self._paint(painter, [item])
+                painted += one
+                refused += no
+            except ValueError as error:  # nothing was painted so far, so it is too early to tell whose fault it is
+                trouble = trouble or error
+                late.append(item)
+        if trouble and not self.proven:
+            raise trouble
+        for item in late:
+            refused += self._paint(painter, [item])[1]
+        return painted, refused
+
+    def _ask(self, painter: Painter, items: Sequence[Item]) -> Sequence[Painted]:
+        seeds = [image_seed(self.seed, sample.id, index) for sample, index in items]
+        prompts, more = [sample.prompt for sample, _ in items], {}
+        if self.benchmark.inputs is not None:
+            inputs = [self.benchmark.inputs(sample) for sample, _ in items]
+            prompts = [one.prompt or prompt for one, prompt in zip(inputs, prompts, strict=True)]
+            more["inputs"] = inputs
+        paint: Callable[..., Sequence[Painted]] = painter.paint
+        return paint(prompts, seeds, self.plan, **more)
+
+    def _file(self, item: Item, one: Painted) -> Case:
+        path = self.folder / self.benchmark.file(*item)
+        extra = self.benchmark.metadata(item[0])
+        if extra and not (self.folder / extra[0]).exists():
+            write_atomically(self.folder / extra[0], lambda partial: partial.write_text(extra[1], "utf-8"))
+        picture, seed = save(one.image, path), image_seed(self.seed, item[0].id, item[1])
+        place = path.relative_to(self.table.out).as_posix()
+        return Case(*item, picture, Picture(*key(item), one.text, one.thought, seed, place, picture_hash(picture)))
+
+    def _join(self, samples: Sequence[Sample]) -> None:
+        """Put the images of each prompt that has them all into one picture, where the layout wants that."""
+        grid = self.benchmark.grid
+        if grid is None:
+            return
+        for sample in {one.id: one for one in samples}.values():
+            files = [self.there.get((sample.id, i)) for i in range(self.benchmark.images_per_prompt)]
+            if all(files):
+                pictures = [open_picture(self.table.out / one.file) for one in files if one]
+                save(grid.join(pictures), self.folder / grid.file(sample))
+
+
+def save(image: Image, path: Path) -> Image:
+    """Write a picture under the name that a layout gives it, and return what can be read from there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = image.convert("RGB")
+    if path.suffix.lower() not in (".jpg", ".jpeg"):
+        save_png(picture, path)
+        return picture
+    write_atomically(path, lambda partial: picture.save(partial, "JPEG", quality=95, subsampling=0))
+    return open_picture(path).convert("RGB")
+
+
+def added(counters: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in counters:
+        for name, number in one.items():
+            total[name] = total.get(name, 0) + number
+    return total
+
+
+class Folder:
+    """Takes pictures that lie in the official layout; those that are missing are left out."""
+
+    def __init__(self, folder: Path, benchmark: Benchmark, out: Path) -> None:
+        self.folder, self.benchmark, self.out = folder, benchmark, out
+
+    def find(self, item: Item) -> Path | None:
+        grid = self.benchmark.grid
+        return find_picture(self.folder, grid.file(item[0]) if grid else self.benchmark.file(*item))
+
+    def check(self, items: Sequence[Item]) -> None:
+        """ValueError where there is not one picture of those that are asked for."""
+        if not any(self.find(item) for item in items):
+            grid = self.benchmark.grid
+            name = grid.file(items[0][0]) if grid else self.benchmark.file(*items[0])
+            raise ValueError(
+                f"There is no picture of {self.benchmark.name} in {self.folder}, such as {name}: give the folder that "
+                "holds them in the benchmark's layout."
+            )
+
+    def changed(self, item: Item, row: Row) -> bool:
+        """Whether the picture is no longer the one that was judged."""
+        path = self.find(item)
+        return path is None or picture_hash(self._open(item, path)) != row.sha256
+
+    def get(self, items: Sequence[Item]) -> Got:
+        cases = []
+        for item in items:
+            path = self.find(item)
+            if path is not None:
+                picture = self._open(item, path)
+                place = Path(os.path.relpath(path, self.out)).as_posix()
+                cases.append(Case(*item, picture, Picture(*key(item), None, None, None, place, picture_hash(picture))))
+        return Got(cases)
+
+    def _open(self, item: Item, path: Path) -> Image:
+        picture = open_picture(path)
+        grid = self.benchmark.grid
+        if grid is None:
+            return picture.convert("RGB")
+        try:
+            return grid.cut(picture.convert("RGB"))[item[1]]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,324 @@
+"""Public benchmarks through the one door: painted, judged by a real server that fails, stalls and talks nonsense, or by
+an evaluator, and reported; and what a user can do wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from benchmark_toys import Toy, dab, data_of, real, reply
+from PIL import Image
+from test_benchmark_readers import write_wise
+from test_served_vlm import QUICK, Model, serving, text_of
+from tiny import tiny_folder
+
+from reverie.benchmarks import evaluations, geneval_files, wise
+from reverie.benchmarks.evaluations import Evaluation
+from reverie.benchmarks.harness import evaluate, read_rows
+from reverie.benchmarks.registry import find, load
+from reverie.cli import main
+from reverie.vlms.openai import ServedVLM
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*not the version")
+LOGPROBS = {"yes": 0.5, "Yes": 0.25, "two": 0.2}
+JUDGED = (
+    "wise-legacy",
+    "wise-verified",
+    "t2i-reasonbench",
+    "risebench-full",
+    "geneval2",
+    "geneval++",
+    "cobsat-2",
+    "dpg-bench",
+)
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_nothing_is_lost_and_nothing_counts_twice(name, tmp_path):
+    """Against a server that fails now and then: the same scores as against one that does not, in two starts."""
+    data, painter = data_of(name, tmp_path / "data"), Toy()
+    asked = {"data": data, "limit": 11, "batch": 4}
+    calm = Model(reply=reply, logprobs=LOGPROBS)
+    with serving(calm) as url:
+        judge = ServedVLM("toy", url, cache=tmp_path / "calm" / "answers", patience=QUICK)
+        wanted = evaluate(name, painter, tmp_path / "calm", judge=judge, **asked)
+    assert sum(wanted["ends"].values()) == wanted["expected"] == len(painter.painted)
+    assert wanted["scores"]
+    assert not wanted["complete"]
+    assert any("not comparable" in note for note in wanted["notes"])
+    wild = Model(["500", "", "html", "drop", "null", "", "429", "cut", "", "", "empty"] * 2, reply, LOGPROBS)
+
+    class Stop(Exception):
+        pass
+
+    def stop(row, done, total):
+        if done == 6:
+            raise Stop
+
+    with serving(wild) as url:
+        for on_row in (stop, None):
+            judge = ServedVLM("toy", url, cache=tmp_path / "wild" / "answers", patience=QUICK)
+            try:
+                scores = evaluate(name, painter, tmp_path / "wild", judge=judge, on_row=on_row, **asked)
+            except Stop:
+                assert on_row
+    for key in ("scores", "ends", "notes"):
+        assert scores[key] == wanted[key]
+    assert read_rows(tmp_path / "wild") == read_rows(tmp_path / "calm")
+    questions = [{json.dumps(body, sort_keys=True) for body in model.bodies} for model in (wild, calm)]
+    assert questions[0] == questions[1]
+    assert len(painter.painted) == 2 * wanted["expected"], "painted once for each run"
+    assert (tmp_path / "wild" / "report.html").read_text().count("<article") >= 1
+
+
+def test_inputs_reach_the_painter(tmp_path):
+    painter = Toy()
+    with serving(Model(reply=reply)) as url:
+        judge = ServedVLM("toy", url, patience=QUICK)
+        evaluate("cobsat-2", painter, tmp_path / "c", data=data_of("cobsat-2", tmp_path / "d"), limit=3, judge=judge)
+        (first, *_), (prompt, _) = painter.given, painter.painted[0]
+        assert [type(part) is str for part in first.context] == [True, False, True, False]
+        assert re.fullmatch(r"\w+: ", prompt)
+        assert read_rows(tmp_path / "c")[0].prompt.endswith(prompt)
+        painter.given.clear()
+        evaluate(
+            "risebench", painter, tmp_path / "r", data=data_of("risebench-full", tmp_path / "e"), limit=3, judge=judge
+        )
+        assert all(one.picture.size == (8, 8) for one in painter.given)
+        assert "data:image/webp" in (tmp_path / "r" / "report.html").read_text().split('class="given"')[1]
+
+
+class Seer:
+    """An evaluator that finds whatever the prompt's record includes in two of three pictures."""
+
+    name = "seer"
+
+    def __init__(self, samples):
+        self.records, self.calls = {one.prompt: one.record for one in samples}, 0
+
+    def evaluate(self, files, prompts, images):
+        self.calls += len(files)
+        return [self._one(file, prompt, image) for file, prompt, image in zip(files, prompts, images, strict=True)]
+
+    def _one(self, file, prompt, image):
+        record, found, colours = self.records[prompt], [], {}
+        if image.getpixel((0, 0))[0] % 3:
+            for place, clause in enumerate(record.get("include", ())):
+                for number in range(clause["count"]):
+                    x = 100.0 * (place + number)
+                    found.append((clause["class"], [x, 0.0, x + 20, 20.0], 0.95))
+                    colours.setdefault(clause["class"], []).append(clause.get("color", "red"))
+        tokens = [(word.strip("."), "NOUN") for word in prompt.split()]
+        return Evaluation(file, "seer", found, colours, tokens, ["a cat"], {"a cat?": 0.5}, 0.25, [[0.5, 1.0]])
+
+
+@pytest.mark.parametrize("name", ["geneval", "geneval-long", "t2i-compbench++", "t2i-compbench-numeracy"])
+def test_evaluators_on_real_prompts(name, tmp_path):
+    data = real("geneval" if "geneval" in name else "t2i_compbench/dataset")
+    samples = load(name, _options(data)).samples
+    painter, seer = Toy(), Seer(samples)
+    asked = {"data": data, "limit": 24, "judge": seer, "images_per_prompt": 2}
+    scores = evaluate(name, painter, tmp_path / "out", **asked)
+    assert scores["ends"] == {"scored": 48}
+    assert any("seer: not comparable" in note for note in scores["notes"])
+    assert evaluate(name, painter, tmp_path / "out", **asked)["scores"] == scores["scores"]
+    assert (len(painter.painted), seer.calls) == (48, 48)
+    judged = evaluate(name, None, tmp_path / "again", images=tmp_path / "out" / "images", **asked)
+    assert judged["scores"] == scores["scores"], "found in the layout in which they were written"
+    if "geneval" in name:
+        results = geneval_files.read_results(tmp_path / "out" / "results.jsonl")
+        assert geneval_files.outcome(results).scores["overall"].mean == scores["overall"]["mean"]
+        assert 0 < scores["overall"]["mean"] < 1
+        assert {one.metadata for one in results} <= {json.dumps(one.record) for one in samples}
+
+
+def _options(data):
+    from reverie.benchmarks.registry import Options
+
+    return Options(data)
+
+
+def test_evaluations_made_elsewhere(tmp_path, capsys):
+    data = real("geneval")
+    samples = load("geneval", _options(data)).samples
+    seer, made = Seer(samples), []
+    for sample in samples[:4]:
+        path = tmp_path / "images" / geneval_files.file(sample, 0)
+        path.parent.mkdir(parents=True)
+        dab(sample.id).save(path)
+        made += seer.evaluate([geneval_files.file(sample, 0)], [sample.prompt], [dab(sample.id)])
+    evaluations.write(tmp_path / "seen.jsonl", made[:3])
+    words = ["evaluate", "geneval", "--data", str(data), "--images", str(tmp_path / "images"), "-n", "1"]
+    words += ["--evaluations", str(tmp_path / "seen.jsonl"), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "549 images are not in the folder" in shown
+    assert "the judge failed on 1 images" in shown
+    evaluations.write(tmp_path / "seen.jsonl", made)
+    assert main(words) == 0
+    assert "failed" not in capsys.readouterr().out, "what was not seen before is judged now"
+    assert Counter(row.end for row in read_rows(tmp_path / "out")) == {"scored": 4}
+
+
+# ------------------------------------------------------------------------------------------ the command line
+
+
+def words_of(name, folder, url, *more):
+    judge = ["--judge", f"openai:toy@{url}", "--out", str(folder / "out")]
+    return ["evaluate", name, "--data", str(folder / "data"), *judge, *more]
+
+
+def test_wise_from_folder_to_scores(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "images").mkdir()
+    write_wise(tmp_path / "data", "verified", "_verified")
+    samples = wise.read(tmp_path / "data", "verified")
+    for sample in samples[:-2:50]:
+        Image.new("RGB", (4, 4), (int(sample.id) % 256, 0, 0)).save(tmp_path / "images" / wise.file(sample))
+
+    def answer(body):
+        number = int(re.search(r"The prompt: prompt (\d+)", text_of(body))[1])
+        return {1: "hm", 51: "**Score:** 1"}.get(number, f"Score: {int(number > 500)}")
+
+    images = ["--images", str(tmp_path / "images"), "--limit", "20"]
+    with serving(Model(["500", ""], answer)) as url:
+        assert main(words_of("wise-verified", tmp_path, url, *images)) == 0
+        shown = capsys.readouterr()
+        assert "wording reverie-1, incomplete" in shown.out
+        assert "no overall score" in shown.out
+        assert "23 requests (1 failed), 0 answers from the cache" in shown.err
+        assert "20 of 20 images" in shown.err
+        scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+        assert scores["ends"] == {"unparsable": 1, "scored": 19}
+        assert scores["rules"] == "mended"
+        assert scores["scores"]["mean of what is there"]["mean"] == pytest.approx(11 / 19)
+        rows = read_rows(tmp_path / "out")
+        assert rows[0].answers[0]["text"] == "hm"
+        assert rows[1].value == {"score": 1}
+        assert main(words_of("wise-verified", tmp_path, url, *images, "--official")) == 2
+        assert "holds official False, not True" in capsys.readouterr().err
+        again = [
+            *images,
+            "--official",
+            "--out",
+            str(tmp_path / "official"),
+            "--cache",
+            str(tmp_path / "out" / "answers"),
+        ]
+        assert main(words_of("wise-verified", tmp_path, url, *again)) == 0
+        shown = capsys.readouterr()
+        assert "official, bugs included" in shown.out
+        assert "2 requests" in shown.err, "the one that only the mended rule could read is asked for again"
+        assert json.loads((tmp_path / "official" / "scores.json").read_text())["ends"] == {
+            "unparsable": 2,
+            "scored": 18,
+        }
+        (tmp_path / "images" / "101.png").unlink()
+        Image.new("RGB", (4, 4), "white").save(tmp_path / "images" / "151.png")
+        assert main(words_of("wise-verified", tmp_path, url, *images, "--requests", "0")) == 2
+        assert "budget of 0 requests is spent" in capsys.readouterr().err, "a picture that was changed is judged anew"
+        assert main(words_of("wise-verified", tmp_path, url, *images)) == 0
+        shown = capsys.readouterr()
+        assert "1 requests" in shown.err
+        assert "19 scored" not in shown.out
+        assert "1 missing" in shown.out
+        legacy = tmp_path / "legacy"
+        (legacy / "data").mkdir(parents=True)
+        write_wise(legacy / "data", "legacy")
+        assert main(words_of("wise", legacy, url, *images, "--out", str(tmp_path / "out"))) == 2
+        assert "holds benchmark 'wise-verified', not 'wise-legacy'" in capsys.readouterr().err
+    first, second = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(first, second)
+    rows = [row.to_json() for row in read_rows(first)]
+    changed = [json.dumps(row | {"score": 1.0 if row["score"] is not None else None}) for row in rows]
+    (second / "rows.jsonl").write_text("\n".join(changed) + "\n")
+    assert main(["compare", str(first), str(second), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["gain"]["overall"]["items"] == sum(row["score"] is not None for row in rows)
+    assert len(told["better"]) == sum(row["score"] == 0 for row in rows)
+
+
+def test_a_model_by_name_paints_and_a_server_judges(tmp_path, capsys):
+    data_of("wise-legacy", tmp_path / "data")
+    with serving(Model(reply=reply)) as url:
+        words = words_of("wise", tmp_path, url, "--model", str(tiny_folder(tmp_path / "tiny")), "--limit", "3")
+        assert main(words) == 0
+        assert "wise-legacy" in capsys.readouterr().out
+        assert main([*words, "--official-painting", "--think", "during"]) == 2
+        assert "holds plan" in capsys.readouterr().err
+    assert [path.name for path in sorted((tmp_path / "out" / "images").iterdir())] == ["1.png", "334.png", "667.png"]
+    assert json.loads((tmp_path / "out" / "model.json").read_text())["fingerprint"]
+
+
+def test_bad_requests_ask_nothing(tmp_path, capsys):
+    model = Model()
+    pictures = ["--images", str(tmp_path / "images")]
+    (tmp_path / "data").mkdir()
+    with serving(model) as url:
+        for name, more, said in (
+            ("wize", pictures, "did you mean wise"),
+            ("wise", pictures, "There is no folder"),
+            ("wise", ["--workers", "0"], "workers=0"),
+            ("wise", ["--requests", "-1"], "--requests -1"),
+            ("wise", ["--shard", "3/2"], "shard 3/2"),
+            ("wise", ["--shard", "two"], "must say which of how many"),
+            ("wise", ["--judge", "openai:toy@nowhere"], "names no served model"),
+            ("wise", ["--evaluator", "detector"], "must say ROLE=MODEL"),
+            ("wise", [], "get it from https://github.com/PKU-YuanGroup/WISE, commit eb511744 (licence: none found"),
+            ("geneval", [], "get it from https://github.com/djghosh13/geneval"),
+            ("atelier-wise", [], "needs no data"),
+            ("wise", ["--model", "x", *pictures], "give one of them"),
+        ):
+            assert main(words_of(name, tmp_path, url, *more)) == 2, (name, more)
+            shown = capsys.readouterr().err
+            assert said in shown, (name, more)
+            assert shown.count("\n") == 1
+        (tmp_path / "images").mkdir()
+        write_wise(tmp_path / "data", "legacy")
+        assert main(words_of("wise", tmp_path, url, *pictures)) == 2
+        assert "There is no picture of wise-legacy" in capsys.readouterr().err
+        (tmp_path / "images" / "1.png").write_bytes(b"no picture")
+        assert main(words_of("wise", tmp_path, url, *pictures)) == 2
+        assert "1.png cannot be read as a picture" in capsys.readouterr().err
+        path = tmp_path / "data" / "natural_science.json"
+        path.write_text(path.read_text()[:-100])
+        assert main(words_of("wise", tmp_path, url, *pictures)) == 2
+        assert "is no JSON" in capsys.readouterr().err
+    assert not model.bodies
+
+
+def test_a_judge_that_is_not_there_loses_nothing(tmp_path, capsys):
+    data_of("wise-legacy", tmp_path / "data")
+    painter = Toy()
+    nowhere = ServedVLM("toy", "http://127.0.0.1:9/v1", cache=tmp_path / "answers", patience=QUICK)
+    asked = {"data": tmp_path / "data", "limit": 5}
+    with pytest.raises(OSError, match="gives no answer"):
+        evaluate("wise", painter, tmp_path / "out", judge=nowhere, **asked)
+    with serving(Model(reply=reply)) as url:
+        there = ServedVLM("toy", url, cache=tmp_path / "answers")
+        assert evaluate("wise", painter, tmp_path / "out", judge=there, **asked)["images_scored"] == 5
+    assert len(painter.painted) == 5, "what was painted before the judge failed is not painted again"
+
+
+def test_a_prompt_that_the_painter_refuses_does_not_end_the_run(tmp_path):
+    data_of("wise-legacy", tmp_path / "data")
+    asked = {"data": tmp_path / "data", "limit": 10}
+    with serving(Model(reply=reply)) as url:
+        judge = ServedVLM("toy", url)
+        scores = evaluate("wise", Toy(lambda prompt: prompt == "prompt 501"), tmp_path / "out", judge=judge, **asked)
+        assert scores["ends"] == {"scored": 9, "not painted": 1}
+        assert "1 images were refused by the painter" in " ".join(scores["notes"])
+        with pytest.raises(ValueError, match="no words for"):
+            evaluate("wise", Toy(lambda prompt: True), tmp_path / "none", judge=judge, **asked)
+
+
+def test_every_name_is_known():
+    assert find("wise") == "wise-legacy"
+    assert find("genevalpp") == "geneval++"
+    cobsat = load("cobsat-8")
+    assert len(cobsat.samples) == 10_000
+    assert Path(cobsat.file(cobsat.samples[0], 0)).suffix == ".jpg"
