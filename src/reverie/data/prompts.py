@@ -128,8 +128,7 @@ def _atelier_asks() -> set[str]:
     """The prompts of the Atelier's benchmarks. Training demands are of another kind by rule; this makes sure."""
     from ..benchmarks import registry
 
-    names = [name for name in registry.BENCHMARKS if name.startswith("atelier-")]
-    return {key(sample.prompt) for name in names for sample in registry.load(name).samples}
+    return {key(sample.prompt) for name in registry.ATELIER for sample in registry.load(name).samples}
 
 
 # --- GenEval's templates
