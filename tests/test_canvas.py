@@ -132,9 +132,20 @@ def test_pruned_images_cost_nothing_more():
     canvas = generator.advance(start(generator, ["a cat"], [0]).fork(8), 8)
     canvas = generator.advance(canvas.select([3]))
     ids = generator.tokenizer.painting_ids("a cat")
-    assert canvas.work.prefilled == 2 * len(ids), "equal prompts enter once"
+    assert canvas.work.prefilled == 2 * len(ids) - 1, "equal prompts enter once, and so does the start of both ways"
     assert canvas.work.decoded == 2 * (8 * 7 + 8)
     assert generator.plain_work(canvas.conditions).decoded == 2 * 15
+
+
+def test_prompts_enter_together_and_what_they_share_enters_once():
+    """Blank twins and equal beginnings; that nobody's bits change by it is what the programs above show."""
+    generator = painter(torch.float32)
+    prompts = [f"{word} fish {place} a boat" for word in ("red", "big") for place in ("in", "on")]
+    canvas = generator.advance(start(generator, prompts, range(4)), 1)
+    rows = [generator.tokenizer.painting_ids(prompt) for prompt in prompts]
+    rows += [generator.tokenizer.blank_ids(ids) for ids in rows]
+    assert canvas.work.prefilled == len({tuple(ids[: end + 1]) for ids in rows for end in range(len(ids))})
+    assert canvas.work.prefilled < 0.6 * sum(map(len, rows))
 
 
 def test_reconditioning_computes_only_behind_the_common_prefix():
@@ -213,7 +224,7 @@ def test_a_resumed_canvas_takes_its_codes_in_as_before(dtype, tmp_path):
     before = resumed.work.prefilled
     canvas, resumed = generator.advance(canvas, 11), generator.advance(resumed, 11)
     lengths = [len(generator.tokenizer.painting_ids(prompt)) for prompt in canvas.conditions.prompts]
-    assert resumed.work.prefilled - before == 2 * (sum(lengths) + 7)
+    assert resumed.work.prefilled - before == 2 * (sum(lengths) + 7 - 1), "both ways begin alike"
     for image, length in enumerate(lengths):
         rows, slots = slice(2 * image, 2 * image + 2), slice(0, length + 10)
         for name in ("keys", "values"):

@@ -5,6 +5,7 @@ equal length, and codes are drawn from the whole softmax. All else is what next-
 """
 
 import hashlib
+from collections.abc import Hashable
 
 import numpy as np
 import torch
@@ -52,8 +53,14 @@ class JanusPainter(NextTokenPainter):
         return self.tokenizer.painting_ids(prompt)
 
     def _embed_prompt(self, ids: list[int], ways: int) -> Tensor:
-        rows = [ids, self.tokenizer.blank_ids(ids)][:ways]
-        return self.model.embed_text(torch.tensor(rows, device=self.model.device).clamp(min=0))
+        rows = torch.tensor(self._rows(ids, ways), device=self.model.device)
+        return self.model.embed_text(rows.clamp(min=0))
+
+    def _rows(self, ids: list[int], ways: int) -> list[list[int]]:
+        return [ids, self.tokenizer.blank_ids(ids)][:ways]
+
+    def _names(self, ids: list[int], ways: int) -> list[list[Hashable]]:
+        return [list(row) for row in self._rows(ids, ways)]
 
     def _prompt_ids(self, conditions: Conditions, image: int) -> list[int]:
         """A picture in front of the prompt is its start, its vectors, its end. The vectors have negative ids that

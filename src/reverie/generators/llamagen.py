@@ -9,6 +9,7 @@ A new prompt changes every vector of a caption, since its encoder looks both way
 kept when a canvas is reconditioned.
 """
 
+from collections.abc import Hashable
 from typing import Protocol
 
 import numpy as np
@@ -115,6 +116,11 @@ class LlamagenPainter(NextTokenPainter):
     def _embed_prompt(self, ids: list[int], ways: int) -> Tensor:
         rows = [self._states(ids), self.model.unconditional_states(len(ids))][:ways]
         return self.model.embed_captions(torch.stack(rows))
+
+    def _names(self, ids: list[int], ways: int) -> list[list[Hashable]]:
+        """Every vector of a caption hangs on the whole of it, and every position on its length."""
+        rows = [tuple(ids), len(ids)][:ways]
+        return [[(row, place) for place in range(len(ids))] for row in rows]
 
     def _hidden(self, embeds: Tensor, kv: KVCache, lengths: Tensor | int, positions: Tensor, **keywords) -> Tensor:
         return self.model.hidden(embeds, positions - lengths, kv, positions=positions, **keywords)

@@ -12,7 +12,7 @@ A painter of a family says how its prompts become tokens and vectors; see the me
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.next_token_cache import NextTokenCache
+from reverie.generators.prefill import Entry, prefill
 from reverie.models.llama import KVCache
 
 Picker = Callable[[Tensor, Tensor, float], Tensor]
@@ -55,6 +56,11 @@ class NextTokenPainter(ABC):
     @abstractmethod
     def _embed_prompt(self, ids: list[int], ways: int) -> Tensor:
         """(ways, tokens, D): what stands before the codes, then, with two ways, its unconditional twin."""
+
+    @abstractmethod
+    def _names(self, ids: list[int], ways: int) -> list[list[Hashable]]:
+        """A name for each token of `_embed_prompt`. Tokens whose names agree up to and including their own are equal,
+        and enter once."""
 
     def _prompt_ids(self, conditions: Conditions, image: int) -> list[int]:
         """The tokens of one image's prompt, with all that stands in it besides text."""
@@ -295,40 +301,37 @@ class NextTokenPainter(ABC):
     ) -> None:
         """Prefills prompts and given codes of `images`, behind the first `kept` tokens of each. Equal ones go once."""
         entered: dict[tuple, int] = {}
+        entries: list[Entry] = []
+        targets: list[int] = []
+        sources: list[int] = []
+        span = 0
         for i in images:
             codes = canvas.tokens[i, : canvas.given[i]]
-            start = (kept or {}).get(i, 0)
             twin = entered.setdefault((tuple(cache.prompts[i]), tuple(codes.tolist())), i)
-            rows, source = (
-                slice(i * cache.ways, (i + 1) * cache.ways),
-                slice(twin * cache.ways, (twin + 1) * cache.ways),
-            )
             if twin == i:
-                self._prefill(cache, i, codes.to(self.model.device), start, canvas)
-                canvas.work.prefilled += cache.ways * (
-                    len(cache.prompts[i]) + len(codes) - start // self.chunk * self.chunk
-                )
+                entries += self._entries(cache, canvas, i, codes.to(self.model.device), (kept or {}).get(i, 0))
+                span = max(span, len(entries[-1].embeds))
             else:
-                cache.kv.keys[:, rows] = cache.kv.keys[:, source]
-                cache.kv.values[:, rows] = cache.kv.values[:, source]
-                cache.first[rows] = cache.first[source]
+                targets += range(i * cache.ways, (i + 1) * cache.ways)
+                sources += range(twin * cache.ways, (twin + 1) * cache.ways)
+        canvas.work.prefilled += prefill(entries, cache.kv, self.chunk, self._hidden, cache.first)
+        if targets:
+            for store in (cache.kv.keys, cache.kv.values):
+                store[:, targets, :, :span] = store[:, sources, :, :span]
+            cache.first[targets] = cache.first[sources]
 
-    def _prefill(self, cache: NextTokenCache, image: int, codes: Tensor, kept: int, canvas: Canvas) -> None:
-        """Prompt and codes of one image, chunk by chunk. Chunks are counted from position 0 and always full, so a token
-        is rounded the same whatever follows it, and the same whether or not the chunks before it were kept."""
+    def _entries(self, cache: NextTokenCache, canvas: Canvas, image: int, codes: Tensor, kept: int) -> list[Entry]:
+        """Prompt and codes of one image, a row for each way. Chunks are counted from position 0 and always full, so a
+        token is rounded the same whatever follows it, and the same whether or not the chunks before it were kept."""
         ids = cache.prompts[image]
         text = self._embed_condition(ids, cache.ways, canvas, image)
         painted = self._embed(codes)[: len(codes)] if len(codes) else text.new_zeros(0, text.shape[-1])
-        embeds = torch.cat((text, painted.expand(cache.ways, -1, -1)), 1)
-        kv = cache.kv.narrow(image * cache.ways, (image + 1) * cache.ways)
-        for start in range(min(kept, len(ids) - 1) // self.chunk * self.chunk, embeds.shape[1], self.chunk):
-            block = embeds[:, start : start + self.chunk]
-            block = F.pad(block, (0, 0, 0, self.chunk - block.shape[1]))
-            positions = torch.arange(start, start + self.chunk, device=embeds.device)[None]
-            slots = slice(start, start + self.chunk)
-            hidden = self._hidden(block, kv, len(ids), positions, span=slots.stop, slots=slots)
-            if start <= len(ids) - 1 < start + self.chunk:
-                cache.first[image * cache.ways : (image + 1) * cache.ways] = hidden[:, len(ids) - 1 - start]
+        start = min(kept, len(ids) - 1) // self.chunk * self.chunk
+        after = [("code", code) for code in codes.tolist()]
+        return [
+            Entry(image * cache.ways + way, torch.cat((text[way], painted)), [*names, *after], len(ids), start)
+            for way, names in enumerate(self._names(ids, cache.ways))
+        ]
 
 
 def guide(conditional: Tensor, blank: Tensor, weight: float) -> Tensor:

@@ -28,8 +28,9 @@ class NextTokenCache:
     def fork(self, k: int) -> "NextTokenCache":
         images = [i for i in range(len(self.prompts)) for _ in range(k)]
         rows = self._rows(images)
-        kv = KVCache(self.kv.keys[:, rows], self.kv.values[:, rows], self.kv.rows)
-        return NextTokenCache(kv, self.first[rows], [self.prompts[i] for i in images], self.lengths[images], self.ways)
+        return NextTokenCache(
+            self.kv.take(rows), self.first[rows], [self.prompts[i] for i in images], self.lengths[images], self.ways
+        )
 
     def select(self, indices: Sequence[int]) -> "NextTokenCache":
         rows = self._rows(indices)
@@ -41,7 +42,7 @@ class NextTokenCache:
                     self.kv.values[:, target].copy_(self.kv.values[:, source])
             kv = self.kv.narrow(0, len(rows))
         else:
-            kv = KVCache(self.kv.keys[:, rows], self.kv.values[:, rows], self.kv.rows)
+            kv = self.kv.take(rows)
         images = list(indices)
         return NextTokenCache(kv, self.first[rows], [self.prompts[i] for i in images], self.lengths[images], self.ways)
 

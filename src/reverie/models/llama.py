@@ -14,7 +14,7 @@ Two paths share every weight and every function:
 Left out on purpose: dropout, biases, rope scaling, sliding windows, tied heads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -71,6 +71,10 @@ class KVCache:
     def narrow(self, start: int, end: int) -> "KVCache":
         """Rows start..end as a view: what is written there is written here."""
         return KVCache(self.keys[:, start:end], self.values[:, start:end], self.rows)
+
+    def take(self, rows: Sequence[int], span: int | None = None) -> "KVCache":
+        """A copy of these rows, of their first `span` slots only if it is given."""
+        return KVCache(self.keys[:, rows, :, :span], self.values[:, rows, :, :span], self.rows)
 
     def places(self, positions: Tensor) -> Tensor:
         """Rows of a layer, read as (B * kv heads * capacity, d), where tokens at (B, T) go: (B * kv heads * T,)."""
@@ -213,6 +217,7 @@ class Llama(nn.Module):
         cache: KVCache | None = None,
         span: int | None = None,
         slots: slice | None = None,
+        once: tuple[Tensor, Tensor] | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, (B, T, D), of `inputs_embeds` (B, T, D).
@@ -222,6 +227,8 @@ class Llama(nn.Module):
         mask: (B, T) True where a key may be seen (padding is False). Only without a cache.
         span: with a cache, an upper bound on positions + 1 that the caller knows, so that later slots are not read.
         slots: with a cache, the slots written, if all rows share them and the caller knows; saves a scatter.
+        once: with a cache, places (U,) among the B * T tokens, and (B * T,) which of these U each token is. Only the U
+            go through the matrix products; attention is everybody's own.
         rotary: cos and sin to turn by, where they are not those of `positions` (see `rotary_tables`).
         """
         if positions is None:
@@ -231,7 +238,7 @@ class Llama(nn.Module):
         if cache is None:
             return self._whole(inputs_embeds, rotary, mask)
         span = min(span or cache.capacity, cache.capacity)
-        return self._cached(inputs_embeds, rotary, positions, cache, span, slots)
+        return self._cached(inputs_embeds, rotary, positions, cache, span, slots, once)
 
     def _whole(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         length = x.shape[1]
@@ -253,17 +260,27 @@ class Llama(nn.Module):
         cache: KVCache,
         span: int,
         slots: slice | None,
+        once: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         batch, length, width = x.shape
-        tokens = batch * length
+        chosen, which = once or (None, None)
+
+        def gathered(rows: Tensor) -> Tensor:
+            """(B * T, D), or what of it goes through the products, in whole blocks."""
+            return pad_rows(rows if chosen is None else rows[chosen], cache.rows)
+
+        def spread(rows: Tensor) -> Tensor:
+            """The way back: (B, T, D)."""
+            return (rows[: batch * length] if which is None else rows[which]).view(batch, length, -1)
+
         heads, groups, size = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
-        flat = pad_rows(x.reshape(tokens, width), cache.rows)
+        flat = gathered(x.reshape(-1, width))
         positions = positions.expand(batch, length)
         bias = additive(torch.arange(span, device=x.device) <= positions[:, None, :, None], x.dtype)
         places = cache.places(positions) if slots is None else None
         layers: Iterable[Layer | PackedLayer] = cache.layers_of(self.model) or self._layers()
         for index, layer in enumerate(layers):
-            projected = fixed_rows(layer.joined, cache.rows, flat)[:tokens].view(batch, length, -1, size)
+            projected = spread(fixed_rows(layer.joined, cache.rows, flat)).unflatten(-1, (-1, size))
             # Queries and keys turn together, before transposing, while memory is in order.
             turned = rotate(projected[:, :, : heads + groups], rotary)
             query, key = turned.transpose(1, 2).split((heads, groups), 1)
@@ -274,8 +291,8 @@ class Llama(nn.Module):
                 else:
                     store.view(-1, size).index_copy_(0, places, new.reshape(-1, size))
             attended = fused(query, cache.keys[index, :, :, :span], cache.values[index, :, :, :span], bias)
-            flat = fixed_rows(layer.after, cache.rows, flat, pad_rows(attended.reshape(tokens, -1), cache.rows))
-        return fixed_rows(self.model.norm, cache.rows, flat)[:tokens].view(batch, length, width)
+            flat = fixed_rows(layer.after, cache.rows, flat, gathered(attended.flatten(0, 1)))
+        return spread(fixed_rows(self.model.norm, cache.rows, flat))
 
     def _layers(self) -> Iterable[Layer]:
         return cast(Iterable[Layer], self.model.layers)

@@ -96,20 +96,34 @@ def _seed(recipe: Mapping[str, Any]) -> int:
 
 
 def _tokenizer(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: model (TokenizerConfig), loop; from: a finished run to go on from; decoder_only: its codes stay."""
+    """Sections: model (TokenizerConfig), loop; from: a finished run or a Janus checkpoint to go on from; decoder_only:
+    its codes stay; export: folder for that Janus checkpoint with the refined decoder."""
     from .loop import LoopConfig, train
     from .samples import reconstructions
-    from .tokenizer import TokenizerConfig, TokenizerTask, load_tokenizer_weights
+    from .tokenizer import TokenizerConfig, TokenizerTask, finished_tokenizer
 
-    _allow(recipe, "model", "from", "decoder_only")
+    _allow(recipe, "model", "from", "decoder_only", "export")
+    if recipe.get("export") and not recipe.get("decoder_only"):
+        raise ValueError("export: other codes would spoil what the checkpoint paints; set decoder_only: true too.")
     config, loop, seed = section(recipe, "model", TokenizerConfig), section(recipe, "loop", LoopConfig), _seed(recipe)
     task = TokenizerTask(config, seed)
     if recipe.get("from"):
-        load_tokenizer_weights(Path(recipe["from"]) / "state.pt", task.model)
+        task.model.load_state_dict(finished_tokenizer(recipe["from"])[1].state_dict())
     if recipe.get("decoder_only"):
         task.freeze_codes()
     train(task, loop, out, lambda step, folder: reconstructions(task, step, folder), recipe)
+    if recipe.get("export"):
+        _export_decoder(task.model, recipe["from"], Path(recipe["export"]))
     return out
+
+
+def _export_decoder(refined: Any, checkpoint: str, folder: Path) -> None:
+    """The Janus `checkpoint` with the refined tokenizer in place of its own, into `folder`."""
+    from ..models.janus_checkpoint import load_janus, save_janus
+
+    model, words = load_janus(checkpoint)
+    model.vqmodel.load_state_dict(refined.state_dict())
+    save_janus(model, words, folder)
 
 
 def _janus(recipe: dict[str, Any], out: Path) -> Path:

@@ -33,7 +33,8 @@ PATIENCE = 40
 class TokenizerConfig:
     """Sizes of the tokenizer; side / patch / 2^(levels - 1) is the token grid. demands: share of training pictures
     of the kinds that prompts ask for, the rest being anything the Atelier can draw;
-    loose: share of those demands laid out freely (see `atelier.layout.Play`); cells: see `models.janus`."""
+    loose: share of those demands laid out freely (see `atelier.layout.Play`); contained: share of those demands remade
+    with one thing inside or on another, rare otherwise; cells: see `models.janus`."""
 
     side: int = 96
     patch: int = 4
@@ -47,6 +48,7 @@ class TokenizerConfig:
     commit: float = 0.25
     demands: float = 0.75
     loose: float = 0.25
+    contained: float = 0.0
 
 
 def build_vq(config: TokenizerConfig) -> nn.Module:
@@ -84,16 +86,15 @@ class TokenizerTask:
         from ..atelier.layout import random_scene
         from ..atelier.sample import compose, random_demand
 
-        rng = random.Random(f"{self.seed}/{step}")
+        rng, config = random.Random(f"{self.seed}/{step}"), self.config
 
         def scene() -> Scene:
-            return (
-                compose(random_demand(rng), rng, rng.random() < self.config.loose)
-                if rng.random() < self.config.demands
-                else random_scene(rng)
-            )
+            if rng.random() >= config.demands:
+                return random_scene(rng)
+            theme = "contain" if config.contained and rng.random() < config.contained else None
+            return compose(random_demand(rng, theme), rng, rng.random() < config.loose)
 
-        pictures = [np.asarray(draw(scene(), self.config.side)) for _ in range(self.config.batch)]
+        pictures = [np.asarray(draw(scene(), config.side)) for _ in range(config.batch)]
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
     def freeze_codes(self) -> None:
