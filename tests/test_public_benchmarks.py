@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from benchmark_toys import Toy, dab, data_of, real, reply
+from evaluator_toys import save_clip, save_mask2former
 from PIL import Image
 from test_benchmark_readers import write_wise
 from test_served_vlm import QUICK, Model, serving, text_of
@@ -124,7 +125,7 @@ def test_evaluators_on_real_prompts(name, tmp_path):
     asked = {"data": data, "limit": 24, "judge": seer, "images_per_prompt": 2}
     scores = evaluate(name, painter, tmp_path / "out", **asked)
     assert scores["ends"] == {"scored": 48}
-    assert any("seer: not comparable" in note for note in scores["notes"])
+    assert any("seen by seer" in note for note in scores["notes"])
     assert evaluate(name, painter, tmp_path / "out", **asked)["scores"] == scores["scores"]
     assert (len(painter.painted), seer.calls) == (48, 48)
     judged = evaluate(name, None, tmp_path / "again", images=tmp_path / "out" / "images", **asked)
@@ -140,6 +141,21 @@ def _options(data):
     from reverie.benchmarks.registry import Options
 
     return Options(data)
+
+
+def test_evaluators_by_name(tmp_path, capsys):
+    """From the command line: a tiny Janus paints, a tiny Mask2Former and CLIP look."""
+    data, models = real("geneval"), tmp_path / "models"
+    words = ["evaluate", "geneval", "--data", str(data), "--model", str(tiny_folder(models / "tiny"))]
+    words += ["-n", "1", "--limit", "6", "--out", str(tmp_path / "out")]
+    words += ["--evaluator", f"detector={save_mask2former(models / 'mask2former')}"]
+    assert main([*words, "--evaluator", "eyes=x"]) == 2
+    assert "has no role 'eyes': its roles are clip, detector" in capsys.readouterr().err
+    assert main([*words, "--evaluator", f"clip={save_clip(models / 'clip')}"]) == 0
+    assert "in place of MMDetection's Mask2Former" in capsys.readouterr().out
+    rows = read_rows(tmp_path / "out")
+    assert [row.end for row in rows] == ["scored"] * 6
+    assert all(isinstance(row.value, dict) for row in rows)
 
 
 def test_evaluations_made_elsewhere(tmp_path, capsys):
@@ -267,7 +283,7 @@ def test_bad_requests_ask_nothing(tmp_path, capsys):
             ("wise", ["--shard", "3/2"], "shard 3/2"),
             ("wise", ["--shard", "two"], "must say which of how many"),
             ("wise", ["--judge", "openai:toy@nowhere"], "names no served model"),
-            ("wise", ["--evaluator", "detector"], "must say ROLE=MODEL"),
+            ("wise", ["--evaluator", "detector"], "must be ROLE=NAME"),
             ("wise", [], "get it from https://github.com/PKU-YuanGroup/WISE, commit eb511744 (licence: none found"),
             ("geneval", [], "get it from https://github.com/djghosh13/geneval"),
             ("atelier-wise", [], "needs no data"),
@@ -279,6 +295,8 @@ def test_bad_requests_ask_nothing(tmp_path, capsys):
             assert shown.count("\n") == 1
         (tmp_path / "images").mkdir()
         write_wise(tmp_path / "data", "legacy")
+        assert main(words_of("wise", tmp_path, url, *pictures, "--evaluator", "detector=x")) == 2
+        assert "has no evaluators to choose" in capsys.readouterr().err
         assert main(words_of("wise", tmp_path, url, *pictures)) == 2
         assert "There is no picture of wise-legacy" in capsys.readouterr().err
         (tmp_path / "images" / "1.png").write_bytes(b"no picture")
@@ -296,8 +314,16 @@ def test_a_judge_that_is_not_there_loses_nothing(tmp_path, capsys):
     painter = Toy()
     nowhere = ServedVLM("toy", "http://127.0.0.1:9/v1", cache=tmp_path / "answers", patience=QUICK)
     asked = {"data": tmp_path / "data", "limit": 5}
-    with pytest.raises(OSError, match="gives no answer"):
+    with pytest.raises(OSError, match="There is no server for toy at"):
         evaluate("wise", painter, tmp_path / "out", judge=nowhere, **asked)
+    assert not painter.painted, "known before anything is painted"
+    words = words_of("wise", tmp_path, nowhere.url, "--model", str(tiny_folder(tmp_path / "tiny")))
+    assert main([*words, "--out", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with serving(Model(["401"] * 99)) as url:
+        stranger = ServedVLM("toy", url, cache=tmp_path / "answers")
+        with pytest.raises(OSError, match="gives no answer"):
+            evaluate("wise", painter, tmp_path / "out", judge=stranger, **asked)
     with serving(Model(reply=reply)) as url:
         there = ServedVLM("toy", url, cache=tmp_path / "answers")
         assert evaluate("wise", painter, tmp_path / "out", judge=there, **asked)["images_scored"] == 5

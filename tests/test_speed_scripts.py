@@ -66,6 +66,12 @@ def test_a_command_is_timed(script):
     assert cpu > 0
 
 
+def test_the_harness_is_timed(script, tmp_path):
+    found = script("harness").measure(100, 16, str(tmp_path / "out"))
+    assert found["rows"] == 100
+    assert all(value > 0 for value in found.values())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bits_do_not_depend_on_the_batch(script, dtype):
     bits = script("batch_bits")

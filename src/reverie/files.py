@@ -30,13 +30,24 @@ def claim(file: Path, record: Mapping[str, Any]) -> None:
             text = json.dumps(record, indent=1) + "\n"
             write_atomically(file, lambda part: part.write_text(text, "utf-8"))
             return
-        there = json.loads(file.read_text("utf-8"))
+        there = read_object(file)
     except OSError as error:
         said = error.strerror or error
         raise ValueError(f"The folder {file.parent} cannot be used ({said}): give one that is writable.") from error
     for key, value in json.loads(json.dumps(record)).items():
         if there.get(key) != value:
             raise ValueError(f"{file.parent} holds {key} {there.get(key)!r}, not {value!r}: give another folder.")
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; ValueError where there is none."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): give another folder.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is damaged (no object): give another folder.")
+    return found
 
 
 @contextmanager

@@ -47,6 +47,7 @@ def of_geneval(options: Options, long: bool = False) -> Benchmark:
         "geneval-long" if long else "geneval", "1", samples, geneval_files.IMAGES, judge, geneval_files.file,
         geneval_files.metadata, "strata", eyes="evaluators", outcome=outcome, export=export,
         official_judge="Mask2Former of MMDetection and CLIP ViT-L/14", official=options.official,
+        evaluators={"": "geneval-long" if long else "geneval"},
     )  # fmt: skip
 
 
@@ -86,6 +87,7 @@ def of_compbench(options: Options, name: str, categories: Sequence[str]) -> Benc
     return Benchmark(
         name, "1", samples, compbench.IMAGES, judge, file, lambda sample: None, "strata", eyes="evaluators",
         outcome=outcome, export=export, official_judge="UniDet, BLIP VQA, DPT and CLIP", official=options.official,
+        evaluators={category: f"t2i-compbench-{category}" for category in categories}, nouns=nouns,
     )  # fmt: skip
 
 

@@ -7,9 +7,10 @@ notes where it is not who the benchmark's authors used, because such scores cann
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +30,9 @@ class Eyes(Protocol):
     waits: bool
     """Whether it mostly waits for others, so that painting may go on meanwhile."""
     notes: Sequence[str]
+
+    def check(self) -> None:
+        """An error, before anything is painted, where it could judge nothing."""
 
     def judge(self, benchmark: Benchmark, cases: Sequence[Case]) -> list[Judgement]: ...
 
@@ -56,6 +60,9 @@ class Inspecting:
         else:
             self.name = getattr(detector, "name", type(detector).__name__)
 
+    def check(self) -> None:
+        """The files were looked at when it was made."""
+
     def judge(self, benchmark: Benchmark, cases: Sequence[Case]) -> list[Judgement]:
         if self.detector is None or isinstance(self.detector, str | Path):
             import torch
@@ -78,21 +85,23 @@ def inspector_folder(detector: str | Path | None) -> Path:
 
 
 class Evaluating:
-    """Evaluator models by task: detectors, taggers, BLIP, CLIP."""
+    """Evaluator models by task: detectors, taggers, BLIP, CLIP; each loaded when the first image of its task comes."""
 
     waits = False
 
-    def __init__(self, evaluators: Mapping[str, Evaluator], name: str, notes: Sequence[str] = ()) -> None:
-        """evaluators: by the tag of a sample; "" serves all others."""
-        self.evaluators, self.name, self.notes = evaluators, name, notes
+    def __init__(self, load: Callable[[str], Evaluator], name: str, notes: Sequence[str] = ()) -> None:
+        """load: of the tag of a sample."""
+        self.load, self.name, self.notes = cache(load), name, notes
+
+    def check(self) -> None:
+        """The files were looked at when it was made."""
 
     def judge(self, benchmark: Benchmark, cases: Sequence[Case]) -> list[Judgement]:
         found: dict[int, Judgement] = {}
         for tag in dict.fromkeys(case.sample.tag for case in cases):
             places = [place for place, case in enumerate(cases) if case.sample.tag == tag]
             group = [cases[place] for place in places]
-            evaluator = self.evaluators.get(tag) or self.evaluators[""]
-            seen = evaluator.evaluate(
+            seen = self.load(tag).evaluate(
                 [benchmark.file(case.sample, case.index) for case in group],
                 [case.sample.prompt for case in group],
                 [case.picture for case in group],
@@ -109,6 +118,11 @@ class Asking:
         self.vlm, self.workers, self.notes = vlm, workers, notes
         self.name = getattr(vlm, "name", type(vlm).__name__)
         self.waits = workers > 1
+
+    def check(self) -> None:
+        budget = getattr(self.vlm, "budget", None)
+        if budget is not None and budget.requests != 0:  # with none at all everything is in the cache
+            self.vlm.check()  # type: ignore[attr-defined]
 
     def judge(self, benchmark: Benchmark, cases: Sequence[Case]) -> list[Judgement]:
         def one(case: Case) -> Judgement:
@@ -136,13 +150,13 @@ def open_eyes(
     evaluators: Mapping[str, Any] | None,
     device: str,
     workers: int,
-    cache: str | Path,
+    answers: str | Path,
 ) -> Eyes:
     """Who looks for a benchmark. ValueError, before any weights are read, for whoever cannot.
 
     judge: for the Atelier a detector or the folder of an inspector (None: the shipped one); where a model is asked, a
     `VLM` or its name (`openai:MODEL@URL`, a folder, a hub id); where evaluators look, None or an `Evaluator`.
-    evaluators: role to the name or folder of the model that plays it.
+    evaluators: role to the name or folder of the model that plays it. answers: the folder that keeps a judge's.
     """
     if evaluators and benchmark.eyes != "evaluators":
         raise ValueError(f"{benchmark.name} has no evaluators to choose; give judge instead.")
@@ -156,7 +170,7 @@ def open_eyes(
     if isinstance(judge, str | Path):
         from ..vlms.named import open_vlm
 
-        judge = open_vlm(str(judge), device, cache=cache, workers=workers)
+        judge = open_vlm(str(judge), device, cache=answers, workers=workers)
     name = getattr(judge, "name", type(judge).__name__)
     notes = []
     if benchmark.official_judge and not same_model(name, benchmark.official_judge):
@@ -170,5 +184,20 @@ def _evaluators(benchmark: Benchmark, judge: Any, choices: Mapping[str, Any], de
     if judge is not None:
         if not hasattr(judge, "evaluate"):
             raise ValueError(f"{benchmark.name} is scored by evaluator models, not by a judge: leave judge out.")
-        return Evaluating({"": judge}, judge.name, [f"seen by {judge.name}: not comparable with published scores"])
-    raise ValueError(f"{benchmark.name} needs evaluator models, or what they saw as a file: give evaluations.")
+        note = f"seen by {judge.name}, officially by {benchmark.official_judge}: not comparable unless that is the same"
+        return Evaluating(lambda tag: judge, judge.name, [note])
+    from . import evaluators
+
+    wanted = {tag: evaluators.roles(name) for tag, name in benchmark.evaluators.items()}
+    if unknown := [role for role in choices if not any(role in roles for roles in wanted.values())]:
+        known = sorted({role for roles in wanted.values() for role in roles})
+        raise ValueError(f"{benchmark.name} has no role {unknown[0]!r}: its roles are {', '.join(known)}.")
+    chosen = {tag: {role: who for role, who in choices.items() if role in roles} for tag, roles in wanted.items()}
+    parts = {tag: evaluators.cast(name, chosen[tag]) for tag, name in benchmark.evaluators.items()}
+    every = list({(part.role, part.name): part for group in parts.values() for part in group}.values())
+
+    def load(tag: str) -> Evaluator:
+        tag = tag if tag in chosen else ""
+        return evaluators.for_benchmark(benchmark.evaluators[tag], chosen[tag], device, benchmark.nouns)
+
+    return Evaluating(load, evaluators.versions(every), [part.note for part in every if part.note])

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..files import claim
+from ..files import claim, read_object
 from ..models.registry import resolve
 from ..reason import make_plan
 from . import report
@@ -26,7 +26,7 @@ from .eyes import Eyes, open_eyes
 from .protocol import Benchmark, Judgement, Painter, Row, Sample
 from .registry import Options
 from .registry import load as load_benchmark
-from .rows import Key, Shard, Table, read_json, read_rows
+from .rows import Key, Shard, Table, read_rows
 from .sources import Case, Folder, Item, Source, Studio, key, row_of
 
 __all__ = ["evaluate", "load_benchmark", "read_rows", "spread"]
@@ -35,7 +35,7 @@ OnRow = Callable[[Row, int, int], None]
 
 
 def evaluate(
-    name: str,
+    name: str | Benchmark,
     model: str | Path | Painter | None,
     out: str | Path,
     plan: Any = None,
@@ -57,6 +57,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run a benchmark, or the rest of it, and return what scores.json holds.
 
+    name: of a benchmark in `registry.py`, or a `protocol.Benchmark` of your own.
     model: a name or folder for `reverie.load`, or any painter; None with `images`, a folder in the official layout
     whose pictures are judged instead. plan: passed to the painter; for `reverie.load`'s a `Plan`, or the name of a
     preset. data: the folder of the benchmark's own files. limit: only so many prompts, spread evenly over the tasks;
@@ -74,7 +75,8 @@ def evaluate(
         raise ValueError(f"seed={seed}: must not be negative.")
     part = Shard.of(shard)
     model, plan = _checked_source(model, images, plan)
-    benchmark = load_benchmark(name, Options(None if data is None else Path(data), images_per_prompt, official))
+    options = Options(None if data is None else Path(data), images_per_prompt, official)
+    benchmark = name if isinstance(name, Benchmark) else load_benchmark(name, options)
     eyes = open_eyes(benchmark, judge, evaluators, device, workers, cache or Path(out) / "answers")
     wanted = images_per_prompt or benchmark.images_per_prompt
     _check_layout(benchmark, wanted)
@@ -89,6 +91,8 @@ def evaluate(
         items = [(sample, index) for sample in part.part(chosen) for index in range(wanted)]
         todo = _todo(items, table.rows(), folder)
         done = len(items) - len(todo)
+        if todo:
+            eyes.check()
         source: Source = folder or Studio(_loader(model), plan, seed, benchmark, table)
         for row in _work(benchmark, source, eyes, todo, batch, table):
             done += 1
@@ -228,5 +232,5 @@ def _report(
                 kept.append(row)
     told = {"expected": len(chosen) * wanted, "limited": len(chosen) < len(benchmark.samples)}
     model = table.out / "model.json"
-    about = read_json(model) if model.exists() else {}
+    about = read_object(model) if model.exists() else {}
     return report.write(table.out, benchmark, {**run, **told, "about": about}, kept, table.spent(), eyes.notes)

@@ -63,9 +63,10 @@ def chosen(rows: Sequence[Row]) -> list[tuple[Row, tuple[str, ...]]]:
         rng = random.Random(tag)
         mixed = rng.sample(group, len(group))
         ranked = sorted((row for row in mixed if row.score is not None), key=lambda row: -(row.score or 0.0))
+        few = min(each, -(-len(ranked) // 2))  # of a small task nothing is both best and worst
         picks = {
-            "best": ranked[:each],
-            "worst": ranked[-each:][::-1],
+            "best": ranked[:few],
+            "worst": ranked[len(ranked) - min(few, len(ranked) // 2) :][::-1],
             "random": rng.sample(group, min(each, len(group))),
         }
         kinds: dict[tuple[str, int], list[str]] = {}
@@ -148,7 +149,8 @@ def _card(out: Path, benchmark: Benchmark, sample: Sample, row: Row, kinds: Sequ
     look = "none" if row.score is None else "good" if row.score >= 1 else "bad" if row.score <= 0 else "part"
     score = row.end if row.score is None else f"{row.score:.2f}"
     parts = [
-        f'<article class="{look}" data-tag="{html.escape(row.tag)}" data-kind="{" ".join(kinds)}">',
+        f'<article class="{look}" data-tag="{html.escape(row.tag)}" data-kind="{" ".join(kinds)}" '
+        f'data-score="{-1 if row.score is None else row.score}">',
         _picture(out, row),
         f'<p class="badge">{html.escape(score)}</p>',
         _given(benchmark, sample),
@@ -160,7 +162,7 @@ def _card(out: Path, benchmark: Benchmark, sample: Sample, row: Row, kinds: Sequ
     if row.reason:
         parts.append(f'<p class="reason">{html.escape(_short(row.reason))}</p>')
     if row.seen and row.seen != row.reason:
-        parts.append(f"<p><small>verdict on</small> {html.escape(_short(row.seen))}</p>")
+        parts.append(f"<p><small>seen</small> {html.escape(_short(row.seen))}</p>")
     parts.append(
         f"<footer>{html.escape(row.tag)} · {html.escape(row.id)}/{row.index} · {' '.join(kinds)}</footer></article>"
     )

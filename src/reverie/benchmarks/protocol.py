@@ -169,6 +169,10 @@ class Benchmark:
     """What a painter is given beside the prompt; asked for when the sample is painted. None: nothing."""
     eyes: Literal["inspector", "evaluators", "vlm"] = "inspector"
     """Who looks: the Atelier's inspector, detectors and the like, or a model that reads and writes."""
+    evaluators: Mapping[str, str] = field(default_factory=dict)
+    """Where evaluators look: the tag of a sample ("" for all others) to a name for `evaluators.for_benchmark`."""
+    nouns: Mapping[str, str] = field(default_factory=dict)
+    """What a detector must know to be told what to look for, see `compbench_rules.noun_table`."""
     official_judge: str | None = None
     """Who looks in the benchmark's own code; others give numbers that are not comparable."""
     missing: Judgement = Judgement(None, end="missing")

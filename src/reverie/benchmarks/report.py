@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
+from ..reason import make_plan
 from . import page
 from .outcome import Outcome, of_prompts, of_strata
 from .protocol import Benchmark, Row
@@ -119,15 +120,23 @@ def title(scores: Mapping[str, Any]) -> str:
 def about(scores: Mapping[str, Any]) -> str:
     """One sentence: what was run, and what it took."""
     source = f"model {scores['model']}" if scores["model"] else f"pictures of {scores['images']}"
-    plan, spent = scores["plan"], scores["spent"]
-    told = "none" if plan is None else plan if isinstance(plan, str) else json.dumps(plan)
+    spent = scores["spent"]
     ends = ", ".join(f"{number} {end}" for end, number in scores["ends"].items()) or "nothing yet"
     rules = f"; rules {scores['rules']}" if scores["rules"] else ""
     return (
-        f"{source}, plan {told}, seed {scores['seed']}, judge {scores['judge']}{rules}; images of {scores['prompts']} "
-        f"prompts: {ends}; {spent['painting']:.0f} s painting, {spent['judging']:.0f} s judging; list "
-        f"{scores['checksum'][:12]}"
+        f"{source}, {_plan(scores['plan'])}, seed {scores['seed']}, judge {scores['judge']}{rules}; images of "
+        f"{scores['prompts']} prompts: {ends}; {spent['painting']:.0f} s painting, {spent['judging']:.0f} s judging; "
+        f"list {scores['checksum'][:12]}"
     )
+
+
+def _plan(plan: Any) -> str:
+    """A plan in few words: of reverie's own, what is not as usual."""
+    if not isinstance(plan, Mapping):
+        return "no plan" if plan is None else f"plan {plan}"
+    usual = make_plan().to_json()
+    told = [f"{name.replace('_', ' ')} {value}" for name, value in plan.items() if usual.get(name) != value]
+    return f"plan {', '.join(told)}" if told else "painted directly"
 
 
 def table(scores: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import locked
+from ..files import locked, read_object
 from .protocol import Row
 
 Key = tuple[str, int]
@@ -153,19 +153,9 @@ def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}): give another folder.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} is damaged (no object): give another folder.")
-    return found
-
-
 def about(out: str | Path) -> dict[str, Any]:
     """What the folder of a run says that it holds; ValueError if it holds none."""
     file = Path(out) / "run.json"
     if not file.is_file():
         raise ValueError(f"{out} holds no run of a benchmark (no run.json): give a folder that evaluate wrote.")
-    return read_json(file)
+    return read_object(file)

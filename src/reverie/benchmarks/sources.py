@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Item = tuple[Sample, int]
+MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,11 @@ class Studio:
         if todo:
             begun = time.perf_counter()
             painted, refused = self._paint(self.painter, todo)
-            for item, one in painted:
-                kept[key(item)] = self._file(item, one)
+            self._describe([item[0] for item, _ in painted])
+            # compressing takes longer than all else here and lets other threads run
+            with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+                filed = pool.map(lambda pair: self._file(*pair), painted)
+                kept |= {key(item): case for (item, _), case in zip(painted, filed, strict=True)}
             spent = {
                 "images": len(painted),
                 "painting": time.perf_counter() - begun,
@@ -154,11 +160,15 @@ class Studio:
         paint: Callable[..., Sequence[Painted]] = painter.paint
         return paint(prompts, seeds, self.plan, **more)
 
+    def _describe(self, samples: Sequence[Sample]) -> None:
+        """Write the files that the layout wants beside the images."""
+        for sample in {one.id: one for one in samples}.values():
+            name, text = self.benchmark.metadata(sample) or ("", "")
+            if name and not (self.folder / name).exists():
+                write_atomically(self.folder / name, partial(_write_text, text))
+
     def _file(self, item: Item, one: Painted) -> Case:
         path = self.folder / self.benchmark.file(*item)
-        extra = self.benchmark.metadata(item[0])
-        if extra and not (self.folder / extra[0]).exists():
-            write_atomically(self.folder / extra[0], lambda partial: partial.write_text(extra[1], "utf-8"))
         picture, seed = save(one.image, path), image_seed(self.seed, item[0].id, item[1])
         place = path.relative_to(self.table.out).as_posix()
         return Case(*item, picture, Picture(*key(item), one.text, one.thought, seed, place, picture_hash(picture)))
@@ -175,6 +185,10 @@ class Studio:
                 save(grid.join(pictures), self.folder / grid.file(sample))
 
 
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, "utf-8")
+
+
 def save(image: Image, path: Path) -> Image:
     """Write a picture under the name that a layout gives it, and return what can be read from there."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +196,7 @@ def save(image: Image, path: Path) -> Image:
     if path.suffix.lower() not in (".jpg", ".jpeg"):
         save_png(picture, path)
         return picture
-    write_atomically(path, lambda partial: picture.save(partial, "JPEG", quality=95, subsampling=0))
+    write_atomically(path, lambda part: picture.save(part, "JPEG", quality=95, subsampling=0))
     return open_picture(path).convert("RGB")
 
 

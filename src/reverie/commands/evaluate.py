@@ -22,6 +22,7 @@ SHOWN_EVERY = 0.5  # seconds between two lines on a terminal
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
+    from reverie.benchmarks.evaluators import choices_of
     from reverie.benchmarks.harness import evaluate as run
     from reverie.benchmarks.registry import find
 
@@ -39,7 +40,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         plan,
         images_per_prompt=arguments.per_prompt,
         judge=judge,
-        evaluators=_pairs(arguments.evaluator),
+        evaluators=choices_of(arguments.evaluator),
         official=arguments.official_rules,
         device=arguments.device or "cpu",
         cache=arguments.cache,
@@ -98,17 +99,6 @@ def _judge(arguments: argparse.Namespace, out: Path) -> Any:
         workers=arguments.workers,
         extra={"chat_template_kwargs": {"enable_thinking": False}} if arguments.no_thinking else None,
     )
-
-
-def _pairs(texts: list[str] | None) -> dict[str, str]:
-    """Of "role=model", several times."""
-    found = {}
-    for text in texts or ():
-        role, equals, name = text.partition("=")
-        if not (role and equals and name):
-            raise ValueError(f"--evaluator {text!r}: must say ROLE=MODEL, such as detector=FOLDER.")
-        found[role] = name
-    return found
 
 
 def progress() -> Callable[[Row, int, int], None]:

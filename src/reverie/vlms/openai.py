@@ -22,6 +22,7 @@ import ssl
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,15 @@ class ServedVLM:
     @property
     def name(self) -> str:
         return self.model
+
+    def check(self) -> None:
+        """Unusable where nothing answers at the address, so that this is known before much is done for it."""
+        place = urllib.parse.urlsplit(self.url)
+        port = place.port or (443 if place.scheme == "https" else 80)
+        try:
+            socket.create_connection((place.hostname or "", port), self.patience.timeout).close()
+        except OSError as error:
+            raise Unusable(f"There is no server for {self.model} at {self.url} ({error}): start it first") from error
 
     def write(
         self,

@@ -1,0 +1,121 @@
+"""A run that is killed, shared or started twice ends like one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toy_run import run, write_prompts
+
+from reverie.benchmarks.harness import read_rows
+from reverie.benchmarks.rows import Shard
+
+HERE = Path(__file__).parent
+LIMIT = 60
+
+
+def start(*words):
+    command = [sys.executable, str(HERE / "toy_run.py"), *map(str, words)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_prompts(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def lines(out, name):
+    return [json.loads(line) for path in out.glob(f"{name}*.jsonl") for line in path.read_text().splitlines()]
+
+
+def same(first, second):
+    """Whether two runs have the same rows in the same order, the same scores and the same pictures."""
+    one, other = (json.loads((folder / "scores.json").read_text()) for folder in (first, second))
+    for key in ("scores", "overall", "ends", "notes", "complete", "expected"):
+        assert one[key] == other[key], key
+    assert {(row.id, row.index): row for row in read_rows(first)} == {(r.id, r.index): r for r in read_rows(second)}
+    pictures = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")} for folder in (first, second)
+    ]
+    assert pictures[0] == pictures[1]
+
+
+def test_killed_ten_times(tmp_path, data):
+    rng, out = random.Random(20261127), tmp_path / "killed"
+    for _ in range(10):
+        process = start(data, out, LIMIT)
+        # by how far it came, not by the clock, so that a slow machine gets as far; and then anywhere in a batch
+        for _ in range(rng.randrange(1, 12)):
+            if not process.stdout.readline():
+                break
+        time.sleep(rng.random() * 0.01)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    before = len(read_rows(out))
+    assert 10 <= before < 2 * LIMIT, "it was killed while at work"
+    finished = run(data, out, LIMIT)
+    run(data, tmp_path / "whole", LIMIT)
+    same(out, tmp_path / "whole")
+    assert finished["images_scored"] == 2 * LIMIT
+    assert len(lines(out, "rows")) == 2 * LIMIT, "no image was judged twice"
+    assert len(lines(out, "painted")) == 2 * LIMIT, "no image that was there was painted again"
+    assert not [path for path in out.rglob("*.partial") if path.suffix == ".png"]
+
+
+def test_shards_add_up(tmp_path, data):
+    out = tmp_path / "shared"
+    both = [start(data, out, LIMIT, f"{place}/3") for place in (1, 2)]
+    for process in both:
+        process.communicate()
+        assert process.returncode == 0
+    scores = json.loads((out / "scores.json").read_text())
+    assert not scores["complete"]
+    assert "40 of 120 images are not judged yet" in scores["notes"][0]
+    run(data, out, LIMIT, "3/3")
+    run(data, tmp_path / "whole", LIMIT)
+    same(out, tmp_path / "whole")
+    assert len(lines(out, "rows")) == 2 * LIMIT
+    assert {path.name for path in out.glob("rows*")} == {f"rows-{place}-of-3.jsonl" for place in (1, 2, 3)}
+
+
+def test_two_processes_on_one_part_are_refused(tmp_path, data):
+    out = tmp_path / "out"
+
+    def second(row, done, total):
+        with pytest.raises(ValueError, match="Another process is at work on this part"):
+            run(data, out, LIMIT)
+        run(data, out, LIMIT, "2/2")  # another part may go on
+
+    run(data, out, 1, on_row=second)
+
+
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_every_sample_is_in_one_shard(number):
+    parts = [Shard(place, number).part(range(50)) for place in range(1, number + 1)]
+    assert sorted(place for part in parts for place in part) == list(range(50))
+
+
+def test_damaged_rows_are_named(tmp_path, data):
+    run(data, tmp_path / "out", 3)
+    path = tmp_path / "out" / "rows.jsonl"
+    kept = path.read_text().splitlines()
+    path.write_text("\n".join([kept[0], "{broken", *kept[2:]]) + "\n")
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 2 is damaged"):
+        run(data, tmp_path / "out", 3)
+    path.write_text("\n".join([kept[0], *kept[2:], kept[1][:-9]]))  # cut short
+    scores = run(data, tmp_path / "out", 3)
+    assert scores["images_scored"] == 6
+    assert sorted(path.read_text().splitlines()) == sorted(kept)
+    (tmp_path / "out" / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match="damaged"):
+        run(data, tmp_path / "out", 3)
