@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from benchmark_toys import Toy, dab, data_of, real, reply
-from evaluator_toys import save_clip, save_mask2former
+from evaluator_toys import save_blip, save_clip, save_dpt, save_mask2former, save_owlv2, save_tagger
 from PIL import Image
 from test_benchmark_readers import write_wise
 from test_served_vlm import QUICK, Model, serving, text_of
@@ -143,19 +143,34 @@ def _options(data):
     return Options(data)
 
 
-def test_evaluators_by_name(tmp_path, capsys):
-    """From the command line: a tiny Janus paints, a tiny Mask2Former and CLIP look."""
-    data, models = real("geneval"), tmp_path / "models"
-    words = ["evaluate", "geneval", "--data", str(data), "--model", str(tiny_folder(models / "tiny"))]
-    words += ["-n", "1", "--limit", "6", "--out", str(tmp_path / "out")]
-    words += ["--evaluator", f"detector={save_mask2former(models / 'mask2former')}"]
+GENEVAL = {"detector": save_mask2former, "clip": save_clip}
+COMPBENCH = {"tagger": save_tagger, "vqa": save_blip, "detector": save_owlv2, "depth": save_dpt, "clip": save_clip}
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "limit", "replaced"),
+    [
+        ("geneval", GENEVAL, 6, "in place of MMDetection's Mask2Former"),
+        ("t2i-compbench++", COMPBENCH, 16, "in place of UniDet, 722 classes"),
+    ],
+)
+def test_evaluators_by_name(name, parts, limit, replaced, tmp_path, capsys):
+    """From the command line, on real prompts: a tiny Janus paints, tiny evaluators of the real classes look."""
+    data, models = real("geneval" if name == "geneval" else "t2i_compbench/dataset"), tmp_path / "models"
+    words = ["evaluate", name, "--data", str(data), "--model", str(tiny_folder(models / "tiny"))]
+    words += ["-n", "1", "--limit", str(limit), "--out", str(tmp_path / "out")]
+    for role, make in parts.items():
+        words += ["--evaluator", f"{role}={make(models / role)}"]
     assert main([*words, "--evaluator", "eyes=x"]) == 2
-    assert "has no role 'eyes': its roles are clip, detector" in capsys.readouterr().err
-    assert main([*words, "--evaluator", f"clip={save_clip(models / 'clip')}"]) == 0
-    assert "in place of MMDetection's Mask2Former" in capsys.readouterr().out
+    assert f"{name} has no role 'eyes': its roles are {', '.join(sorted(parts))}" in capsys.readouterr().err
+    assert main(words) == 0
+    assert replaced in capsys.readouterr().out
     rows = read_rows(tmp_path / "out")
-    assert [row.end for row in rows] == ["scored"] * 6
-    assert all(isinstance(row.value, dict) for row in rows)
+    assert [row.end for row in rows] == ["scored"] * limit
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert set(scores["scores"]) >= {row.tag for row in rows}
+    assert main(words) == 0
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == scores, "nothing was left to do"
 
 
 def test_evaluations_made_elsewhere(tmp_path, capsys):
