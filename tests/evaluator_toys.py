@@ -91,26 +91,26 @@ def clip_tokenizer(length: int = 77) -> PreTrainedTokenizerFast:
     )
 
 
-def save_blip(folder: Path, seed: int = 0, side: int = 32) -> Path:
+def save_blip(folder: Path, seed: int = 0, side: int = 32, kind: str = "BlipForQuestionAnswering") -> Path:
     """side: what pictures are squashed to; the official 480 takes long. The network knows positions of 32 pixels."""
     torch.manual_seed(seed)
     words = bert_tokenizer()
-    text = {
-        "hidden_size": 16, "encoder_hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "vocab_size": len(words) + 2, "bos_token_id": len(words), "pad_token_id": 0,
-        "sep_token_id": words.sep_token_id, "eos_token_id": words.sep_token_id, "initializer_range": 0.3,
-    }  # fmt: skip
-    vision = {
+    small = {
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "image_size": 32, "patch_size": 8, "initializer_range": 0.3,
+        "initializer_range": 0.3,
+    }  # fmt: skip
+    text = {
+        "encoder_hidden_size": 16, "vocab_size": len(words) + 2, "bos_token_id": len(words), "pad_token_id": 0,
+        "sep_token_id": words.sep_token_id, "eos_token_id": words.sep_token_id,
     }  # fmt: skip
     config = transformers.BlipConfig(
-        text_config=text, vision_config=vision, projection_dim=16, image_text_hidden_size=16, reverie={"side": side}
-    )
-    scaled(transformers.BlipForQuestionAnswering(config), 1).save_pretrained(folder)
+        text_config=text | small, vision_config={"image_size": 32, "patch_size": 8} | small, projection_dim=16,
+        image_text_hidden_size=16, reverie={"side": side},
+    )  # fmt: skip
+    getattr(transformers, kind)(config).save_pretrained(folder)
     words.save_pretrained(folder)
-    kind = transformers.models.blip.image_processing_pil_blip.BlipImageProcessorPil
-    kind(size={"height": 32, "width": 32}).save_pretrained(folder)
+    eyes = transformers.models.blip.image_processing_pil_blip.BlipImageProcessorPil
+    eyes(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 

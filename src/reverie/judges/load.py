@@ -65,9 +65,22 @@ def check_judge(plan: Plan, prompt: str) -> Source | None:
         return None
     source = resolve(plan.judge, "judge")
     check_judges(source)
+    check_named(source)
     if source.family == "inspector" and plan.think == "never":
         check_atelier(prompt)
     return source
+
+
+def check_named(source: Source) -> None:
+    """ValueError for a reward model or a chat model whose files cannot be what it needs. Loads nothing."""
+    if source.family == "reward":
+        from reverie.judges.rewards import check
+
+        check(source.name)
+    if source.family == "chat":
+        from reverie.vlms.named import check as check_vlm
+
+        check_vlm(source.name)
 
 
 def check_atelier(prompt: str) -> None:
@@ -90,6 +103,11 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
         inspector = Inspector.load(source.folder, device)
         return lambda work, official: InspectorJudge(inspector, source.name, work)
     check_judges(source)
+    check_named(source)
+    if source.family == "reward":
+        return _open_reward(source, device)
+    if source.family in ("served", "chat") or (source.family is None and _is_chat(source)):
+        return _open_vlm(source, device)
     source = fetched(source)
     check_judges(source)
     assert source.folder is not None
@@ -108,3 +126,28 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
 
     model, tokenizer = load_janus(source.folder, dtype=dtype, device=device)
     return lambda work, official: VLMJudge(JanusEyes(model, tokenizer, work=work), wording, name, official, work)
+
+
+def _open_reward(source: Source, device: str) -> Opened:
+    from reverie.judges import rewards
+    from reverie.judges.mixed import FunctionJudge
+
+    judged = rewards.as_judge_function(rewards.load(source.name, device))
+    return lambda work, official: FunctionJudge(judged, source.name, work=work)
+
+
+def _open_vlm(source: Source, device: str) -> Opened:
+    """A served model, or a chat model of transformers; both are asked in plain words."""
+    from reverie.judges.vlm import VLMJudge, Wording
+    from reverie.vlms.named import open_vlm
+
+    vlm, wording = open_vlm(source.name, device), Wording.of("instruct")
+    return lambda work, official: VLMJudge(vlm, wording, source.name, official, work)
+
+
+def _is_chat(source: Source) -> bool:
+    """Of a hub id that is not listed: fetches its configuration and looks."""
+    from reverie.models.janus_checkpoint import resolve as fetch
+    from reverie.models.judge_names import is_chat
+
+    return is_chat(fetch(source.name, ("config.json",)))

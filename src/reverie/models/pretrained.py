@@ -50,9 +50,9 @@ class Found:
         return f"{number_text(count)} parameters, {memory} in float32"
 
 
-def find(name: str | Path, kinds: Collection[str], role: str) -> Found:
+def find(name: str | Path, kinds: Collection[str] | None, role: str) -> Found:
     """The checkpoint that a folder or hub id stands for. ValueError, in one sentence, for one that cannot play its
-    role: no such folder, no weights, or a `model_type` that is not among `kinds`."""
+    role: no such folder, no weights, or a `model_type` that is not among `kinds` (None: any)."""
     text = str(name)
     folder = Path(text)
     if not folder.is_dir():
@@ -72,7 +72,7 @@ def find(name: str | Path, kinds: Collection[str], role: str) -> Found:
         kind = config.get("model_type")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a valid configuration ({error}); fetch it again.") from error
-    if kind not in kinds:
+    if kinds is not None and kind not in kinds:
         raise ValueError(
             f"{text} is a model of type {kind!r} and cannot be the {role}; give one of type {', '.join(sorted(kinds))}."
         )

@@ -18,6 +18,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reverie.models import judge_names
 from reverie.models.diffusion_checkpoint import EDITORS, INDEX, check_library, fetch_pipeline, read_index
 from reverie.reason import did_you_mean
 
@@ -117,10 +118,12 @@ def entries() -> dict[str, Entry]:
 def resolve(name: str | Path, kind: str = "painter") -> Source:
     """What `name` stands for: a name of the table, a folder, or a hub id. ValueError, in one sentence, if nothing.
 
-    kind: `painter`, or `judge`, which every model of the table can be."""
+    kind: `painter`, or `judge`, which every model of the table can be, and all that judge_names.py tells of."""
     text = str(name)
     if not text.strip():
         raise ValueError("the name of the model is empty; `reverie models` lists what there is.")
+    if kind == "judge" and (family := judge_names.family_of(text)):
+        return Source(text, family, Path(text) if family == "chat" else None)
     entry = entries().get(text) or next((e for e in entries().values() if e.id and e.id.lower() == text.lower()), None)
     if entry is not None:
         return _listed(entry, text, kind)

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models.judge_names import SERVED, served, split
+from ..models.pretrained import Found, find
+
 if TYPE_CHECKING:
     from . import VLM
     from .openai import Budget
 
-SERVED, HERE = "openai:", "http://localhost:8000/v1"
+__all__ = ["SERVED", "check", "open_vlm", "split"]
 
 
 def open_vlm(
@@ -26,10 +29,12 @@ def open_vlm(
     workers: int = 8,
     extra: Mapping[str, Any] | None = None,
 ) -> VLM:
-    """The model; its answers are kept in `cache`. budget, workers, extra: of a served one, see `ServedVLM`."""
+    """The model; its answers are kept in `cache`. budget, workers, extra: of a served one, see `ServedVLM`. ValueError,
+    before anything is loaded, for what is none."""
     from .openai import Budget, ServedVLM
 
-    if name.startswith(SERVED):
+    check(name)
+    if served(name):
         model, url = split(name)
         return ServedVLM(model, url, cache=cache, budget=budget or Budget(), workers=workers, extra=extra)
     from .remembering import Remembering
@@ -38,11 +43,9 @@ def open_vlm(
     return Remembering(lambda: TransformersVLM.load(name, device=device), name, cache)
 
 
-def split(name: str) -> tuple[str, str]:
-    """Model and address of a served model's name; ValueError for one without a model."""
-    model, at, address = name.removeprefix(SERVED).rpartition("@")
-    if not at:
-        model, address = address, HERE
-    if not model or not address.startswith(("http://", "https://")):
-        raise ValueError(f"{name!r} names no served model: write openai:MODEL@URL, with http:// or https://.")
-    return model, address
+def check(name: str) -> Found | None:
+    """What a name stands for, without loading it; None behind a server. ValueError for what cannot be meant."""
+    if served(name):
+        split(name)
+        return None
+    return find(name, None, "judge")
