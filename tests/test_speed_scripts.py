@@ -17,7 +17,7 @@ def script(monkeypatch):
 
     def load(name: str) -> ModuleType:
         # By path: `janus` and `memory` are too common as names to be left behind in sys.modules.
-        for other in ("twins", "memory", "janus", "group_norm"):
+        for other in ("twins", "memory", "janus", "group_norm", "parm"):
             monkeypatch.delitem(sys.modules, other, raising=False)
         return importlib.import_module(name)
 
@@ -76,3 +76,18 @@ def test_the_harness_is_timed(script, tmp_path):
 def test_bits_do_not_depend_on_the_batch(script, dtype):
     bits = script("batch_bits")
     assert bits.different(bits.SHAPES["toy"], dtype, codes=3) == []
+
+
+def test_parm_done_literally_keeps_the_same_candidates(script, tmp_path):
+    from showo_toy import toy_showo
+    from tiny import tiny_folder
+
+    from reverie.models.showo_checkpoint import save_showo
+
+    parm = script("parm")
+    save_showo(*toy_showo(), tmp_path / "showo")
+    judge = tiny_folder(tmp_path / "judge")
+    clock = iter(range(10**6)).__next__
+    found = parm.measure(str(tmp_path / "showo"), str(judge), n=3, prompts=2, repeats=1, clock=clock)
+    assert found["seconds"]["literal"] > found["seconds"]["ours"] > 0
+    assert set(found["stages"]["literal"]) == {"painting", "decoding", "judging"}

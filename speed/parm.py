@@ -1,0 +1,191 @@
+"""How fast PARM chooses: ours beside the published procedure done literally, same weights, same choices.
+
+    python speed/parm.py --model FOLDER_OF_A_SHOW_O --judge atelier-janus -n 20 --prompts 2
+
+The literal way is that of the authors' code (arXiv 2501.13926, parm.py and selector.py): one candidate after another,
+each of its steps a forward of the whole padded sequence with the head over every position and word; a picture decoded
+and a judge called for every question by itself; no candidate is ever stopped. Ours is `choose.prune`. Both take the
+same random numbers, so they must keep the same candidates, and the script stops if they do not. They are timed in
+turns, in CPU seconds of the process with one thread, else in wall seconds.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+import reverie
+import reverie.reason
+from reverie.canvas import Conditions, Work
+from reverie.choose import Search, Task, look_steps, painted, prune
+from reverie.events import Preview
+from reverie.generators.showo import ShowoPainter
+from reverie.judges import Judge, View
+from reverie.judges.load import open_judge
+from reverie.judges.rules import GREEDY, highest, lowest
+from reverie.models.registry import resolve
+from reverie.models.showo import omni_mask
+
+PROMPTS = ("two red apples", "a blue cat left of a dog", "a green car and a yellow boat", "four white birds")
+Clock = Callable[[], float]
+
+
+class LiteralShowo(ShowoPainter):
+    """The same draws from logits that are computed as the published loop does: pads, text and all, at every step."""
+
+    def _guided(self, codes: Tensor, masked: Tensor, text, weight: float) -> Tensor:
+        model, words = self.model, self.tokenizer
+        inside = torch.where(masked, model.config.mask, codes + model.config.code_offset)
+        rows = [words.padded([words.painting_ids(prompt)])[0] for prompt in (*self.prompts, *[""] * len(self.prompts))]
+        frame = [torch.full((len(rows), 1), index) for index in (model.config.image_start, model.config.image_end)]
+        ids = torch.cat([torch.tensor(rows), frame[0], inside.repeat(2, 1), frame[1]], 1)
+        logits = model.logits(ids, omni_mask(ids, words)).float()
+        conditional, blank = logits.chunk(2)
+        guided = weight * conditional - (weight - 1) * blank
+        codes_only = slice(model.config.code_offset, model.config.mask)
+        return guided[:, -self.length - 1 : -1, codes_only]
+
+    def start(self, conditions: Conditions, seeds, known=None):
+        self.prompts = conditions.prompts
+        return super().start(conditions, seeds, known)
+
+
+class Meter:
+    """Seconds by stage."""
+
+    def __init__(self, clock: Clock):
+        self.clock, self.spent = clock, Counter[str]()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        begin = self.clock()
+        yield
+        self.spent[stage] += self.clock() - begin
+
+
+def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int, meter: Meter) -> int:
+    """The published procedure for one image; which candidate it keeps."""
+    seeds = painter.start(Conditions((prompt,)), [seed]).fork(n).seeds
+    kept, numbers, finals = [], [], []
+    for one in seeds:
+        canvas, clear = painter.start(Conditions((prompt,)), [one]), False
+        potential, number = False, 1.0
+        for step in range(1, painter.steps + 1):
+            with meter("painting"):
+                canvas = painter.advance(canvas, to=step)
+            with meter("decoding"):
+                picture = painted(painter, canvas)[0]
+            if clear:
+                continue
+            with meter("judging"):
+                clear = GREEDY.clear(judge.ask("clarity", [View(prompt, picture, step / painter.steps)])[0])
+                if clear:
+                    answer = judge.ask("potential", [View(prompt, picture, step / painter.steps)])[0]
+                    potential, number = GREEDY.potential(answer)
+        kept.append(potential)
+        numbers.append(number)
+        finals.append(picture)
+    survivors = [i for i, good in enumerate(kept) if good]
+    if not survivors:
+        return lowest(numbers)
+    if len(survivors) == 1:
+        return survivors[0]
+    with meter("judging"):
+        scores = [GREEDY.score(judge.ask("orm", [View(prompt, finals[i])])[0]) for i in survivors]
+    return survivors[highest(scores)]
+
+
+def ours(painter: ShowoPainter, judge: Judge, prompt: str, seed: int, n: int, meter: Meter) -> int:
+    """The same by `choose.prune`; stages are told by wrapping what is called."""
+    search = Search(
+        Timed(painter, meter), TimedJudge(judge, meter), GREEDY, n, look_steps(painter.steps, painter.steps), batch=n
+    )
+    program = prune(search, Task(Conditions((prompt,)), (seed,), (prompt,), (0,)), lambda done, shown: Preview(0, 1))
+    while True:
+        try:
+            next(program)
+        except StopIteration as end:
+            return end.value[0][0].candidate
+
+
+class Timed:
+    """A painter whose work is metered."""
+
+    def __init__(self, painter: ShowoPainter, meter: Meter):
+        self.painter, self.meter, self.steps = painter, meter, painter.steps
+
+    def __getattr__(self, name: str):
+        return getattr(self.painter, name)
+
+    def advance(self, canvas, to=None):
+        with self.meter("painting"):
+            return self.painter.advance(canvas, to)
+
+    def preview(self, canvas):
+        with self.meter("decoding"):
+            return self.painter.preview(canvas)
+
+
+class TimedJudge:
+    """A judge whose work is metered."""
+
+    def __init__(self, judge: Judge, meter: Meter):
+        self.judge, self.meter, self.name, self.work = judge, meter, judge.name, judge.work
+
+    def ask(self, question, views):
+        with self.meter("judging"):
+            return self.judge.ask(question, views)
+
+
+def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: Clock) -> dict:
+    """Seconds of both ways for each prompt, and where they went. Stops where the choices differ."""
+    loaded = reverie.load(model, device="cpu")
+    fast = loaded.generator(reverie.reason.Plan())
+    slow = LiteralShowo(
+        loaded.model, loaded.tokenizer, guidance=fast.guidance, temperature=fast.temperature, steps=fast.steps
+    )
+    eyes = open_judge(resolve(judge, "judge"), "cpu")(Work(), False)
+    ways = {"literal": (literal, slow, Meter(clock)), "ours": (ours, fast, Meter(clock))}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for number in range(prompts):
+            chosen = {}
+            for name, (way, painter, meter) in ways.items():
+                begin = clock()
+                chosen[name] = way(painter, eyes, PROMPTS[number % len(PROMPTS)], 100 + number, n, meter)
+                seconds[name].append(clock() - begin)
+            if len(set(chosen.values())) != 1:
+                raise SystemExit(f"the two ways keep different candidates: {chosen}")
+    stages = {name: dict(meter.spent) for name, (_, _, meter) in ways.items()}
+    return {"seconds": {name: statistics.mean(values) for name, values in seconds.items()}, "stages": stages}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="atelier-showo")
+    parser.add_argument("--judge", default="atelier-janus")
+    parser.add_argument("-n", type=int, default=20)
+    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    found = measure(options.model, options.judge, options.n, options.prompts, options.repeats, clock)
+    for name, spent in found["stages"].items():
+        whole = sum(spent.values())
+        told = ", ".join(f"{stage} {value / whole:.0%}" for stage, value in sorted(spent.items()))
+        print(f"{name}: {found['seconds'][name]:.1f} s an image ({told})", file=sys.stderr)
+    found["ratio"] = found["seconds"]["literal"] / found["seconds"]["ours"]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
