@@ -53,14 +53,14 @@ def test_rewards_know_a_true_picture_from_a_false_one() -> None:
 
 
 @needs_inspector
-@pytest.mark.parametrize("tree", ["paint", "think", "dual"])
+@pytest.mark.parametrize("tree", ["paint", "think", "twig", "dual"])
 def test_every_tree_makes_a_step_on_policy(tree: str, tmp_path: Path) -> None:
     model, words = load_janus(tiny_folder(tmp_path))
     config = AtelierRl(tree=tree, images=2, thoughts=2, prompts=8, limit=6, guidance=1.0)
     task = atelier_task(model, words, "atelier", Inspector.load(WEIGHTS), config, GrpoConfig(prompts=2))
     loss, row = task.loss(task.batch(0))
     gaps = [value for name, value in row.items() if name.endswith("ratio_gap")]
-    assert len(gaps) == {"paint": 1, "think": 2, "dual": 2}[tree]
+    assert len(gaps) == {"paint": 1, "think": 2, "twig": 2, "dual": 2}[tree]
     assert all(gap == 0 for gap in gaps)
     assert float(max(value for name, value in row.items() if name.endswith("drift"))) < 1e-4
     assert {"reward/faithful", "reward/exact", "reward/sure"} <= row.keys()

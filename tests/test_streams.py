@@ -80,10 +80,10 @@ def test_what_is_not_painted_yet_is_not_held_against_a_picture() -> None:
 
 def test_band_words_name_wholes_parts_and_nothing() -> None:
     tall = Scene((Thing("cat", "red", y=0.5, scale=0.9), Thing("dog", x=0.8, y=0.83, scale=0.2)))
-    assert band_words(tall, 0) == "the top of a red cat in the middle"
-    assert band_words(tall, 1) == "the middle of a red cat in the middle"
-    assert band_words(tall, 2) == "the bottom of a red cat in the middle and a dog on the right"
-    assert band_words(Scene((Thing("cat", y=0.8, scale=0.2),)), 0) == "only the background"
+    assert band_words(tall, 0 / 3, 1 / 3) == "the top of a red cat in the middle"
+    assert band_words(tall, 1 / 3, 2 / 3) == "the middle of a red cat in the middle"
+    assert band_words(tall, 2 / 3, 3 / 3) == "the bottom of a red cat in the middle and a dog on the right"
+    assert band_words(Scene((Thing("cat", y=0.8, scale=0.2),)), 0, 1 / 3) == "only the background"
 
 
 def test_a_thought_names_every_part() -> None:
@@ -186,7 +186,8 @@ def test_critiques_score_100_where_the_demand_holds_and_only_there() -> None:
 def test_lessons_in_painting_on_show_a_third_less_than_they_ask_for() -> None:
     for each in drawn("continue"):
         assert each.visible in (0, 1 / 3, 2 / 3)
-        assert each.answer == band_words(each.scene, round(each.visible * 3))
+        band = round(each.visible * 3)
+        assert each.answer == band_words(each.scene, band / 3, (band + 1) / 3)
 
 
 def test_no_lesson_brings_what_is_held_out() -> None:

@@ -196,8 +196,32 @@ def _data_arguments(parser: Parser) -> None:
     kinds = build.add_subparsers(title="data", required=True, metavar="WHAT", dest="what")
     help_text = "What a vision-language model says about pictures, with the features that ThinkDiff learns from."
     _features_arguments(kinds.add_parser("features", help=help_text, description=help_text, allow_abbrev=False))
+    help_text = "Thoughts and critiques region by region: what thinking while painting (TWIG) learns from."
+    _thoughts_arguments(kinds.add_parser("thoughts", help=help_text, description=help_text, allow_abbrev=False))
     for name, help_text in VERIFIER_DATA.items():
         _verifier_arguments(kinds.add_parser(name, help=help_text, description=help_text, allow_abbrev=False), name)
+
+
+def _thoughts_arguments(parser: Parser) -> None:
+    _model_arguments(parser)
+    parser.add_argument(
+        "--teacher", default="atelier", metavar="WHO", help="atelier, a VLM's name, or openai:MODEL@URL"
+    )
+    parser.add_argument("--prompts", required=True, metavar="WHAT", help="atelier:N; for a VLM also a file of prompts")
+    parser.add_argument("--exclude", nargs="+", default=(), metavar="FILE", help="leave out the prompts of these files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="for the stories; goes on from here")
+    parser.add_argument("--regions", type=int, default=3, metavar="K", help="parts of the image (default: 3)")
+    parser.add_argument("--judge", metavar="NAME", help="keep only pictures that this judge finds right")
+    parser.add_argument(
+        "--wrong", type=float, default=0.5, metavar="S", help="atelier: share of critiques of wrong scenes"
+    )
+    parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
+    parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens")
+    parser.add_argument("--batch", type=int, default=64, metavar="N", help="stories made at a time (default: 64)")
+    parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the stories, from 0")
+    parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, which may fill one folder at a time")
+    parser.add_argument("--seed", type=int, default=0, help="of the whole build (default: 0)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
 
 VERIFIER_DATA = {
@@ -309,7 +333,8 @@ def _train(arguments: argparse.Namespace) -> int:
 def _data(arguments: argparse.Namespace) -> int:
     from reverie.commands import data
 
-    return data.features(arguments) if arguments.what == "features" else data.verifier(arguments)
+    made = {"features": data.features, "thoughts": data.thoughts}
+    return made.get(arguments.what, data.verifier)(arguments)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -100,7 +100,7 @@ def _noun(clause: Clause) -> str:
 # ---------------------------------------------------------------------------------------------- looking
 
 
-def _visible_demand(rng: random.Random, theme: str | None = None) -> Demand:
+def visible_demand(rng: random.Random, theme: str | None = None) -> Demand:
     """A training demand that a picture can show in full: a pencil sketch has no colours."""
     while True:
         demand = random_demand(rng, theme)
@@ -109,7 +109,7 @@ def _visible_demand(rng: random.Random, theme: str | None = None) -> Demand:
 
 
 def _caption(rng: random.Random) -> Lesson:
-    scene = compose(_visible_demand(rng), rng)
+    scene = compose(visible_demand(rng), rng)
     if rng.random() < 0.5:
         return Lesson("caption", scene, "Describe this picture.", describe(scene, rng))
     # in reading order, which can be seen, as the order of drawing cannot
@@ -121,7 +121,7 @@ def _question(rng: random.Random) -> Lesson:
     while True:
         name = rng.choices(list(_QUESTIONS), [weight for _, weight, _ in _QUESTIONS.values()])[0]
         ask, _, themes = _QUESTIONS[name]
-        demand = _visible_demand(rng, rng.choice(themes) if themes else None)
+        demand = visible_demand(rng, rng.choice(themes) if themes else None)
         scene = compose(demand, rng)
         asked = ask(scene, demand, rng)
         if asked:
@@ -252,7 +252,7 @@ def _prompt(demand: Demand, rng: random.Random) -> str:
     return text
 
 
-def _spoiled(demand: Demand, rng: random.Random) -> Scene:
+def spoiled(demand: Demand, rng: random.Random) -> Scene:
     """A scene of training things that breaks the demand in one respect."""
     while True:
         other = _other_look(demand, rng) if rng.random() < 0.5 else None
@@ -284,8 +284,8 @@ def _other_look(demand: Demand, rng: random.Random) -> Demand | None:
 
 
 def _alignment(rng: random.Random) -> Lesson:
-    demand = _visible_demand(rng)
-    scene = compose(demand, rng) if rng.random() < 0.5 else _spoiled(demand, rng)
+    demand = visible_demand(rng)
+    scene = compose(demand, rng) if rng.random() < 0.5 else spoiled(demand, rng)
     question = f"Does this picture show {_prompt(demand, rng)}?"
     return Lesson("alignment", scene, question, _verdict(faults(demand, scene)))
 
@@ -295,30 +295,29 @@ def _verdict(reasons: list[str]) -> str:
 
 
 def _judge(rng: random.Random) -> Lesson:
-    demand = _visible_demand(rng)
+    demand = visible_demand(rng)
     visible = rng.choice((1 / 3, 2 / 3, 1.0, rng.randint(1, ROWS - 1) / ROWS))
     if rng.random() < 0.4:
         scene = compose(demand, rng)
         answer = "Yes." if seen(scene, visible) else "No."
         return Lesson("judge", scene, "Is this picture clear enough to judge?", answer, visible)
-    scene = compose(demand, rng) if rng.random() < 0.25 else _spoiled(demand, rng)
+    scene = compose(demand, rng) if rng.random() < 0.25 else spoiled(demand, rng)
     question = f"Can this picture still become {_prompt(demand, rng)}?"
     return Lesson("judge", scene, question, _verdict(cannot_become(demand, scene, visible)), visible)
 
 
 def _continue(rng: random.Random) -> Lesson:
-    demand = _visible_demand(rng)
+    demand = visible_demand(rng)
     scene = compose(demand, rng)
     band = rng.randrange(BANDS)
     start = "Its upper part is painted. What comes next?" if band else "Nothing is painted yet. What comes first?"
     question = f"This picture shall show {_prompt(demand, rng)}. {start}"
-    return Lesson("continue", scene, question, band_words(scene, band), band / BANDS)
+    return Lesson("continue", scene, question, band_words(scene, band / BANDS, (band + 1) / BANDS), band / BANDS)
 
 
-def band_words(scene: Scene, band: int) -> str:
-    """What is in band 0, 1 or 2 of three from the top, from left to right: "a red cat on the left and ..."; of what
-    reaches further, the part. Slivers of less than a sixth of a thing go unmentioned."""
-    low, high = band / BANDS, (band + 1) / BANDS
+def band_words(scene: Scene, low: float, high: float) -> str:
+    """What is in the band of a picture between two heights (shares from the top), from left to right: "a red cat on the
+    left and ..."; of what reaches further, the part. Slivers of less than a sixth of a thing go unmentioned."""
     phrases = []
     for thing in sorted(scene.things, key=lambda thing: (thing.x, thing.y)):
         share = painted(thing, high) - painted(thing, low)
@@ -338,7 +337,7 @@ def band_words(scene: Scene, band: int) -> str:
 
 
 def _critique(rng: random.Random) -> Lesson:
-    demand = _visible_demand(rng)
+    demand = visible_demand(rng)
     prompt = say(demand, rng, rng.choice(("terse", "plain")), split="train")
     improved = canonical(demand)
     if rng.random() < RIDDLES:
@@ -346,9 +345,9 @@ def _critique(rng: random.Random) -> Lesson:
         known = Demand.from_record(asked.demand)
         if allowed(known.include) and not any(clause.position for clause in known.include[2:]):
             demand, prompt, improved = known, asked.prompt, asked.rewritten
-    scene = compose(demand, rng) if rng.random() < 0.4 else _spoiled(demand, rng)
+    scene = compose(demand, rng) if rng.random() < 0.4 else spoiled(demand, rng)
     if rng.random() < 0.3 and score(demand, scene) < 100:  # a picture of something else altogether
-        scene = compose(_visible_demand(rng), rng)
+        scene = compose(visible_demand(rng), rng)
     answer = f"SCORE: {score(demand, scene)}\nIMPROVED_DESCRIPTION: {improved}"
     return Lesson("critique", scene, f'Rate this picture for "{prompt}".', answer)
 

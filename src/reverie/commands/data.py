@@ -13,6 +13,9 @@ from reverie.refusals import check_judges, check_place
 
 if TYPE_CHECKING:
     from reverie.data.build_verifier import Build
+    from reverie.data.prompts import Prompts
+    from reverie.data.teachers import AtelierTeacher, VlmTeacher
+    from reverie.painter import Painter
 
 
 def features(arguments: argparse.Namespace) -> int:
@@ -94,6 +97,64 @@ def _wanted(arguments: argparse.Namespace) -> Build:
         PairData(**settings("each", "pick", "seed")),
         arguments.temperature,
     )
+
+
+def thoughts(arguments: argparse.Namespace) -> int:
+    """A teacher writes thoughts and critiques of pictures, region by region."""
+    from reverie.data import prompts
+    from reverie.data.stories import StoryBuild, build_stories
+    from reverie.models.registry import resolve
+    from reverie.painter import load
+
+    check_place(arguments.device, arguments.dtype)
+    source = resolve(arguments.model)
+    if arguments.judge:
+        check_judges(resolve(arguments.judge, "judge"))
+    if arguments.teacher == "atelier" and source.family not in (None, "janus"):
+        raise ValueError(f"{source.name} does not think while it paints, so it has nothing to learn from stories.")
+    if arguments.teacher == "atelier" and not arguments.prompts.startswith("atelier:"):
+        raise ValueError("the teacher `atelier` knows the truth of its own scenes only; give --prompts atelier:N.")
+    found = prompts.read(arguments.prompts, arguments.exclude, arguments.seed)
+    build = StoryBuild(len(found.prompts), arguments.batch, arguments.part, arguments.parts)
+    check_writable(Path(arguments.out))
+    painter = load(arguments.model, arguments.device, arguments.dtype)
+    teacher = _teacher(arguments, painter, found)
+    about = {name: painter.about[name] for name in ("model", "fingerprint", "dtype")}
+    about |= {name: getattr(arguments, name) for name in ("prompts", "regions", "guidance", "temperature", "judge")}
+    about |= {"wording": teacher.wording, "wrong": arguments.wrong, "seed": arguments.seed}
+    tell = None if arguments.quiet else lambda done, count: _part("stories", done, count)
+    counts = build_stories(teacher, arguments.out, build, about, tell)
+    if counts is None:
+        print(f"{arguments.out}: this part is done; others are missing.")
+        return 0
+    for name, count in counts.items():
+        print(f"{name}: {count}")
+    return 0
+
+
+def _teacher(arguments: argparse.Namespace, painter: Painter, found: Prompts) -> AtelierTeacher | VlmTeacher:
+    from reverie.canvas import Work
+    from reverie.data.teachers import AtelierTeacher, VlmTeacher
+    from reverie.judges.load import open_judge
+    from reverie.models.registry import resolve
+    from reverie.reason import Plan
+    from reverie.vlms.named import open_vlm
+
+    generator = painter.generator(Plan(guidance=arguments.guidance, temperature=arguments.temperature))
+    if arguments.teacher == "atelier":
+        side = painter.model.config.grid * painter.model.config.pixels_per_code
+        row = getattr(generator, "row", 1)
+        return AtelierTeacher(
+            painter.model.encode_image, generator.steps, row, arguments.regions, arguments.wrong, side, arguments.seed
+        )
+    device = str(painter.model.device)
+    judge = open_judge(resolve(arguments.judge, "judge"), device)(Work(), False) if arguments.judge else None
+    own = resolve(arguments.model).thinker
+    wording = own if own == "atelier" else "instruct"
+    return VlmTeacher(
+        open_vlm(arguments.teacher, device, cache=Path(arguments.out) / "answers"), generator, found.prompts, wording,
+        arguments.regions, arguments.guidance, judge, arguments.seed, arguments.teacher,
+    )  # fmt: skip
 
 
 def _flat(stats: dict, before: str = "") -> list[tuple[str, object]]:

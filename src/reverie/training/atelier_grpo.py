@@ -1,8 +1,9 @@
 """Reinforcement in the Atelier: a Janus is paid by what the inspector sees in its pictures.
 
-Three trees, the published ones in small: `paint` (prompt -> images), `think` (T2I-R1: a thought and its image, one
-reward for both), `dual` (Dual-GRPO: thoughts, and images under each; the thinker is paid by whether the right things
-are there, the painter by how well they are painted as well). Both policies of `dual` are one network here.
+Four trees, the published ones in small: `paint` (prompt -> images), `think` (T2I-R1: a thought and its image, one
+reward for both), `twig` (thoughts and regions in turn, one reward for all of them), `dual` (Dual-GRPO: thoughts, and
+images under each; the thinker is paid by whether the right things are there, the painter by how well they are painted
+as well). Both policies of `dual` are one network here.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ from .janus_policy import JanusPolicy
 from .learner import Learner, PolicyLearner
 from .policy_loss import PolicyRule
 from .rollout import Level, Path, Reward, grow, judge
+from .story_tree import StoryWriter
 from .tree import Credit, Segment, Tree
 
-TREES = ("paint", "think", "dual")
+TREES = ("paint", "think", "twig", "dual")
 
 
 @dataclass
@@ -58,6 +60,12 @@ class AtelierRl:
     """Share of prompts that say what is meant only to those who know; the others name it. `paint` takes none."""
     limit: int = 64
     """Tokens of a thought at most."""
+    regions: int = 3
+    """With `twig`: regions of a picture, each with a thought."""
+    rounds: int = 0
+    """With `twig`: how often a region that its critique rejects is painted again; 0 writes no critiques."""
+    rejected: bool = True
+    """Whether what a critique threw away learns as well."""
     guidance: float | None = None
     """None: the painter's own."""
     guided: bool = False
@@ -147,9 +155,9 @@ def atelier_task(
     )
     names = ("thinker", "painter") if config.tree == "dual" else ("janus", "janus")
     thinker = policy(name=names[0], question=lambda path: [Message("user", thinkers.request(wording, path.prompt))])
-    rewritten = partial(_rewritten, thinker, wording) if config.tree != "paint" else _raw
+    rewritten = partial(_rewritten, thinker, wording) if config.tree in ("think", "dual") else _raw
     artist = policy(name=names[1], prompt=rewritten)
-    levels = _levels(config, thinker, artist)
+    levels = _levels(config, thinker, artist, wording)
     rewards = inspector_rewards(inspector, {one.prompt: one.demand for one in asked})
 
     def explore(prompts: Sequence[str], seeds: Sequence[int]) -> list[Tree]:
@@ -174,9 +182,11 @@ def _rewritten(thinker: JanusPolicy, wording: str, path: Path) -> str:
     return thinkers.parse(wording, thinker.thoughts(path)[-1], path.prompt).prompt
 
 
-def _levels(config: AtelierRl, thinker: JanusPolicy, artist: JanusPolicy) -> list[Level]:
+def _levels(config: AtelierRl, thinker: JanusPolicy, artist: JanusPolicy, wording: str) -> list[Level]:
     if config.tree == "paint":
         return [Level(config.images, artist.paint)]
+    if config.tree == "twig":
+        return [Level(config.images, StoryWriter(artist, wording, config.regions, config.rounds))]
     if config.tree == "dual":
         return [Level(config.thoughts, thinker.think), Level(config.images, artist.paint)]
 
@@ -195,7 +205,9 @@ def _learners(config: AtelierRl, thinker: JanusPolicy, artist: JanusPolicy) -> l
     weights = {"text": config.text_weight, "image": config.image_weight}
 
     def learner(policy: JanusPolicy, rewards: dict[str, float]) -> Learner:
-        return PolicyLearner(policy, Credit(rewards, normal), rules, weights, rescore=True, chunk=config.chunk)
+        return PolicyLearner(
+            policy, Credit(rewards, normal, rejected=config.rejected), rules, weights, rescore=True, chunk=config.chunk
+        )
 
     if config.tree == "dual":
         return [learner(thinker, faithful), learner(artist, all_of_it)]

@@ -197,21 +197,9 @@ class JanusTask:
         return total, {kind: loss.detach() for kind, loss in losses.items()}
 
     def _paint_loss(self, rows: Rows) -> Tensor:
-        model, ids, length = self.model, rows["ids"], rows["length"]
         with torch.no_grad():
-            codes = model.encode_image(rows["pixels"].float() / 127.5 - 1)  # (B, L)
-        text, painted = model.embed_text(ids), model.embed_codes(codes[:, :-1])
-        both = torch.cat((text, painted.to(text.dtype)), 1)
-        # Row by row: its own text, then its codes, then whatever; text rows end at `length`.
-        width = ids.shape[1] + codes.shape[1] - 1
-        place = torch.arange(width, device=ids.device).expand(len(ids), -1)
-        source = torch.where(place < length[:, None], place, place - length[:, None] + ids.shape[1])
-        source = source.clamp(max=width - 1)
-        embeds = both.gather(1, source[..., None].expand(-1, -1, both.shape[-1]))
-        hidden = model.hidden(in_working_type(embeds))
-        at = length[:, None] - 1 + torch.arange(codes.shape[1], device=ids.device)
-        told = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
-        return cross_entropy(model.code_logits(told).flatten(0, 1), codes.flatten())
+            codes = self.model.encode_image(rows["pixels"].float() / 127.5 - 1)  # (B, L)
+        return code_loss(self.model, rows, codes)
 
     def _answer_loss(self, rows: Rows) -> Tensor:
         features = None
@@ -243,6 +231,25 @@ def captioned(rng: random.Random, riddles: float) -> tuple[Demand, str]:
         return Demand.from_record(puzzle.demand), puzzle.rewritten
     demand = random_demand(rng)
     return demand, canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train")
+
+
+def code_loss(model: Janus, rows: Rows, codes: Tensor, learned: Tensor | None = None) -> Tensor:
+    """Mean cross entropy of codes (B, L) behind captions: `ids` (B, T) padded on the right, `length` (B,). Only codes
+    where `learned` (B, L) is True count, all if it is left out; the others stand there as given."""
+    ids, length = rows["ids"], rows["length"]
+    text, painted = model.embed_text(ids), model.embed_codes(codes[:, :-1])
+    both = torch.cat((text, painted.to(text.dtype)), 1)
+    # Row by row: its own text, then its codes, then whatever; text rows end at `length`.
+    width = ids.shape[1] + codes.shape[1] - 1
+    place = torch.arange(width, device=ids.device).expand(len(ids), -1)
+    source = torch.where(place < length[:, None], place, place - length[:, None] + ids.shape[1])
+    embeds = both.gather(1, source.clamp(max=width - 1)[..., None].expand(-1, -1, both.shape[-1]))
+    hidden = model.hidden(in_working_type(embeds))
+    at = length[:, None] - 1 + torch.arange(codes.shape[1], device=ids.device)
+    told = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
+    if learned is None:
+        return cross_entropy(model.code_logits(told).flatten(0, 1), codes.flatten())
+    return cross_entropy(model.code_logits(told[learned]), codes[learned])
 
 
 def answer_loss(model: Janus, rows: Rows, features: Tensor | None, placeholder: int) -> Tensor:

@@ -304,6 +304,14 @@ def _thinkdiff_clip(recipe: dict[str, Any], out: Path) -> Path:
     return clip(recipe, out, _seed(recipe))
 
 
+def _stories(recipe: dict[str, Any], out: Path) -> Path:
+    """See story_recipes.sft."""
+    from . import story_recipes
+
+    _allow(recipe, "model", "data", "mix", "lora", "export")
+    return story_recipes.sft(_named(_named(recipe, "model"), "data"), out, _seed(recipe))
+
+
 def _judge(recipe: dict[str, Any], out: Path) -> Path:
     """See verify_recipes.judge."""
     from . import verify_recipes
@@ -341,6 +349,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "showo": _showo,
     "inspector": _inspector,
     "reinforce": _reinforce,
+    "stories": _stories,
     "judge": _judge,
     "dpo": _dpo,
     "dpo-iterative": _dpo_iterative,

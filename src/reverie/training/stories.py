@@ -1,0 +1,179 @@
+"""Supervised fine-tuning of a Janus that thinks while it paints (TWIG-SFT, arXiv 2511.16671).
+
+Each step draws rows of three kinds from stories (data/stories.py): THINK, a thought behind a request and the canvas so
+far; GENERATE, the codes of one region behind all thoughts and the codes above it; REFLECT, a critique behind the canvas
+with its region. Only the thought, the region or the critique carries loss. Canvases are shown as at inference: codes
+beyond the region are the fill code, and all of them are decoded. The published best mixture is as many THINK as
+GENERATE rows and no REFLECT; a share of captions is blanked, which is what guidance needs.
+
+The language model learns, as in T2I-R1; vision tower, aligner and everything about codes stay, unless `all` says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.stories import Stories
+from ..during import plainly
+from ..models.janus import Janus
+from ..models.janus_text import EOS, JanusTokenizer
+from ..vlms import Message
+from ..vlms.janus import JanusEyes
+from .janus import Rows, answer_loss, code_loss, lengths, pad
+
+FILL = 0
+"""The code that stands where nothing is painted, as in generators/janus.py."""
+
+
+@dataclass
+class StoryTraining:
+    """Rows of a step by kind, and what they weigh. blank: share of captions blanked for guidance. all: everything but
+    the image tokenizer learns."""
+
+    think: int = 8
+    generate: int = 8
+    reflect: int = 0
+    blank: float = 0.1
+    think_weight: float = 1.0
+    generate_weight: float = 1.0
+    reflect_weight: float = 1.0
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.think, self.generate, self.reflect) < 0 or self.think + self.generate + self.reflect < 1:
+            raise ValueError("mix: think, generate and reflect are rows of a step; give at least one of them some.")
+        if not 0 <= self.blank < 1:
+            raise ValueError(f"blank={self.blank}: must be in [0, 1).")
+
+
+class StoryTask:
+    """`training.loop.Task`."""
+
+    def __init__(self, model: Janus, words: JanusTokenizer, stories: Stories, mix: StoryTraining, seed: int = 0):
+        if stories.codes.shape[1] != model.config.image_length:
+            raise ValueError(
+                f"{stories.folder} holds pictures of {stories.codes.shape[1]} codes, but the model paints "
+                f"{model.config.image_length}; build stories with this model."
+            )
+        self.model: nn.Module = model
+        """What learns: the network, or peft's wrapping of it."""
+        self.janus, self.words, self.stories, self.mix, self.seed = model, words, stories, mix, seed
+        self.eyes = JanusEyes(model, words)
+        model.requires_grad_(mix.all)
+        model.language_model.requires_grad_(True)
+        model.vqmodel.requires_grad_(False)
+
+    def batch(self, step: int) -> dict[str, Rows]:
+        """From (seed, step) alone: `think`, `reflect` (questions and answers about canvases) and `generate`."""
+        rng = random.Random(f"{self.seed}/{step}")
+        made: dict[str, Rows] = {}
+        for kind, make in (("think", self._think), ("reflect", self._reflect), ("generate", self._generate)):
+            places = [self._place(rng) for _ in range(getattr(self.mix, kind))]
+            if places:
+                made[kind] = make(places, rng)
+        return made
+
+    def _place(self, rng: random.Random) -> tuple[int, int]:
+        """A story, and a region of it from 1."""
+        index = rng.randrange(len(self.stories))
+        return index, rng.randint(1, len(self.stories.told[index].ends))
+
+    # Rows.
+
+    def _think(self, places: Sequence[tuple[int, int]], rng: random.Random) -> Rows:
+        asked, answers, shown = [], [], []
+        for index, number in places:
+            told = self.stories.told[index]
+            story = told.story(self.stories.wording, number - 1)
+            looks = number > 1 or story.words.look_first
+            asked.append(plainly(story.think(number, looks)))
+            answers.append(told.thoughts[number - 1])
+            shown.append((told.ends[number - 2] if number > 1 else 0) if looks else -1)
+        return self._answers(asked, answers, [self.stories.codes[index] for index, _ in places], shown)
+
+    def _reflect(self, places: Sequence[tuple[int, int]], rng: random.Random) -> Rows:
+        asked, answers, shown = [], [], []
+        for index, number in places:
+            told = self.stories.told[index]
+            story = told.story(self.stories.wording, number - 1)
+            asked.append(plainly(story.judge(told.thoughts[number - 1], number == len(told.ends))))
+            answers.append(told.critiques[number - 1].answer)
+            shown.append(told.ends[number - 1])
+        return self._answers(asked, answers, [self.stories.judged[index] for index, _ in places], shown)
+
+    def _answers(
+        self, asked: Sequence[str], answers: Sequence[str], codes: Sequence[Tensor], shown: Sequence[int]
+    ) -> Rows:
+        """Rows of [question, answer, end]; `shown` is how many codes of the canvas are painted, -1 where none is
+        looked at."""
+        from PIL import Image
+
+        blank = Image.new("RGB", (8, 8))  # only its place counts: the canvas is decoded on the device
+        rows, starts = [], []
+        for question, answer, painted in zip(asked, answers, shown, strict=True):
+            message = Message("user", question, (blank,) if painted >= 0 else ())
+            ids = self.eyes.ids([message])
+            rows.append(ids + self.words.tokenizer.encode(f" {answer}{EOS}", add_special_tokens=False).ids)
+            starts.append(len(ids) - 1)
+        looked = [i for i, painted in enumerate(shown) if painted >= 0]
+        batch = {"ids": pad(rows, self.words.pad), "length": lengths(rows), "start": torch.tensor(starts)}
+        if looked:
+            batch["codes"] = torch.stack([codes[i] for i in looked])
+            batch["painted"] = torch.tensor([shown[i] for i in looked])
+        return batch
+
+    def _generate(self, places: Sequence[tuple[int, int]], rng: random.Random) -> Rows:
+        ids, codes, spans = [], [], []
+        for index, number in places:
+            told = self.stories.told[index]
+            story = told.story(self.stories.wording, number - 1)
+            row = self.words.painting_ids(story.painting(told.thoughts[number - 1], again=False))
+            ids.append(self.words.blank_ids(row) if rng.random() < self.mix.blank else row)
+            codes.append(self.stories.codes[index])
+            spans.append((told.ends[number - 2] if number > 1 else 0, told.ends[number - 1]))
+        about = {"ids": pad(ids, self.words.pad), "length": lengths(ids), "span": torch.tensor(spans)}
+        return about | {"codes": torch.stack(codes)}
+
+    # Losses.
+
+    def loss(self, batch: dict[str, Rows]) -> tuple[Tensor, dict[str, Any]]:
+        weights = {kind: getattr(self.mix, f"{kind}_weight") for kind in batch}
+        losses = {
+            kind: self._region_loss(rows) if kind == "generate" else self._answer_loss(rows)
+            for kind, rows in batch.items()
+        }
+        total = torch.stack([weights[kind] * loss for kind, loss in losses.items()]).sum()
+        return total, {kind: loss.detach() for kind, loss in losses.items()}
+
+    def _region_loss(self, rows: Rows) -> Tensor:
+        """Codes below the lowest region of the batch are left out."""
+        last = int(rows["span"][:, 1].max())
+        codes = rows["codes"][:, :last]
+        place = torch.arange(last, device=codes.device)
+        learned = (place >= rows["span"][:, :1]) & (place < rows["span"][:, 1:])
+        return code_loss(self.janus, rows, codes, learned)
+
+    def _answer_loss(self, rows: Rows) -> Tensor:
+        features = None
+        if "codes" in rows:
+            features = self.janus.image_features(self.canvases(rows["codes"], rows["painted"]))
+        return answer_loss(self.janus, rows, features, self.words.placeholder)
+
+    @torch.no_grad()
+    def canvases(self, codes: Tensor, painted: Tensor) -> Tensor:
+        """(B, 3, S, S), as the vision tower wants it: what the canvases look like when so many codes are painted."""
+        from PIL import Image
+
+        from ..generators.janus import to_uint8
+        from ..vlms.janus import prepare
+
+        place = torch.arange(codes.shape[1], device=codes.device)
+        pixels = self.janus.decode_codes(codes.masked_fill(place >= painted[:, None], FILL))
+        seen = [prepare(Image.fromarray(picture), self.words.rules) for picture in to_uint8(pixels)]
+        return torch.stack(seen).to(codes.device)
