@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -215,12 +215,16 @@ class DiffusionPainter:
 
     def _velocities(self, x: Tensor, sigma: float, guided: Sequence[Guided], work: Work) -> Tensor:
         parts = []
-        for first in range(0, len(x), self.together):
-            rows = slice(first, first + self.together)
+        for rows in self._parts(guided):
             times = torch.full([len(x[rows])], sigma, device=x.device)
             parts.append(self.velocity(x[rows], times, guided[rows]))
         work.decoded += len(x) * self._ways(guided[0].weight) * self.family.tokens(guided[0].size)
         return torch.cat(parts)
+
+    def _parts(self, guided: Sequence[Guided]) -> Iterator[slice]:
+        """The rows that go through the transformer together."""
+        for first in range(0, len(guided), self.together):
+            yield slice(first, min(first + self.together, len(guided)))
 
     def _stepped(self, x: Tensor, velocity: Tensor, step: int, sigmas: Tensor, canvas: FlowCanvas) -> Tensor:
         """The next latents: Euler, exactly as the scheduler of diffusers computes it, or a step with noise."""

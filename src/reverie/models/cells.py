@@ -8,6 +8,7 @@ know the decoder, which sees all codes, puts right.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,13 +21,19 @@ def vq_latents(vq: Any, folded: Tensor, cells: bool) -> Tensor:
     H/h x W/w pixels and nothing else."""
     if not cells:
         return vq.quant_conv(vq.encoder(folded))
+    encoder = small_convolutions(vq.encoder)
     factor = 2 ** (len(vq.config.channel_multiplier) - 1)
+    return cell_by_cell(lambda tiles: vq.quant_conv(encoder(tiles)), folded, factor)
+
+
+def cell_by_cell(encoder: Callable[[Tensor], Tensor], folded: Tensor, factor: int) -> Tensor:
+    """What an encoder, which brings factor x factor places to one, makes of each such cell of (B, C, H, W) by itself:
+    (B, D, H / factor, W / factor)."""
     batch, channels, height, width = folded.shape
     tiles = folded.unflatten(3, (-1, factor)).unflatten(2, (-1, factor))  # (B, C, h, f, w, f)
     tiles = tiles.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, factor, factor)
-    tiles = tiles.contiguous(memory_format=torch.channels_last)
-    latents = vq.quant_conv(small_convolutions(vq.encoder)(tiles)).flatten(1)
-    return latents.view(batch, height // factor, width // factor, -1).permute(0, 3, 1, 2)
+    found = encoder(tiles.contiguous(memory_format=torch.channels_last)).flatten(1)
+    return found.view(batch, height // factor, width // factor, -1).permute(0, 3, 1, 2)
 
 
 def small_convolutions(encoder: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ fit: dtype, offloading, quantisation, LoRA, compilation. diffusers and peft come
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,7 @@ def load_pipeline(
     quantise: str | None = None,
     lora: str | Path | None = None,
     compiled: bool = False,
+    without: Sequence[str] = (),
 ) -> Any:
     """The pipeline in `folder`, ready to paint.
 
@@ -88,6 +90,7 @@ def load_pipeline(
     quantise: `nf4` or `int8`, of the transformer and the text encoders, by bitsandbytes on a GPU.
     lora: a file or folder of LoRA weights, as diffusers and peft save them.
     compiled: compiles the repeated blocks of the transformer; worth it for many images of one size.
+    without: parts that are not read, such as a text encoder whose place is taken.
     """
     if offload is not None and offload not in OFFLOADS:
         raise ValueError(f"offload={offload!r}: must be one of {', '.join(OFFLOADS)}.")
@@ -104,12 +107,17 @@ def load_pipeline(
     import diffusers
     import torch
 
+    from reverie.models.folded_kl import fold_pipeline
+
     kind = dtype or (torch.float32 if device.startswith("cpu") else torch.bfloat16)
-    settings = {} if quantise is None else {"quantization_config": _quantisation(index, quantise, kind)}
+    settings: dict[str, Any] = dict.fromkeys(without)
+    if quantise is not None:
+        settings["quantization_config"] = _quantisation(index, quantise, kind)
     try:
         pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(folder, dtype=kind, **settings)
     except (OSError, ImportError) as error:
         raise ValueError(f"{folder} is not a complete pipeline: {str(error).strip().splitlines()[0]}") from error
+    fold_pipeline(pipeline)
     if lora is not None:
         pipeline.load_lora_weights(str(lora))
     if offload == "model":

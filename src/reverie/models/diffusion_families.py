@@ -100,6 +100,15 @@ class Family:
         """One prompt, read alone, so that it is rounded the same whoever else is in the batch."""
         raise NotImplementedError
 
+    def swap(self, vectors: Tensor, pooled_text: str) -> Text:
+        """Vectors (1, L, D) in the place of the T5 encoder's output, with the pooled vector of `pooled_text`: what
+        ThinkDiff paints from (arXiv 2502.10458). The T5 need not be loaded."""
+        raise ValueError(f"{type(self.pipeline).__name__} does not read its prompt through a T5 encoder.")
+
+    def opposite(self, negative: str, text: Text) -> Text:
+        """What guides away from `text` where T5's vectors have no mask: the negative prompt, as long as it is."""
+        raise ValueError(f"{type(self.pipeline).__name__} does not read its prompt through a T5 encoder.")
+
     def predict(self, x: Tensor, sigma: Tensor, texts: Sequence[Text], weight: float, size: tuple[int, int]) -> Tensor:
         """Velocities of latents x (B, ...) at noise levels (B,), one text for each row; no guidance by two ways."""
         raise NotImplementedError
@@ -242,10 +251,20 @@ class Flux(Family):
         return count, min(count, self.limit)
 
     def encode(self, prompt: str, pictures: Sequence[Image] = ()) -> Text:
-        states, pooled, _ = self.pipeline.encode_prompt(
-            prompt=[prompt], device=self.device, max_sequence_length=self.limit
-        )
+        return self._encoded(prompt, self.limit)
+
+    def _encoded(self, prompt: str, length: int) -> Text:
+        states, pooled, _ = self.pipeline.encode_prompt(prompt=[prompt], device=self.device, max_sequence_length=length)
         return Text(states, pooled)
+
+    def opposite(self, negative: str, text: Text) -> Text:
+        return self._encoded(negative, text.states.shape[1])
+
+    def swap(self, vectors: Tensor, pooled_text: str) -> Text:
+        wanted = self.pipeline.transformer.config.joint_attention_dim
+        check_width(vectors, wanted)
+        pooled = self.pipeline._get_clip_prompt_embeds(prompt=[pooled_text], device=self.device)
+        return Text(vectors.to(self.device, self.dtype), pooled)
 
     def predict(self, x: Tensor, sigma: Tensor, texts: Sequence[Text], weight: float, size: tuple[int, int]) -> Tensor:
         states, pooled = torch.cat([text.states for text in texts]), together(texts)
@@ -294,12 +313,27 @@ class StableDiffusion3(Family):
         return count, min(count, limit)
 
     def encode(self, prompt: str, pictures: Sequence[Image] = ()) -> Text:
-        pipe = self.pipeline
-        states, _, pooled, _ = pipe.encode_prompt(
+        return self._encoded(prompt, self.limit)
+
+    def _encoded(self, prompt: str, length: int) -> Text:
+        """length: of T5's part; zeros, as the pipeline has them, where no T5 is loaded."""
+        states, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=[prompt], prompt_2=None, prompt_3=None, device=self.device,
-            do_classifier_free_guidance=False, max_sequence_length=self.limit,
+            do_classifier_free_guidance=False, max_sequence_length=length,
         )  # fmt: skip
         return Text(states, pooled)
+
+    def opposite(self, negative: str, text: Text) -> Text:
+        return self._encoded(negative, text.states.shape[1] - self.pipeline.tokenizer_max_length)
+
+    def swap(self, vectors: Tensor, pooled_text: str) -> Text:
+        pipe = self.pipeline
+        check_width(vectors, pipe.transformer.config.joint_attention_dim)
+        parts = [pipe._get_clip_prompt_embeds([pooled_text], device=self.device, clip_model_index=i) for i in (0, 1)]
+        clips = torch.cat([states for states, _ in parts], -1)
+        clips = F.pad(clips, (0, vectors.shape[-1] - clips.shape[-1]))
+        pooled = torch.cat([vector for _, vector in parts], -1)
+        return Text(torch.cat([clips, vectors.to(clips)], 1), pooled)
 
     def predict(self, x: Tensor, sigma: Tensor, texts: Sequence[Text], weight: float, size: tuple[int, int]) -> Tensor:
         return self.pipeline.transformer(
@@ -351,6 +385,14 @@ def pack(latents: Tensor) -> Tensor:
 def unpack(packed: Tensor, rows: int, columns: int) -> Tensor:
     """(N, H * W, 4C) to (N, C, 2H, 2W)."""
     return F.pixel_shuffle(packed.transpose(1, 2).unflatten(2, (rows, columns)), 2)
+
+
+def check_width(vectors: Tensor, wanted: int) -> None:
+    """ValueError for vectors (1, L, D) that the transformer cannot read, or none at all."""
+    if vectors.ndim != 3 or not vectors.shape[1] or vectors.shape[-1] != wanted:
+        raise ValueError(
+            f"Got vectors {list(vectors.shape)}; this diffusion model reads {wanted} wide ones, (1, L, {wanted})."
+        )
 
 
 def padded(states: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

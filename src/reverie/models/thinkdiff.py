@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -55,6 +55,18 @@ def in_context(pairs: Sequence[tuple[Image.Image, str]], last: str, instruction:
     lines = [f"Word {number}: {mark_free(word)}, {IMAGE}" for number, (_, word) in enumerate(pairs, 1)]
     lines.append(f"Word {len(pairs) + 1}: {mark_free(last)}, ")
     return [Message("user", "\n\n".join([instruction, *lines]), tuple(picture for picture, _ in pairs))]
+
+
+def question(context: Sequence[Any], prompt: str, instruction: str = INSTRUCTION) -> list[Message]:
+    """One turn about a context of PIL images and strings, in their order, and a prompt. Pairs of a picture and its word
+    are asked as CoBSAT asks; anything else is shown as it stands."""
+    pictures, words = list(context[0::2]), list(context[1::2])
+    paired = len(pictures) == len(words) and all(isinstance(word, str) for word in words)
+    if paired and not any(isinstance(picture, str) for picture in pictures):
+        return in_context(list(zip(pictures, words, strict=True)), prompt, instruction)
+    told = [mark_free(part) if isinstance(part, str) else IMAGE for part in (*context, prompt)]
+    seen = tuple(part for part in context if not isinstance(part, str))
+    return [Message("user", "\n\n".join(told), seen)]
 
 
 def mark_free(text: str) -> str:

@@ -7,7 +7,7 @@ is 65 tokens.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -68,3 +68,28 @@ def load_blip2(
         return whole.vision_model, whole.language_model, AutoTokenizer.from_pretrained(source)
     except OSError as error:
         raise ValueError(f"{source} lacks weights or tokenizer ({str(error).splitlines()[0]}).") from error
+
+
+def load_tower(source: str | Path, dtype: torch.dtype | None = None) -> Blip2VisionModel:
+    """A frozen vision tower alone: that of a BLIP-2, whose language model is not read, or of a CLIP."""
+    from transformers import Blip2VisionModel, CLIPVisionModel
+
+    config = read_config(source)
+    kinds: dict[str, Any] = {
+        "blip-2": Blip2VisionModel, "blip_2_vision_model": Blip2VisionModel,
+        "clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel,
+    }  # fmt: skip
+    if config.model_type not in kinds:
+        raise ValueError(f"{source} is a {config.model_type} model and no vision tower; give a BLIP-2 or a CLIP.")
+    try:
+        # A tower inside a whole model keeps its name in front of its weights.
+        return frozen(
+            kinds[config.model_type].from_pretrained(
+                source,
+                config=getattr(config, "vision_config", config),
+                dtype=dtype or torch.float32,
+                key_mapping={r"^vision_model\.": ""} if config.model_type == "blip-2" else None,
+            )
+        )
+    except OSError as error:
+        raise ValueError(f"{source} lacks weights ({str(error).splitlines()[0]}).") from error

@@ -342,6 +342,31 @@ def _named(recipe: dict[str, Any], key: str) -> dict[str, Any]:
     return recipe
 
 
+def _text_space(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: model (TextSizes), mix (TextTraining), loop; export: folder for the finished T5."""
+    from .flux_recipes import text_space
+
+    _allow(recipe, "model", "mix", "export")
+    return text_space(recipe, out, _seed(recipe))
+
+
+def _autoencoder(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: model (AutoencoderSizes), mix (AutoencoderTraining), loop; export: folder for the finished weights."""
+    from .flux_recipes import autoencoder
+
+    _allow(recipe, "model", "mix", "export")
+    return autoencoder(recipe, out, _seed(recipe))
+
+
+def _flux(recipe: dict[str, Any], out: Path) -> Path:
+    """Keys: t5, vae (folders of finished runs or checkpoints), export. Sections: model (FluxSizes), mix (FluxTraining),
+    loop."""
+    from .flux_recipes import flux
+
+    _allow(recipe, "t5", "vae", "model", "mix", "export")
+    return flux(recipe, out, _seed(recipe))
+
+
 TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "tokenizer": _tokenizer,
     "janus": _janus,
@@ -353,6 +378,9 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "judge": _judge,
     "dpo": _dpo,
     "dpo-iterative": _dpo_iterative,
+    "text-space": _text_space,
+    "autoencoder": _autoencoder,
+    "flux": _flux,
     "thinkdiff-lvlm": _thinkdiff_lvlm,
     "thinkdiff-clip": _thinkdiff_clip,
 }

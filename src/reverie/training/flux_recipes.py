@@ -1,0 +1,69 @@
+"""The recipes of atelier-thinkdiff's picture side, built from their sections: a T5, an autoencoder, and a FLUX on both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..models.t5 import load_t5
+from .autoencoder import (
+    AutoencoderSizes,
+    AutoencoderTask,
+    AutoencoderTraining,
+    fresh_autoencoder,
+    load_autoencoder,
+    save_autoencoder,
+    settle,
+)
+from .card import write_card
+from .flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, save_flux
+from .loop import LoopConfig, train
+from .recipes import section
+from .samples import paintings, reconstructions
+from .text_space import TextSizes, TextTask, TextTraining, caption_texts, fresh_t5, save_t5, word_pieces
+
+
+def text_space(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """Trains the T5 and its tokenizer; returns `out`."""
+    sizes, mix = section(recipe, "model", TextSizes), section(recipe, "mix", TextTraining)
+    loop = section(recipe, "loop", LoopConfig)
+    words = word_pieces(caption_texts(), sizes.vocabulary)
+    task = TextTask(fresh_t5(sizes, words), words, mix, seed)
+    train(task, loop, out, task.understood, recipe)
+    folder = _export(recipe, out)
+    save_t5(task.model, words, folder)
+    write_card(out, folder, "T5 of the Atelier", ["Trained from scratch on the Atelier's captions."])
+    return out
+
+
+def autoencoder(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """Trains the autoencoder; returns `out`."""
+    sizes, mix = section(recipe, "model", AutoencoderSizes), section(recipe, "mix", AutoencoderTraining)
+    loop = section(recipe, "loop", LoopConfig)
+    task = AutoencoderTask(fresh_autoencoder(sizes), mix, seed)
+    train(task, loop, out, lambda step, folder: reconstructions(task, step, folder), recipe)
+    settle(task)
+    folder = _export(recipe, out)
+    save_autoencoder(task.model, folder)
+    write_card(out, folder, "Autoencoder of the Atelier", ["AutoencoderKL on folded pixels, see models/folded_kl.py."])
+    return out
+
+
+def flux(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """Trains the transformer and the pooled text vector around a finished T5 and autoencoder; returns `out`."""
+    sizes, mix = section(recipe, "model", FluxSizes), section(recipe, "mix", FluxTraining)
+    loop = section(recipe, "loop", LoopConfig)
+    vae = load_autoencoder(recipe.get("vae") or "runs/atelier/vae/checkpoint")
+    t5, words = load_t5(recipe.get("t5") or "runs/atelier/t5/checkpoint")
+    pipeline = fresh_flux(sizes, vae, t5, words)
+    task = FluxTask(pipeline, sizes, mix, seed)
+    train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
+    folder = _export(recipe, out)
+    save_flux(pipeline, t5, sizes, mix.side, folder)
+    write_card(out, folder, "FLUX of the Atelier", ["Trained from scratch on drawn scenes; it never saw a VLM."])
+    return out
+
+
+def _export(recipe: Mapping[str, Any], out: Path) -> Path:
+    return Path(recipe.get("export") or out / "checkpoint")

@@ -1,0 +1,193 @@
+"""The small T5, autoencoder and FLUX of the Atelier: what their batches hold, that they learn, and that what is saved
+paints as diffusers itself would."""
+
+import json
+import random
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import reverie
+from reverie.models.folded_kl import FoldedKL
+from reverie.training.autoencoder import (
+    AutoencoderSizes,
+    AutoencoderTask,
+    AutoencoderTraining,
+    fresh_autoencoder,
+    load_autoencoder,
+    save_autoencoder,
+    settle,
+)
+from reverie.training.captions import HEAD, pictured, worded
+from reverie.training.flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, save_flux
+from reverie.training.recipes import run
+from reverie.training.text_space import TextSizes, TextTask, TextTraining, caption_texts, fresh_t5, hide, word_pieces
+
+SIZES = FluxSizes(heads=1, head=16, double=1, single=1, pooled=8, vocabulary=514, steps=2, limit=32)
+
+
+@pytest.fixture(scope="module")
+def words():
+    return word_pieces(caption_texts(400), 512)
+
+
+@pytest.fixture(scope="module")
+def t5(words):
+    torch.manual_seed(0)
+    return fresh_t5(TextSizes(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1), words)
+
+
+def tiny_vae():
+    torch.manual_seed(0)
+    return fresh_autoencoder(AutoencoderSizes(channels=(8, 8), groups=4, latent=4))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, t5, words):
+    """A whole pipeline of random weights, as the recipe saves it."""
+    folder = tmp_path_factory.mktemp("flux")
+    vae = tiny_vae()
+    pipeline = fresh_flux(SIZES, vae, t5, words)
+    torch.manual_seed(1)
+    for part in (pipeline.transformer, vae):
+        for weight in part.parameters():
+            torch.nn.init.normal_(weight, std=0.1)
+    save_flux(pipeline, t5, SIZES, 96, folder)
+    t5.float()
+    return folder
+
+
+def losses(task, steps=12, rate=1e-2):
+    """Of one batch, learnt by heart."""
+    batch = task.batch(0)
+    optimizer = torch.optim.Adam([p for p in task.model.parameters() if p.requires_grad], rate)
+    found = []
+    for _ in range(steps):
+        loss, _ = task.loss(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a)
+
+
+def test_captions_keep_to_the_training_side_and_begin_as_the_vlm_is_asked_to():
+    from reverie.atelier.sample import allowed
+
+    rng = random.Random(0)
+    demands = [pictured(rng, riddles=0)[0] for _ in range(300)]
+    assert all(allowed(demand.include) for demand in demands)
+    texts = [worded(demand, rng) for demand in demands]
+    assert 0.08 < sum(text.startswith(HEAD) for text in texts) / len(texts) < 0.3
+    assert not any("an image of" in text for text in texts if not text.startswith(HEAD))  # a held-out head
+
+
+def test_common_words_are_one_piece_and_all_else_is_spelled(words):
+    assert words.tokenize("a red cat") == ["▁a", "▁red", "▁cat"]
+    text = "a red Xylophone, at 4 o'clock."
+    assert words.decode(words(text).input_ids, skip_special_tokens=True) == text
+    assert words("a").input_ids[-1] == words.eos_token_id
+
+
+def test_hidden_words_leave_one_sentinel_a_run():
+    assert hide("a b c", 1.0, random.Random(0)) == "<extra_id_0>"
+    assert hide("a b c", 0.0, random.Random(0)) == "a b c"
+    half = hide(" ".join("abcdefgh"), 0.5, random.Random(3)).split()
+    sentinels = [word for word in half if word.startswith("<extra")]
+    assert sentinels == [f"<extra_id_{i}>" for i in range(len(sentinels))]
+    assert not any(a.startswith("<extra") and b.startswith("<extra") for a, b in pairwise(half))
+
+
+def test_the_t5_learns_and_its_batches_follow_from_the_step(t5, words):
+    task = TextTask(t5, words, TextTraining(batch=8))
+    assert same(task.batch(3), task.batch(3))
+    assert task.batch(3)["ids"].tolist() != task.batch(4)["ids"].tolist()
+    found = losses(task)
+    assert found[-1] < 0.7 * found[0]
+    with pytest.raises(ValueError, match="left_out"):
+        TextTraining(left_out=1.0)
+
+
+def test_each_latent_is_written_from_its_own_pixels():
+    vae = tiny_vae()
+    pixels = torch.rand(1, 3, 32, 32) * 2 - 1
+    changed = pixels.clone()
+    changed[:, :, 8:16, 16:24] += 0.5
+    a, b = (vae.moments(x).mean for x in (pixels, changed))
+    assert a.shape == (1, 4, 4, 4)
+    apart = (a - b).abs().amax(1)[0] > 1e-6
+    assert apart.nonzero().tolist() == [[1, 2]]
+    assert vae.decode(a).sample.shape == pixels.shape
+
+
+def test_a_folded_autoencoder_is_on_disk_what_diffusers_knows(tmp_path):
+    from diffusers import AutoencoderKL
+
+    vae = tiny_vae()
+    task = AutoencoderTask(vae, AutoencoderTraining(batch=2, side=32))
+    found = losses(task)
+    assert found[-1] < 0.7 * found[0]
+    settle(task, 1)
+    save_autoencoder(vae, tmp_path)
+    plain, folded = AutoencoderKL.from_pretrained(tmp_path), load_autoencoder(tmp_path)
+    assert type(plain) is AutoencoderKL
+    assert isinstance(folded, FoldedKL)
+    latents = torch.randn(1, 4, 4, 4)
+    torch.testing.assert_close(
+        torch.nn.functional.pixel_shuffle(plain.decode(latents).sample, 4), folded.decode(latents).sample
+    )
+    scaled = (task.model.moments(task.batch(-1)["pixels"].float() / 127.5 - 1).mean - vae.config.shift_factor).std()
+    assert abs(scaled * vae.config.scaling_factor - 1) < 0.01
+
+
+def test_the_flux_learns_and_a_scene_keeps_its_latents(t5, words):
+    task = FluxTask(fresh_flux(SIZES, tiny_vae().eval(), t5, words), SIZES, FluxTraining(batch=4, pool=3))
+    batch = task.batch(5)
+    assert same(batch, task.batch(5))
+    first = task._latents(batch)
+    again = task.batch(5)
+    assert again["new"] == []
+    assert torch.equal(task._latents(again), first)
+    found = losses(task, 25)
+    assert 0.9 < found[0] < 1.3  # the prediction begins as zero; these latents are small beside the noise
+    assert min(found) < 0.95 * found[0]
+
+
+def test_what_is_saved_paints_as_diffusers_does(saved):
+    """The pipeline's own call, with the same noise, guidance and length, gives the same picture of 96 pixels a side."""
+    painter = reverie.load(saved)
+    assert isinstance(painter.model.vae, FoldedKL)
+    painted = painter.generate("a red cat", seed=5).image
+    assert painted.size == (96, 96)
+    own = painter.model(
+        prompt="a red cat", negative_prompt="", true_cfg_scale=SIZES.guidance, num_inference_steps=SIZES.steps,
+        height=96, width=96, max_sequence_length=SIZES.limit, generator=torch.Generator().manual_seed(5),
+    ).images[0]  # fmt: skip
+    assert np.abs(np.asarray(painted, int) - np.asarray(own, int)).max() <= 1
+
+
+def test_the_recipe_goes_from_words_to_a_painter(tmp_path):
+    """The three recipes with tiny sizes, one after another, by the command's own function."""
+    loop = ["loop.steps=2", "loop.minutes=null", "loop.sample_every=0", 'loop.precision="no"', "loop.muon_lr=null"]
+    run(
+        "recipes/atelier/t5.yaml",
+        [*loop, f"out={tmp_path / 't5'}", "model={width: 16, heads: 2, ffn: 16, encoder_layers: 1, decoder_layers: 1}",
+         "mix.batch=2"],
+    )  # fmt: skip
+    assert json.loads((tmp_path / "t5/readings.jsonl").read_text().splitlines()[-1])["step"] == 2
+    run("recipes/atelier/vae.yaml", [*loop, f"out={tmp_path / 'vae'}", "model={channels: [8, 8], groups: 4, latent: 4}",
+                                     "mix.batch=2"])  # fmt: skip
+    run(
+        "recipes/atelier/flux.yaml",
+        [*loop, f"out={tmp_path / 'flux'}", f"t5={tmp_path / 't5/checkpoint'}", f"vae={tmp_path / 'vae/checkpoint'}",
+         "model={heads: 1, head: 16, double: 1, single: 1, pooled: 8, vocabulary: 514, steps: 1}", "mix.batch=2"],
+    )  # fmt: skip
+    assert reverie.load(tmp_path / "flux/checkpoint").generate("a boat", seed=0).image.size == (96, 96)
+    with pytest.raises(ValueError, match="no autoencoder"):
+        run("recipes/atelier/flux.yaml", [f"vae={tmp_path}", f"out={tmp_path / 'x'}"])
