@@ -1,4 +1,4 @@
-"""The recipes of atelier-thinkdiff's picture side, built from their sections: a T5, an autoencoder, and a FLUX on both."""
+"""The recipes of the picture side of atelier-thinkdiff, from their sections: a T5, an autoencoder, a FLUX on both."""
 
 from __future__ import annotations
 
