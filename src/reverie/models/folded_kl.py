@@ -22,6 +22,10 @@ from .cells import cell_by_cell, small_convolutions
 class FoldedKL(AutoencoderKL):
     """Pictures in, pictures out, as in the parent; see `fold` for where these come from."""
 
+    config: Any
+    encoder: Any
+    quant_conv: Any
+
     @property
     def patch(self) -> int:
         """Side of the square of pixels that is one place."""
@@ -38,15 +42,17 @@ class FoldedKL(AutoencoderKL):
         return DiagonalGaussianDistribution(self._encode(x).float())
 
     def _decode(self, z: Tensor, return_dict: bool = True) -> Any:
-        painted = F.pixel_shuffle(super()._decode(z, return_dict=False)[0], self.patch)
+        plain: Any = super()
+        painted = F.pixel_shuffle(plain._decode(z, return_dict=False)[0], self.patch)
         return DecoderOutput(sample=painted) if return_dict else (painted,)
 
 
 def fold(vae: Any) -> Any:
     """An autoencoder of folded pixels becomes a FoldedKL, in place; any other is left as it is."""
-    if isinstance(vae, AutoencoderKL) and vae.config.in_channels > 4:
-        vae.__class__ = FoldedKL
-        small_convolutions(vae.encoder)
+    found: Any = vae if isinstance(vae, AutoencoderKL) else None
+    if found is not None and found.config.in_channels > 4:
+        found.__class__ = FoldedKL
+        small_convolutions(found.encoder)
     return vae
 
 
@@ -55,6 +61,6 @@ def fold_pipeline(pipeline: Any) -> None:
     in others."""
     from diffusers.image_processor import VaeImageProcessor
 
-    if isinstance(fold(getattr(pipeline, "vae", None)), FoldedKL):
+    if isinstance(fold(pipeline.vae), FoldedKL):
         pipeline.vae_scale_factor = 2 ** (len(pipeline.vae.config.block_out_channels) - 1) * pipeline.vae.patch
         pipeline.image_processor = VaeImageProcessor(vae_scale_factor=2 * pipeline.vae_scale_factor)

@@ -137,8 +137,9 @@ def load_autoencoder(folder: str | Path) -> Any:
         raise ValueError(
             f"there is no autoencoder in {folder}; train one first: reverie train recipes/atelier/vae.yaml"
         )
-    found = fold(AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32))
-    if not isinstance(found, FoldedKL):
+    loader: Any = AutoencoderKL
+    found = fold(loader.from_pretrained(folder, torch_dtype=torch.float32))
+    if type(found) is not FoldedKL:
         raise ValueError(
             f"the autoencoder in {folder} works on plain pixels; train one of folded ones, as vae.yaml does."
         )

@@ -69,7 +69,7 @@ class FluxTraining:
 
 def fresh_flux(sizes: FluxSizes, vae: Any, t5: Any, words: Any) -> Any:
     """The whole pipeline around a trained autoencoder and T5; what is left to train has random weights."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    import diffusers
     from transformers import T5EncoderModel
 
     from ..models.folded_kl import fold_pipeline
@@ -79,7 +79,7 @@ def fresh_flux(sizes: FluxSizes, vae: Any, t5: Any, words: Any) -> Any:
     clip, clip_words = fresh_clip(sizes)
     encoder = T5EncoderModel(t5.config)
     encoder.shared, encoder.encoder = t5.shared, t5.encoder
-    transformer = FluxTransformer2DModel(
+    transformer: Any = diffusers.FluxTransformer2DModel(
         in_channels=4 * vae.config.latent_channels, num_layers=sizes.double, num_single_layers=sizes.single,
         attention_head_dim=sizes.head, num_attention_heads=sizes.heads, joint_attention_dim=t5.config.d_model,
         pooled_projection_dim=sizes.pooled, axes_dims_rope=(sizes.head // 4, *[sizes.head * 3 // 8] * 2),
@@ -89,8 +89,8 @@ def fresh_flux(sizes: FluxSizes, vae: Any, t5: Any, words: Any) -> Any:
         if isinstance(part, nn.Linear) and (name.endswith(".linear") or name == "proj_out"):
             nn.init.zeros_(part.weight)
             nn.init.zeros_(part.bias)
-    pipeline = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae, text_encoder=clip, tokenizer=clip_words,
+    pipeline: Any = diffusers.FluxPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), vae=vae, text_encoder=clip, tokenizer=clip_words,
         text_encoder_2=encoder, tokenizer_2=words, transformer=transformer,
     )  # fmt: skip
     fold_pipeline(pipeline)
@@ -115,7 +115,7 @@ def fresh_clip(sizes: FluxSizes) -> tuple[Any, Any]:
         vocab_size=room, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
     )
     learner.train_from_iterator((text.lower() for text in caption_texts(4000)), trainer)
-    merges = [tuple(pair) for pair in _merges(learner)]
+    merges: Any = [tuple(pair) for pair in _merges(learner)]
     pieces = dict.fromkeys([*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in merges)])
     pieces |= dict.fromkeys(("<|startoftext|>", "<|endoftext|>"))
     words = CLIPTokenizer(
@@ -152,8 +152,10 @@ class FluxTask:
         from ..generators.diffusion import DiffusionPainter
 
         side, sizes = self.mix.side, self.sizes
-        settings = {"steps": sizes.steps, "guidance": sizes.guidance, "limit": sizes.limit}
-        return DiffusionPainter(self.pipeline, height=side, width=side, together=8, **settings)
+        return DiffusionPainter(
+            self.pipeline, steps=sizes.steps, guidance=sizes.guidance, limit=sizes.limit, height=side, width=side,
+            together=8,
+        )  # fmt: skip
 
     def scene(self, number: int) -> tuple[Demand, Any]:
         """What picture `number` of the pool shows, and the picture, to be drawn when it is wanted."""

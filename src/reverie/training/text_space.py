@@ -97,10 +97,11 @@ def fresh_t5(sizes: TextSizes, words: T5Tokenizer) -> T5ForConditionalGeneration
     """With random weights."""
     from transformers import T5Config, T5ForConditionalGeneration
 
+    settings: dict[str, Any] = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
     config = T5Config(
         vocab_size=len(words), d_model=sizes.width, d_kv=sizes.width // sizes.heads, d_ff=sizes.ffn,
         num_layers=sizes.encoder_layers, num_decoder_layers=sizes.decoder_layers, num_heads=sizes.heads,
-        feed_forward_proj="gated-gelu", dropout_rate=0.0, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+        feed_forward_proj="gated-gelu", dropout_rate=0.0, **settings,
     )  # fmt: skip
     return T5ForConditionalGeneration(config).train()
 
@@ -200,7 +201,7 @@ def _cut(text: str, rng: random.Random) -> tuple[str, str]:
     return " ".join(parts[:at]), " ".join(parts[at:])
 
 
-def save_t5(model: T5ForConditionalGeneration, words: T5Tokenizer, folder: str | Path) -> None:
+def save_t5(model: Any, words: T5Tokenizer, folder: str | Path) -> None:
     """The transformers layout, in bfloat16: model, configuration, tokenizer."""
     model.to(torch.bfloat16).save_pretrained(folder)
     words.save_pretrained(folder)
