@@ -138,8 +138,9 @@ def load_autoencoder(folder: str | Path) -> Any:
             f"there is no autoencoder in {folder}; train one first: reverie train recipes/atelier/vae.yaml"
         )
     loader: Any = AutoencoderKL
-    found = fold(loader.from_pretrained(folder, torch_dtype=torch.float32))
-    if type(found) is not FoldedKL:
+    found: Any = fold(loader.from_pretrained(folder, torch_dtype=torch.float32))
+    folded = isinstance(found, FoldedKL)
+    if not folded:
         raise ValueError(
             f"the autoencoder in {folder} works on plain pixels; train one of folded ones, as vae.yaml does."
         )
