@@ -27,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..models.diffusion_families import Flux, Text, pack
 from ..models.t5 import encode_text
 from .align import Words
+from .autoencoder import latents_of
 from .captions import pictured, worded
 from .janus import stack
 
@@ -214,7 +215,7 @@ class FluxTask:
         """(B, S, C) packed; the new ones are encoded and kept, in bfloat16."""
         vae = self.pipeline.vae
         if batch["new"]:
-            found = vae.moments(batch["pixels"].float() / 127.5 - 1).mean
+            found = latents_of(vae, batch["pixels"].float() / 127.5 - 1)
             found = pack((found - vae.config.shift_factor) * vae.config.scaling_factor).bfloat16()
             self.known.update(zip(batch["new"], found, strict=True))
         return torch.stack([self.known[number] for number in batch["numbers"]]).float()

@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.t5 import load_t5
-from .autoencoder import (
-    AutoencoderSizes,
-    AutoencoderTask,
-    AutoencoderTraining,
-    fresh_autoencoder,
-    load_autoencoder,
-    save_autoencoder,
-    settle,
-)
+from .autoencoder import AutoencoderTask, AutoencoderTraining, load_autoencoder, save_autoencoder
 from .card import write_card
 from .flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, save_flux
 from .loop import LoopConfig, train
@@ -38,12 +30,12 @@ def text_space(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 
 
 def autoencoder(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Trains the autoencoder; returns `out`."""
-    sizes, mix = section(recipe, "model", AutoencoderSizes), section(recipe, "mix", AutoencoderTraining)
-    loop = section(recipe, "loop", LoopConfig)
-    task = AutoencoderTask(fresh_autoencoder(sizes), mix, seed)
+    """Makes a tokenizer an autoencoder and trains its decoder on; returns `out`."""
+    mix, loop = section(recipe, "mix", AutoencoderTraining), section(recipe, "loop", LoopConfig)
+    model = load_autoencoder(recipe.get("tokenizer") or "runs/atelier/tokenizer")
+    model.decoder.requires_grad_(True)
+    task = AutoencoderTask(model, mix, seed)
     train(task, loop, out, lambda step, folder: reconstructions(task, step, folder), recipe)
-    settle(task)
     folder = _export(recipe, out)
     save_autoencoder(task.model, folder)
     write_card(out, folder, "Autoencoder of the Atelier", ["AutoencoderKL on folded pixels, see models/folded_kl.py."])

@@ -351,10 +351,11 @@ def _text_space(recipe: dict[str, Any], out: Path) -> Path:
 
 
 def _autoencoder(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: model (AutoencoderSizes), mix (AutoencoderTraining), loop; export: folder for the finished weights."""
+    """tokenizer: a finished run, or a Janus that holds one. Sections: mix (AutoencoderTraining), loop; export: folder
+    for the finished weights."""
     from .flux_recipes import autoencoder
 
-    _allow(recipe, "model", "mix", "export")
+    _allow(recipe, "tokenizer", "mix", "export")
     return autoencoder(recipe, out, _seed(recipe))
 
 
