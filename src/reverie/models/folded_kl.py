@@ -76,7 +76,7 @@ def from_vq(vq: VQ16) -> Any:
     config = vq.config
     widths = tuple(config.base_channels * factor for factor in config.channel_multiplier)
     plain, last = len(widths) - 1, "AttnDownEncoderBlock2D"
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         in_channels=config.in_channels, out_channels=config.out_channels, block_out_channels=widths,
         down_block_types=("DownEncoderBlock2D",) * plain + (last,),
         up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * plain,
