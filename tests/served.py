@@ -57,11 +57,11 @@ class Served:
     def state(self, run: str) -> str:
         return self.ask("GET", f"/api/runs/{run}")[1]["state"]
 
-    def wait(self, run: str, seconds: float = 60.0) -> dict:
+    def wait(self, run: str, seconds: float = 60.0, headers=None) -> dict:
         """The run once it is over."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            about = self.ask("GET", f"/api/runs/{run}")[1]
+            about = self.ask("GET", f"/api/runs/{run}", headers=headers)[1]
             if about["state"] in FINAL:
                 return about
             time.sleep(0.05)

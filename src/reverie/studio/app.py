@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator
@@ -13,20 +12,19 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteError
 from starlette.staticfiles import StaticFiles
 
-from reverie.events import Event, from_json
-from reverie.studio import guard, stream, uploads
+from reverie.events import from_json
+from reverie.studio import guard, openai, reports, stream
 from reverie.studio.engine import Closing, Engine, Full
 from reverie.studio.form import plan_form
 from reverie.studio.request import UPLOAD_ID, House, command_line, parse, python_code, recipes
-from reverie.studio.store import Row, Store, row_json
+from reverie.studio.store import Store, row_json
+from reverie.studio.web import client_of, engine_of, failure, form_of, json_body, row_of, settings_of, take_upload
 
 PAGE = Path(__file__).parent / "page"
 PICTURE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,100}\.png")
-LONGEST_CLIENT = 100
 MOST_LISTED = 200
 BODY_BYTES = 1 << 20
 
@@ -69,9 +67,10 @@ def create_app(settings: Settings) -> FastAPI:
     # No /docs: that page would fetch its scripts from elsewhere.
     app = FastAPI(title="Reverie", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.engine, app.state.settings = engine, settings
-    for router in (runs, others):
+    for router in (runs, others, openai.router, reports.router):
         app.include_router(router)
     app.add_exception_handler(ValueError, _unusable)
+    app.add_exception_handler(openai.Refused, openai.refused)
     app.add_exception_handler(Full, _full)
     app.add_exception_handler(Closing, _closing)
     app.add_exception_handler(sqlite3.OperationalError, _no_room)
@@ -88,10 +87,6 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 # --- Errors are sentences.
-
-
-def failure(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(guard.shaped(request.url.path, status, message), status, headers)
 
 
 async def _unusable(request: Request, error: Exception) -> Response:
@@ -147,7 +142,7 @@ async def gallery(
     engine = engine_of(request)
     rows = engine.store.find(query, kind, group, int(limit) + 1, before)
     more, rows = len(rows) > int(limit), rows[: int(limit)]
-    listed = [{**row_json(row), "files": _finished_files(engine, row)} for row in rows]
+    listed = [{**row_json(row), "files": _finished_files(stream.lines(engine, row.id), row.id)} for row in rows]
     return {"runs": listed, "next": rows[-1].id if more else None}
 
 
@@ -156,14 +151,14 @@ async def one(request: Request, run: str) -> dict[str, Any]:
     """All about a run but its events."""
     engine = engine_of(request)
     row = row_of(request, run)
-    live = engine.live.get(run)
+    live, lines = engine.live.get(run), stream.lines(engine, run)
     return {
         **row_json(row),
         "request": row.request.to_json(),
         "attempt": row.attempt,
         "position": engine.queue.position(live) if live is not None and live.state == "queued" else None,
-        "files": _finished_files(engine, row),
-        "recipes": recipes(events_of(engine, run)),
+        "files": _finished_files(lines, run),
+        "recipes": recipes([from_json(line) for line in lines]),
         "command": command_line(row.request),
         "python": python_code(row.request),
     }
@@ -177,7 +172,7 @@ async def follow(request: Request, run: str) -> Response:
     if stream.over(last, engine, row):
         return Response(status_code=204)  # tells an EventSource not to come back
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream.events(engine, row, last), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(stream.server_sent(engine, row, last), media_type="text/event-stream", headers=headers)
 
 
 @runs.post("/{run}/cancel")
@@ -284,72 +279,10 @@ async def metrics(request: Request) -> Response:
     return PlainTextResponse(engine_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-# --- What the routes share.
+# --- From a run's trace.
 
 
-def engine_of(request: Request) -> Engine:
-    return request.app.state.engine
-
-
-def settings_of(request: Request) -> Settings:
-    return request.app.state.settings
-
-
-def row_of(request: Request, run: str) -> Row:
-    row = engine_of(request).row(run)
-    if row is None:
-        raise HTTPException(404, f"there is no run {run!r}.")
-    return row
-
-
-def client_of(request: Request) -> str:
-    """Who takes turns with whom: the address, and the name that a client gives itself there."""
-    address = request.client.host if request.client is not None else ""
-    return f"{address} {request.headers.get('x-client', '')[:LONGEST_CLIENT]}".strip()
-
-
-async def json_body(request: Request) -> Any:
-    try:
-        return json.loads(await request.body())
-    except ValueError as error:
-        raise ValueError(f"the body is not JSON ({error}).") from error
-
-
-@asynccontextmanager
-async def form_of(request: Request) -> AsyncIterator[Any]:
-    """The form in the body, its files closed in the end."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise ValueError("the body must be a form (multipart/form-data) with the picture in it.")
-    try:
-        form = await request.form(max_files=32, max_fields=64)
-    except StarletteError as error:
-        raise ValueError(f"the form cannot be read ({error.detail}).") from error
-    try:
-        yield form
-    finally:
-        await form.close()
-
-
-async def take_upload(engine: Engine, file: Any) -> tuple[str, int, int]:
-    """Decodes and files a picture: (id, width, height)."""
-    folder, pixels = engine.store.folder / "uploads", engine.house.limits.upload_pixels
-    try:
-        name, width, height = await run_in_threadpool(uploads.keep, file, folder, pixels)
-    except OSError as error:
-        raise HTTPException(507, f"the picture could not be kept ({error.strerror or error}).") from error
-    engine.store.add_upload(name, width, height)
-    return name, width, height
-
-
-def events_of(engine: Engine, run: str) -> list[Event]:
-    """The events of a trace so far, without their pictures."""
-    return [from_json(record) for _, record in stream.Tail(engine.store.trace(run) / "events.jsonl").new()]
-
-
-def _finished_files(engine: Engine, row: Row) -> list[str]:
+def _finished_files(lines: list[dict[str, Any]], run: str) -> list[str]:
     """Addresses of the finished pictures, in order; a run that is not over may have some already."""
-    found: dict[int, str] = {}
-    for _, record in stream.Tail(engine.store.trace(row.id) / "events.jsonl").new():
-        if record["event"] == "finished" and record.get("files"):
-            found[record["image"]] = stream.with_urls(record, row.id)["files"][0]
-    return [found[image] for image in sorted(found)]
+    found = {line["image"]: line for line in lines if line["event"] == "finished" and line.get("files")}
+    return [stream.with_urls(found[image], run)["files"][0] for image in sorted(found)]

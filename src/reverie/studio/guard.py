@@ -11,11 +11,12 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -50,7 +51,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = self._refused(scope["path"], scope["method"], headers)
+        refused = self._refused(scope["path"], scope["query_string"].decode("latin-1"), headers)
         if refused is not None:
             await answer(send, scope["path"], *refused)
             return
@@ -74,7 +75,7 @@ class Guard:
             if not started:
                 await answer(send, scope["path"], *too_large)
 
-    def _refused(self, path: str, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
+    def _refused(self, path: str, query: str, headers: dict[str, str]) -> tuple[int, str] | None:
         host = urlsplit("//" + headers.get("host", ""))
         if self.local and _name(host.netloc) not in LOCAL_NAMES:
             return 403, "this server answers to localhost only; start it with --host to open it to others."
@@ -83,9 +84,11 @@ class Guard:
             return 403, "pages of other origins may not use this server."
         if self.key is None or path in OPEN or not path.startswith(KEYED):
             return None
-        return None if self._known(headers) else (401, "the API key is missing or wrong.")
+        return None if self._known(path, query, headers) else (401, "the API key is missing or wrong.")
 
-    def _known(self, headers: dict[str, str]) -> bool:
+    def _known(self, path: str, query: str, headers: dict[str, str]) -> bool:
+        if self._signed(path, query):
+            return True
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         shown = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if shown:
@@ -96,15 +99,30 @@ class Guard:
             return False
         return cookie is not None and same(cookie.value, token(self.key or ""))
 
+    def _signed(self, path: str, query: str) -> bool:
+        """Whether this is an address that `signed` gave out, and in time."""
+        until, sign = (parse_qs(query).get(name, [""])[0] for name in ("until", "sign"))
+        if not (until.isdecimal() and sign and int(until) >= time.time()):
+            return False
+        return same(sign, token(self.key or "", f"{path} {until}"))
+
+
+def signed(path: str, key: str | None, seconds: int) -> str:
+    """The address of a picture that can be fetched without the key for so long."""
+    if key is None:
+        return path
+    until = int(time.time()) + seconds
+    return f"{path}?until={until}&sign={token(key, f'{path} {until}')}"
+
 
 def same(a: str, b: str) -> bool:
     """Whether two secrets are equal, in a time that does not tell where they differ."""
     return hmac.compare_digest(a.encode(), b.encode())
 
 
-def token(key: str) -> str:
-    """What the browser keeps instead of the key."""
-    return hmac.new(key.encode(), b"reverie studio", hashlib.sha256).hexdigest()
+def token(key: str, purpose: str = "studio") -> str:
+    """What shows that somebody had the key: what a browser keeps instead of it, or the signature of an address."""
+    return hmac.new(key.encode(), f"reverie {purpose}".encode(), hashlib.sha256).hexdigest()
 
 
 def is_loopback(host: str) -> bool:

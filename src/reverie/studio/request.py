@@ -19,6 +19,7 @@ from reverie.reason import Plan, did_you_mean, make_plan
 from reverie.refusals import check_canvas, check_judges, check_request, check_writes
 
 KINDS = ("generate", "edit", "context")
+LATER = ("edit", "context")
 PLAN_FIELDS = tuple(f.name for f in fields(Plan))
 OWN_FIELDS = ("kind", "prompt", "model", "preset", "seed", "n", "picture", "context", "group")
 LONGEST_PROMPT = 4000
@@ -128,6 +129,8 @@ def parse(record: Any, house: House) -> Request:
     if group is not None and len(group) > LONGEST_GROUP:
         raise ValueError(f"the group has {len(group)} letters; at most {LONGEST_GROUP} are kept.")
     picture, context = _picture(record, kind), _context(record, kind)
+    if kind in LATER:
+        raise ValueError(f"kind={kind!r} is not part of this version yet; there is generate.")
     plan = read_plan(record)
     source = house.source(_text(record, "model") or house.models[0])
     n = record["n"] if record.get("n") is not None else 1

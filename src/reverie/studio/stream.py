@@ -1,4 +1,4 @@
-"""A run as server-sent events, read from its trace: live while the worker writes it, and the same years later.
+"""A run as it is told: read from its trace, live while the worker writes it, and the same years later.
 
 The `id` of an event is its line in the trace, from 0; after a run was started again it is ATTEMPT.LINE. What the server
 says itself (queued, restarted) has no id; the last event (done, failed, cancelled) has the one after the last line.
@@ -16,6 +16,8 @@ from reverie.studio.store import Row
 
 PULSE = 15.0
 """Seconds after which a word is said even if there is nothing to say: proxies close silent connections."""
+Told = tuple[str | None, dict[str, Any]]
+"""An event with its id, if it has one."""
 
 
 class Tail:
@@ -38,6 +40,11 @@ class Tail:
                 yield self.count - 1, json.loads(line)
 
 
+def lines(engine: Engine, run: str) -> list[dict[str, Any]]:
+    """The trace of a run so far."""
+    return [record for _, record in Tail(engine.store.trace(run) / "events.jsonl").new()]
+
+
 def place(text: str | None) -> tuple[int, int]:
     """(attempt, first line that is wanted) from a Last-Event-ID; everything, if it is none of ours."""
     attempt, _, line = ("1." + text if text and "." not in text else text or "").partition(".")
@@ -56,55 +63,65 @@ def over(last_id: str | None, engine: Engine, row: Row) -> bool:
     if last_id is None or row.id in engine.live:
         return False
     attempt, first = place(last_id)
-    lines = sum(1 for _ in Tail(engine.store.trace(row.id) / "events.jsonl").new())
-    return attempt == row.attempt and first > lines
+    return attempt == row.attempt and first > len(lines(engine, row.id))
 
 
-async def events(engine: Engine, row: Row, last_id: str | None) -> AsyncIterator[str]:
-    """The run from where the client stopped listening, to its end."""
+async def told(
+    engine: Engine, row: Row, last_id: str | None = None, pulse: float = PULSE
+) -> AsyncIterator[Told | None]:
+    """The run from where the client stopped listening, to its end; None after each `pulse` seconds of silence."""
     run = engine.live.get(row.id)
     heard, first = place(last_id)
     while True:
         attempt = run.attempt if run is not None else row.attempt
         tail = Tail(engine.store.trace(row.id) / "events.jsonl")
         if attempt != heard:
-            first = 0
-            yield message({"event": "restarted", "attempt": attempt})
-            heard = attempt
-        async for text in _attempt(engine, run, row.id, attempt, tail, first):
-            yield text
+            heard, first = attempt, 0
+            yield None, {"event": "restarted", "attempt": attempt}
+        async for item in _attempt(engine, run, row.id, attempt, tail, first, pulse):
+            yield item
         if run is None or run.attempt == attempt:
             break
-        row = engine.row(row.id) or row
-    ended = engine.row(row.id)
-    state, error = (ended.state, ended.error) if ended is not None else ("cancelled", "the run was deleted.")
-    if run is not None:
+    if run is None:
+        state, error = row.state, row.error
+    else:
         state, error = run.state, run.error
-    last = {"event": state, "error": error} if error else {"event": state}
-    yield message(last, event_id(attempt, tail.count))
+    yield event_id(attempt, tail.count), {"event": state} | ({"error": error} if error else {})
 
 
 async def _attempt(
-    engine: Engine, run: Live | None, name: str, attempt: int, tail: Tail, first: int
-) -> AsyncIterator[str]:
+    engine: Engine, run: Live | None, name: str, attempt: int, tail: Tail, first: int, pulse: float
+) -> AsyncIterator[Told | None]:
     """The events of one attempt, until it is over or another one begins."""
     position = -1
     while True:
-        live = engine.live.get(name)
+        # Asked before the trace is read: what is over has nothing more to say once it was read.
+        over = run is None or run.attempt != attempt or engine.live.get(name) is not run
+        count, state = (0, "") if run is None else (run.events, run.state)
         for line, record in tail.new():
             if line >= first:
-                yield message(with_urls(record, name), event_id(attempt, line))
-        if run is None or live is None or run.attempt != attempt:
+                yield event_id(attempt, line), with_urls(record, name)
+        if over or run is None:
             return
         if run.state == "queued":
             before, position = position, engine.queue.position(run)
             if before != position:
-                yield message({"event": "queued", "position": position})
-        count, state = run.events, run.state
-        if engine.live.get(name) is run and run.attempt == attempt and tail.count >= count:
-            await run.change(PULSE)
-            if (run.events, run.state) == (count, state) and run.attempt == attempt:
-                yield ": still here\n\n"
+                yield None, {"event": "queued", "position": position}
+        if (run.events, run.state, run.attempt) == (count, state, attempt) and engine.live.get(name) is run:
+            await run.change(pulse)
+            if (run.events, run.state, run.attempt) == (count, state, attempt):
+                yield None
+
+
+async def server_sent(engine: Engine, row: Row, last_id: str | None) -> AsyncIterator[str]:
+    """The same as the text of a stream of server-sent events."""
+    async for item in told(engine, row, last_id):
+        if item is None:
+            yield ": still here\n\n"
+        else:
+            name, record = item
+            head = f"id: {name}\n" if name is not None else ""
+            yield f"{head}data: {json.dumps(record, ensure_ascii=False)}\n\n"
 
 
 def with_urls(record: dict[str, Any], run: str) -> dict[str, Any]:
@@ -113,8 +130,3 @@ def with_urls(record: dict[str, Any], run: str) -> dict[str, Any]:
         return record
     urls = [name if name is None else f"/api/runs/{run}/files/{name}" for name in record["files"]]
     return record | {"files": urls}
-
-
-def message(record: dict[str, Any], name: str | None = None) -> str:
-    head = f"id: {name}\n" if name is not None else ""
-    return f"{head}data: {json.dumps(record, ensure_ascii=False)}\n\n"

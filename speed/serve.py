@@ -1,0 +1,213 @@
+"""How many pictures a minute `reverie serve` paints for one client and for many at once, and how its memory takes it.
+
+    python speed/serve.py --seconds 60 --clients 32
+
+Starts a server of its own over the shipped model (loopback, a temporary folder, a free port) and measures
+
+1. the first event: from a request to `started`, when nothing else is painted;
+2. one client that asks for one picture after the other;
+3. CLIENTS at once, each asking again as soon as it has its picture (who is told 429 waits as it is told to).
+
+Afterwards every run that was accepted must be done, with its picture on disk. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROMPTS = [
+    f"{count} {colour} {thing}"
+    for count in ("one", "two")
+    for colour in ("red", "blue", "green", "yellow")
+    for thing in ("cats", "boats", "apples", "stars", "fish")
+]
+
+
+@dataclass
+class Tally:
+    """What the clients saw."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    runs: list[str] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def ask(port: int, method: str, path: str, body: object = None, client: str = "") -> tuple[int, dict, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    headers = {"X-Client": client, "Content-Type": "application/json"}
+    connection.request(method, path, None if body is None else json.dumps(body), headers)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, json.loads(content or b"{}"), dict(answer.headers)
+
+
+def paint(port: int, client: str, turn: int, tally: Tally) -> float:
+    """One picture, followed to its end; returns how long to wait before the next request."""
+    began = time.monotonic()
+    prompt = PROMPTS[(turn * 7 + sum(client.encode())) % len(PROMPTS)]
+    status, answer, headers = ask(port, "POST", "/api/runs", {"prompt": prompt, "seed": turn}, client)
+    with tally.lock:
+        tally.answers[str(status)] += 1
+    if status != 201:
+        return float(headers.get("retry-after", 1)) if status == 429 else 0.0
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection.request("GET", f"/api/runs/{answer['id']}/events")
+    last, first = "nothing", None
+    for line in connection.getresponse():
+        if line.startswith(b"data: "):
+            last = json.loads(line[6:])["event"]
+            if last == "started":
+                first = time.monotonic() - began
+    connection.close()
+    with tally.lock:
+        tally.runs.append(answer["id"])
+        tally.answers[last] += 1
+        tally.first += [first] if first is not None else []
+        tally.whole.append(time.monotonic() - began)
+    return 0.0
+
+
+def load(port: int, clients: int, seconds: float) -> tuple[Tally, float]:
+    """So many clients for so many seconds; what was begun is waited for. Returns the time until the last picture."""
+    tally, began = Tally(), time.monotonic()
+
+    def client(name: str) -> None:
+        turn = 0
+        while time.monotonic() - began < seconds:
+            time.sleep(paint(port, name, turn, tally))
+            turn += 1
+
+    threads = [threading.Thread(target=client, args=(f"client {i}",)) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return tally, time.monotonic() - began
+
+
+def memory(pid: int) -> float:
+    """Resident MiB of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def watch(pids: dict[str, int], stop: threading.Event, seen: dict[str, list[float]]) -> None:
+    while not stop.wait(1.0):
+        for name, pid in pids.items():
+            seen[name].append(memory(pid))
+
+
+def start(folder: str, options: list[str]) -> tuple[subprocess.Popen, int]:
+    command = [sys.executable, "-m", "reverie", "serve", "--port", "0", "--data", folder, *options]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    line = server.stderr.readline()
+    if " at http://" not in line:
+        raise SystemExit(f"the server did not start: {line}{server.stderr.read()}")
+    port = int(line.split("http://")[1].split("/")[0].rsplit(":", 1)[1])
+    threading.Thread(
+        target=lambda: [print(text, end="", file=sys.stderr) for text in server.stderr], daemon=True
+    ).start()
+    while ask(port, "GET", "/readyz")[0] != 200:
+        time.sleep(0.1)
+    return server, port
+
+
+def lost(port: int, folder: str, runs: list[str]) -> list[str]:
+    """Runs that were accepted and are not done, or whose picture is missing."""
+    missing = []
+    for run in runs:
+        about = ask(port, "GET", f"/api/runs/{run}")[1]
+        names = [Path(url).name for url in about.get("files", [])]
+        whole = names and all((Path(folder) / "runs" / run / "trace" / name).stat().st_size for name in names)
+        if about.get("state") != "done" or not whole:
+            missing.append(run)
+    return missing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--batch", default="32", help="of the server")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        server, port = start(folder, ["--batch", arguments.batch])
+        try:
+            idle = [paint_first(port) for _ in range(10)]
+            single, took = load(port, 1, arguments.seconds / 2)
+            alone = len(single.whole) / took
+            children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+            seen: dict[str, list[float]] = {"server": [], "worker": []}
+            stop = threading.Event()
+            pids = {"server": server.pid, "worker": int(children[0])}
+            watcher = threading.Thread(target=watch, args=(pids, stop, seen))
+            watcher.start()
+            many, took = load(port, arguments.clients, arguments.seconds)
+            stop.set()
+            watcher.join()
+            together = len(many.whole) / took
+            report = {
+                "first_event_ms": {"median": round(1000 * statistics.median(idle)), "worst": round(1000 * max(idle))},
+                "alone": {"pictures": len(single.whole), "per_minute": round(60 * alone, 1)},
+                "together": {
+                    "clients": arguments.clients,
+                    "pictures": len(many.whole),
+                    "per_minute": round(60 * together, 1),
+                    "answers": dict(many.answers),
+                    "seconds_a_picture": round(statistics.median(many.whole), 1),
+                },
+                "gain": round(together / alone, 2),
+                "memory_mib": {
+                    name: {
+                        "first_third": round(max(values[: len(values) // 3])),
+                        "last_third": round(max(values[-len(values) // 3 :])),
+                    }
+                    for name, values in seen.items()
+                },
+                "lost": lost(port, folder, single.runs + many.runs),
+                "listed": len(single.runs + many.runs),
+            }
+        finally:
+            server.terminate()
+            server.wait()
+    for name, value in report.items():
+        print(f"{name:16} {value}")
+    print(json.dumps(report))
+
+
+def paint_first(port: int) -> float:
+    """Seconds to the first event; the run is cancelled then, and waited for."""
+    began = time.monotonic()
+    run = ask(port, "POST", "/api/runs", {"prompt": "a red fish below a boat", "seed": 1}, "idle")[1]["id"]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection.request("GET", f"/api/runs/{run}/events")
+    took = 0.0
+    for line in connection.getresponse():
+        if line.startswith(b"data: ") and json.loads(line[6:])["event"] == "started":
+            took = time.monotonic() - began
+            break
+    connection.close()
+    ask(port, "POST", f"/api/runs/{run}/cancel")
+    time.sleep(1.0)
+    return took
+
+
+if __name__ == "__main__":
+    main()
