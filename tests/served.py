@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FINAL = ("done", "failed", "cancelled")
+LONG = {"prompt": "a cat", "seed": 1, "choose": "prm", "candidates": 64, "judge_steps": 16}
+"""A run that nobody waits for: more than a thousand questions to the judge."""
 
 
 class Served:

@@ -7,7 +7,7 @@ import urllib.request
 import openai
 import pytest
 from PIL import Image
-from served import serving
+from served import LONG, serving
 from tiny import tiny_folder
 
 from reverie.png import read_recipe
@@ -120,7 +120,7 @@ def test_a_browser_logs_in_once(served):
 def test_a_client_that_goes_away_is_not_painted_for(served):
     with pytest.raises(openai.APITimeoutError):
         openai.OpenAI(base_url=f"{served.address}/v1", api_key=KEY, max_retries=0, timeout=1).images.generate(
-            prompt="gone", extra_body={"choose": "orm", "candidates": 64, "reflect": 60}
+            prompt="gone", extra_body={name: value for name, value in LONG.items() if name != "prompt"}
         )
     listed = served.ask("GET", "/api/runs?query=gone", headers={"X-API-Key": KEY})[1]["runs"]
     about = served.wait(listed[0]["id"], headers={"X-API-Key": KEY})

@@ -32,6 +32,9 @@ MULTIPART_ROOM = 1 << 20
 """What a form may hold beside its files."""
 
 
+MOST_DRAINED = 256 << 20
+
+
 class TooLarge(Exception):
     """A body that is longer than allowed."""
 
@@ -60,6 +63,7 @@ class Guard:
         too_large = (413, f"the body is larger than the {limit} bytes that are read here.")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
+            await drained(receive)
             await answer(send, scope["path"], *too_large)
             return
         started = False
@@ -73,6 +77,7 @@ class Guard:
             await self.app(scope, limited(receive, limit), watched)
         except TooLarge:
             if not started:
+                await drained(receive)
                 await answer(send, scope["path"], *too_large)
 
     def _refused(self, path: str, query: str, headers: dict[str, str]) -> tuple[int, str] | None:
@@ -146,6 +151,16 @@ def limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return counted
+
+
+async def drained(receive: Receive) -> None:
+    """Lets a body that is too large run out, within reason: whoever is cut off while sending never reads the answer."""
+    read = 0
+    while read < MOST_DRAINED:
+        message = await receive()
+        read += len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 async def answer(send: Send, path: str, status: int, message: str) -> None:
