@@ -86,18 +86,20 @@ def _read(answer):
 
 
 @contextmanager
-def serving(folder: Path, model: str | Path, *options: str, data: Path | None = None, **settings) -> Iterator[Served]:
-    """A server over `model`, ready to paint; killed in the end if it is still there."""
+def serving(
+    folder: Path, model: str | Path, *options: str, data: Path | None = None, ready: bool = True
+) -> Iterator[Served]:
+    """A server over `model`, ready to paint if it is to be; killed in the end if it is still there."""
     data, log = data or folder / "data", folder / "server.log"
     command = [sys.executable, "-m", "reverie", "serve", "--port", "0", "--model", str(model), "--data", str(data)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with log.open("ab") as file:
         begin = log.stat().st_size
-        process = subprocess.Popen([*command, *options], stderr=file, stdout=file, env=environment, **settings)
+        process = subprocess.Popen([*command, *options], stderr=file, stdout=file, env=environment)
     try:
         served = Served(process, _address(process, log, begin), data, log)
         until = time.monotonic() + 90
-        while served.ask("GET", "/readyz")[0] != 200:
+        while ready and served.ask("GET", "/readyz")[0] != 200:
             assert time.monotonic() < until, log.read_text()
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
