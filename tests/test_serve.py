@@ -74,7 +74,9 @@ def test_the_gallery_searches_and_pages(served):
     for run in runs:
         served.wait(run)
     ask = lambda path: served.ask("GET", f"/api/runs?{path}")[1]  # noqa: E731
-    assert [row["id"] for row in ask("query=thing+gallery")["runs"]] == runs[::-1]
+    found = ask("query=thing+gallery")["runs"]
+    assert [row["id"] for row in found] == runs[::-1]
+    assert [len(row["files"]) for row in found] == [1, 1, 1]
     assert [row["id"] for row in ask("query=100%25")["runs"]] == runs[::-1]
     assert not ask("query=1_0%25")["runs"]
     assert [row["id"] for row in ask("group=g_1")["runs"]] == runs[::-1]

@@ -15,12 +15,12 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Str
 from starlette.exceptions import HTTPException as StarletteError
 from starlette.staticfiles import StaticFiles
 
-from reverie.events import from_json
 from reverie.studio import guard, openai, reports, stream
 from reverie.studio.engine import Closing, Engine, Full
 from reverie.studio.form import plan_form
-from reverie.studio.request import UPLOAD_ID, House, command_line, parse, python_code, recipes
+from reverie.studio.request import UPLOAD_ID, House, command_line, parse, python_code
 from reverie.studio.store import Store, row_json
+from reverie.studio.tail import finished_pictures, trace_lines
 from reverie.studio.web import client_of, engine_of, failure, form_of, json_body, row_of, settings_of, take_upload
 
 PAGE = Path(__file__).parent / "page"
@@ -142,7 +142,7 @@ async def gallery(
     engine = engine_of(request)
     rows = engine.store.find(query, kind, group, int(limit) + 1, before)
     more, rows = len(rows) > int(limit), rows[: int(limit)]
-    listed = [{**row_json(row), "files": _finished_files(stream.lines(engine, row.id), row.id)} for row in rows]
+    listed = [{**row_json(row), "files": [stream.url(row.id, name) for name in row.pictures]} for row in rows]
     return {"runs": listed, "next": rows[-1].id if more else None}
 
 
@@ -151,14 +151,15 @@ async def one(request: Request, run: str) -> dict[str, Any]:
     """All about a run but its events."""
     engine = engine_of(request)
     row = row_of(request, run)
-    live, lines = engine.live.get(run), stream.lines(engine, run)
+    live, lines = engine.live.get(run), trace_lines(engine.store.trace(run))
+    finished = [line for line in lines if line["event"] == "finished"]
     return {
         **row_json(row),
         "request": row.request.to_json(),
         "attempt": row.attempt,
         "position": engine.queue.position(live) if live is not None and live.state == "queued" else None,
-        "files": _finished_files(lines, run),
-        "recipes": recipes([from_json(line) for line in lines]),
+        "files": [stream.url(run, name) for name in finished_pictures(lines)],
+        "recipes": [line["recipe"] for line in sorted(finished, key=lambda line: line["image"])],
         "command": command_line(row.request),
         "python": python_code(row.request),
     }
@@ -277,12 +278,3 @@ async def readyz(request: Request) -> Response:
 @others.get("/metrics")
 async def metrics(request: Request) -> Response:
     return PlainTextResponse(engine_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-# --- From a run's trace.
-
-
-def _finished_files(lines: list[dict[str, Any]], run: str) -> list[str]:
-    """Addresses of the finished pictures, in order; a run that is not over may have some already."""
-    found = {line["image"]: line for line in lines if line["event"] == "finished" and line.get("files")}
-    return [stream.with_urls(found[image], run)["files"][0] for image in sorted(found)]

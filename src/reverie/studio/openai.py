@@ -236,7 +236,7 @@ def _entry(request: Request, engine: Engine, run: str, event: Mapping[str, Any],
     path = _sized(engine, run, event["files"][0], wishes)
     entry: dict[str, Any] = {}
     if wishes.url:
-        address = f"/api/runs/{run}/files/{path.name}"
+        address = stream.url(run, path.name)
         entry["url"] = str(request.base_url).rstrip("/") + guard.signed(
             address, settings_of(request).key, SIGNED_SECONDS
         )

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from reverie.events import Event
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, cached, entries, resolve
 from reverie.reason import Plan, did_you_mean, make_plan
@@ -250,11 +249,3 @@ def python_code(request: Request) -> str:
         f"{head}import reverie\n\npainter = reverie.load({request.model!r})\n"
         f"result = painter.generate({', '.join(arguments)})\nresult.image.save('picture.png')\n"
     )
-
-
-def recipes(events: Sequence[Event]) -> list[Mapping[str, Any]]:
-    """The recipe of each finished image, in order."""
-    from reverie.events import Finished
-
-    finished = sorted((e for e in events if isinstance(e, Finished)), key=lambda e: e.image)
-    return [event.recipe for event in finished]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie.studio.request import Request
+from reverie.studio.tail import finished_pictures, trace_lines
 
 FINAL = ("done", "failed", "cancelled")
 SCHEMA = """
@@ -29,15 +30,16 @@ CREATE TABLE IF NOT EXISTS runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, created REAL NOT NULL, kind TEXT NOT NULL,
     prompt TEXT NOT NULL, model TEXT NOT NULL, client TEXT NOT NULL, grp TEXT, request TEXT NOT NULL,
     state TEXT NOT NULL, error TEXT, attempt INTEGER NOT NULL DEFAULT 1, seconds REAL,
-    bytes INTEGER NOT NULL DEFAULT 0);
+    bytes INTEGER NOT NULL DEFAULT 0, pictures TEXT NOT NULL DEFAULT '[]');
 CREATE TABLE IF NOT EXISTS uploads (
     id TEXT PRIMARY KEY, created REAL NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
     bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS used (run TEXT NOT NULL, upload TEXT NOT NULL, PRIMARY KEY (run, upload));
 CREATE INDEX IF NOT EXISTS by_group ON runs (grp) WHERE grp IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_upload ON used (upload);
-PRAGMA user_version = 1;
 """
+VERSION = 2
+"""Of the schema; an index of another version is left alone."""
 UNUSED_UPLOAD_HOURS = 24
 """An upload that no run uses is kept so long."""
 
@@ -55,6 +57,8 @@ class Row:
     seconds: float | None
     client: str
     bytes: int
+    pictures: tuple[str, ...] = ()
+    """Names of the finished pictures, once the run is over."""
 
 
 def default_data() -> Path:
@@ -78,7 +82,9 @@ class Store:
             self._db = sqlite3.connect(folder / "index.sqlite", isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.executescript(SCHEMA)
+            if (version := self._db.execute("PRAGMA user_version").fetchone()[0]) not in (0, VERSION):
+                raise ValueError(f"{folder} was written by another version (index {version}); give another --data.")
+            self._db.executescript(f"{SCHEMA} PRAGMA user_version = {VERSION};")
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{folder / 'index.sqlite'} cannot be used ({error}); move it away.") from error
         self._unsaved: dict[str, tuple[Any, ...]] = {}
@@ -108,15 +114,18 @@ class Store:
         self, run: str, state: str, error: str | None = None, attempt: int = 1, seconds: float | None = None
     ) -> None:
         """Writes a run's state down; if the disk is full it is kept in memory until it can be."""
-        size = _size(self.folder / "runs" / run) if state in FINAL else 0
-        self._unsaved[run] = (state, error, attempt, seconds, size, run)
+        size = _size(self.run_folder(run)) if state in FINAL else 0
+        pictures = finished_pictures(trace_lines(self.trace(run))) if state in FINAL else []
+        self._unsaved[run] = (state, error, attempt, seconds, size, json.dumps(pictures), run)
         self._save_rest()
 
     def _save_rest(self) -> None:
         for run, values in list(self._unsaved.items()):
             try:
                 self._db.execute(
-                    "UPDATE runs SET state = ?, error = ?, attempt = ?, seconds = ?, bytes = ? WHERE id = ?", values
+                    "UPDATE runs SET state = ?, error = ?, attempt = ?, seconds = ?, bytes = ?, pictures = ? "
+                    "WHERE id = ?",
+                    values,
                 )
             except sqlite3.OperationalError:
                 return  # as `update` says; nothing is lost while the server lives
@@ -159,13 +168,12 @@ class Store:
         return self.run_folder(run) / "trace"
 
     def _rows(self, rest: str, values: tuple[Any, ...]) -> Iterator[Row]:
-        columns = "id, created, request, state, error, attempt, seconds, client, bytes"
+        columns = "id, created, request, client, state, error, attempt, seconds, bytes, pictures"
         for row in self._db.execute(f"SELECT {columns} FROM runs {rest}", values).fetchall():
-            run, created, request, state, error, attempt, seconds, client, size = row
-            if run in self._unsaved:
-                state, error, attempt, seconds, size, _ = self._unsaved[run]
-            asked = Request.from_json(json.loads(request))
-            yield Row(run, created, asked, state, error, attempt, seconds, client, size)
+            run, created, request, client = row[:4]
+            state, error, attempt, seconds, size, pictures = self._unsaved.get(run, (*row[4:], run))[:-1]
+            asked, names = Request.from_json(json.loads(request)), tuple(json.loads(pictures))
+            yield Row(run, created, asked, state, error, attempt, seconds, client, size, names)
 
     # Uploads.
 

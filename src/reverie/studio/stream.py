@@ -7,42 +7,17 @@ says itself (queued, restarted) has no id; the last event (done, failed, cancell
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 from reverie.studio.engine import Engine, Live
 from reverie.studio.store import Row
+from reverie.studio.tail import Tail, trace_lines
 
 PULSE = 15.0
 """Seconds after which a word is said even if there is nothing to say: proxies close silent connections."""
 Told = tuple[str | None, dict[str, Any]]
 """An event with its id, if it has one."""
-
-
-class Tail:
-    """The whole lines of a growing file, each once."""
-
-    def __init__(self, path: Path):
-        self.path, self.offset, self.count = path, 0, 0
-
-    def new(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Lines that were completed since the last time, with their numbers."""
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self.offset += len(line)
-                self.count += 1
-                yield self.count - 1, json.loads(line)
-
-
-def lines(engine: Engine, run: str) -> list[dict[str, Any]]:
-    """The trace of a run so far."""
-    return [record for _, record in Tail(engine.store.trace(run) / "events.jsonl").new()]
 
 
 def place(text: str | None) -> tuple[int, int]:
@@ -63,7 +38,7 @@ def over(last_id: str | None, engine: Engine, row: Row) -> bool:
     if last_id is None or row.id in engine.live:
         return False
     attempt, first = place(last_id)
-    return attempt == row.attempt and first > len(lines(engine, row.id))
+    return attempt == row.attempt and first > len(trace_lines(engine.store.trace(row.id)))
 
 
 async def told(
@@ -74,7 +49,7 @@ async def told(
     heard, first = place(last_id)
     while True:
         attempt = run.attempt if run is not None else row.attempt
-        tail = Tail(engine.store.trace(row.id) / "events.jsonl")
+        tail = Tail(engine.store.trace(row.id))
         if attempt != heard:
             heard, first = attempt, 0
             yield None, {"event": "restarted", "attempt": attempt}
@@ -128,5 +103,10 @@ def with_urls(record: dict[str, Any], run: str) -> dict[str, Any]:
     """An event of a trace with the addresses of its pictures instead of their names."""
     if "files" not in record:
         return record
-    urls = [name if name is None else f"/api/runs/{run}/files/{name}" for name in record["files"]]
+    urls = [name if name is None else url(run, name) for name in record["files"]]
     return record | {"files": urls}
+
+
+def url(run: str, name: str) -> str:
+    """The address of a picture of a run."""
+    return f"/api/runs/{run}/files/{name}"
