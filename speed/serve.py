@@ -129,6 +129,19 @@ def start(folder: str, options: list[str]) -> tuple[subprocess.Popen, int]:
     return server, port
 
 
+def batch_sizes(port: int) -> dict[str, int]:
+    """How many batches of the whole test held at most so many runs."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    return {
+        line.split('"')[1]: round(float(line.split()[-1]))
+        for line in lines
+        if line.startswith("reverie_batch_runs_bucket")
+    }
+
+
 def lost(port: int, folder: str, runs: list[str]) -> list[str]:
     """Runs that were accepted and are not done, or whose picture is missing."""
     missing = []
@@ -163,6 +176,7 @@ def main() -> None:
             stop.set()
             watcher.join()
             together = len(many.whole) / took
+            batches = batch_sizes(port)
             report = {
                 "first_event_ms": {"median": round(1000 * statistics.median(idle)), "worst": round(1000 * max(idle))},
                 "alone": {"pictures": len(single.whole), "per_minute": round(60 * alone, 1)},
@@ -173,6 +187,7 @@ def main() -> None:
                     "answers": dict(many.answers),
                     "seconds_a_picture": round(statistics.median(many.whole), 1),
                 },
+                "batches": batches,
                 "gain": round(together / alone, 2),
                 "memory_mib": {
                     name: {

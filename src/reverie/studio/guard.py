@@ -32,6 +32,12 @@ MULTIPART_ROOM = 1 << 20
 """What a form may hold beside its files."""
 
 
+SAFE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""Headers of every answer: a browser takes nothing for what it is not, and nobody shows the page inside another one."""
 MOST_DRAINED = 256 << 20
 
 
@@ -71,6 +77,8 @@ class Guard:
         async def watched(message: Message) -> None:
             nonlocal started
             started = True
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *SAFE]
             await send(message)
 
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -51,8 +51,7 @@ async def report(request: Request, path: str) -> Any:
     kind = PICTURES.get(place.suffix.lower()) or ("text/plain" if place.suffix.lower() in TEXTS else None)
     if kind is None:
         raise HTTPException(404, f"{path!r} is not a picture, table or log.")
-    response: Response = FileResponse(place, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
-    return response
+    return FileResponse(place, media_type=kind)
 
 
 def below(roots: tuple[Path, ...], path: str) -> Path | None:
