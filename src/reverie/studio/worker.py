@@ -211,7 +211,9 @@ def sentence(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, ValueError):
         return text
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    # torch says the first on a GPU and the second, as a RuntimeError, on a CPU.
+    none = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
+    if none or isinstance(error, MemoryError):
         return "there is not enough memory for this run; ask for fewer images or candidates."
     return f"painting failed ({type(error).__name__}: {text or 'no message'})."
 
