@@ -62,6 +62,7 @@ class Guard:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refused = self._refused(scope["path"], scope["query_string"].decode("latin-1"), headers)
         if refused is not None:
+            await drained(receive)
             await answer(send, scope["path"], *refused)
             return
         form = headers.get("content-type", "").startswith("multipart/")
@@ -162,7 +163,7 @@ def limited(receive: Receive, limit: int) -> Receive:
 
 
 async def drained(receive: Receive) -> None:
-    """Lets a body that is too large run out, within reason: whoever is cut off while sending never reads the answer."""
+    """Lets a body that nobody wants run out, within reason: who is cut off while sending never reads the answer."""
     read = 0
     while read < MOST_DRAINED:
         message = await receive()
