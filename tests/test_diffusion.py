@@ -379,7 +379,7 @@ def test_thinking_before_paints_from_the_rewritten_prompt_alone(tmp_path, monkey
     assert "as it was typed" in muddled.recipes[0]["note"]
     assert (np.asarray(muddled.image) == np.asarray(plain.image)).all()
     said = "whatever\nRevised Prompt:\na red boat"
-    monkeypatch.setattr(TextEncoderWriter, "write", lambda *_, on_text, **__: on_text(said))
+    monkeypatch.setattr(TextEncoderWriter, "write", lambda *_, on_text, **__: on_text(said) or said)
     thought = paint.generate(RAW, think="before", seed=1)
     assert thought.rewritten == "a red boat"
     assert (np.asarray(thought.image) == np.asarray(paint.generate("a red boat", seed=1).image)).all()
