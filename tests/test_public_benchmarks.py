@@ -16,6 +16,7 @@ from PIL import Image
 from test_benchmark_readers import write_wise
 from test_served_vlm import QUICK, Model, serving, text_of
 from tiny import tiny_folder
+from vlm_toy import toy_vlm
 
 from reverie.benchmarks import evaluations, geneval_files, wise
 from reverie.benchmarks.evaluations import Evaluation
@@ -24,7 +25,7 @@ from reverie.benchmarks.registry import find, load
 from reverie.cli import main
 from reverie.vlms.openai import ServedVLM
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*not the version")
+pytestmark = pytest.mark.filterwarnings("ignore:.*not the version")  # of `read` in the tests themselves
 LOGPROBS = {"yes": 0.5, "Yes": 0.25, "two": 0.2}
 JUDGED = (
     "wise-legacy",
@@ -220,9 +221,12 @@ def test_wise_from_folder_to_scores(tmp_path, capsys):
         assert main(words_of("wise-verified", tmp_path, url, *images)) == 0
         shown = capsys.readouterr()
         assert "wording reverie-1, incomplete" in shown.out
+        assert "natural_science_verified.json is not the version that the rules were checked against" in shown.out
+        assert "bugs mended: a score whose colon stands inside bold marks" in shown.out
         assert "no overall score" in shown.out
         assert "23 requests (1 failed), 0 answers from the cache" in shown.err
         assert "20 of 20 images" in shown.err
+        assert re.search(r"\n10 of 20 images, \d+ s left\n", shown.err)
         scores = json.loads((tmp_path / "out" / "scores.json").read_text())
         assert scores["ends"] == {"unparsable": 1, "scored": 19}
         assert scores["rules"] == "mended"
@@ -243,6 +247,7 @@ def test_wise_from_folder_to_scores(tmp_path, capsys):
         assert main(words_of("wise-verified", tmp_path, url, *again)) == 0
         shown = capsys.readouterr()
         assert "official, bugs included" in shown.out
+        assert "bugs repeated: a score whose colon stands inside bold marks" in shown.out
         assert "2 requests" in shown.err, "the one that only the mended rule could read is asked for again"
         assert json.loads((tmp_path / "official" / "scores.json").read_text())["ends"] == {
             "unparsable": 2,
@@ -283,6 +288,28 @@ def test_a_model_by_name_paints_and_a_server_judges(tmp_path, capsys):
         assert "holds plan" in capsys.readouterr().err
     assert [path.name for path in sorted((tmp_path / "out" / "images").iterdir())] == ["1.png", "334.png", "667.png"]
     assert json.loads((tmp_path / "out" / "model.json").read_text())["fingerprint"]
+
+
+@pytest.mark.parametrize("name", ["geneval2", "dpg-bench", "wise-verified"])
+def test_a_judge_that_is_loaded_here(name, tmp_path, capsys):
+    """From the command line: a tiny chat model of a real class judges; its answers are kept."""
+    data, folder = data_of(name, tmp_path / "data"), tmp_path / "judge"
+    vlm = toy_vlm("Qwen2VL")
+    vlm.model.save_pretrained(folder)
+    vlm.processor.save_pretrained(folder)
+    (tmp_path / "images").mkdir()
+    for sample in load(name, _options(data)).samples[:2]:
+        dab(sample.id, 16).save(tmp_path / "images" / f"{sample.id}.png")
+    words = ["evaluate", name, "--data", str(data), "--images", str(tmp_path / "images"), "--judge", str(folder)]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    rows = read_rows(tmp_path / "out")
+    assert len(rows) == (8 if name == "dpg-bench" else 2)
+    assert {row.end for row in rows} <= ({"scored"} if name == "geneval2" else {"scored", "unparsable"})
+    cache = ["--cache", str(tmp_path / "out" / "answers"), "--out", str(tmp_path / "again")]
+    for path in folder.glob("*.safetensors"):
+        path.write_bytes(b"")  # answers are on disk, so no weights are needed any more
+    assert main([*words, *cache]) == 0
+    assert [row.value for row in read_rows(tmp_path / "again")] == [row.value for row in rows]
 
 
 def test_bad_requests_ask_nothing(tmp_path, capsys):

@@ -51,8 +51,8 @@ class Inspecting:
     waits = False
     notes: Sequence[str] = ()
 
-    def __init__(self, detector: Detector | str | Path | None) -> None:
-        self.detector = detector
+    def __init__(self, detector: Detector | str | Path | None, device: str | None = None) -> None:
+        self.detector, self.device = detector, device
         if detector is None or isinstance(detector, str | Path):
             self.folder = inspector_folder(detector)
             weights = (self.folder / "inspector.safetensors").read_bytes()
@@ -65,13 +65,18 @@ class Inspecting:
 
     def judge(self, benchmark: Benchmark, cases: Sequence[Case]) -> list[Judgement]:
         if self.detector is None or isinstance(self.detector, str | Path):
-            import torch
-
             from ..atelier.inspector import Inspector
 
-            self.detector = Inspector.load(self.folder, "cuda" if torch.cuda.is_available() else "cpu")
+            self.detector = Inspector.load(self.folder, self.device or usual_device())
         seen = self.detector.look([case.picture for case in cases])
         return [benchmark.judge(case.sample, one) for case, one in zip(cases, seen, strict=True)]
+
+
+def usual_device() -> str:
+    """A GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def inspector_folder(detector: str | Path | None) -> Path:
@@ -148,7 +153,7 @@ def open_eyes(
     benchmark: Benchmark,
     judge: Any,
     evaluators: Mapping[str, Any] | None,
-    device: str,
+    device: str | None,
     workers: int,
     answers: str | Path,
 ) -> Eyes:
@@ -156,12 +161,13 @@ def open_eyes(
 
     judge: for the Atelier a detector or the folder of an inspector (None: the shipped one); where a model is asked, a
     `VLM` or its name (`openai:MODEL@URL`, a folder, a hub id); where evaluators look, None or an `Evaluator`.
-    evaluators: role to the name or folder of the model that plays it. answers: the folder that keeps a judge's.
+    evaluators: role to the name or folder of the model that plays it. device: None takes a GPU if there is one.
+    answers: the folder that keeps a judge's.
     """
     if evaluators and benchmark.eyes != "evaluators":
         raise ValueError(f"{benchmark.name} has no evaluators to choose; give judge instead.")
     if benchmark.eyes == "inspector":
-        return Inspecting(judge)
+        return Inspecting(judge, device)
     if benchmark.eyes == "evaluators":
         return _evaluators(benchmark, judge, evaluators or {}, device)
     if judge is None:
@@ -170,7 +176,7 @@ def open_eyes(
     if isinstance(judge, str | Path):
         from ..vlms.named import open_vlm
 
-        judge = open_vlm(str(judge), device, cache=answers, workers=workers)
+        judge = open_vlm(str(judge), device or usual_device(), cache=answers, workers=workers)
     name = getattr(judge, "name", type(judge).__name__)
     notes = []
     if benchmark.official_judge and not same_model(name, benchmark.official_judge):
@@ -180,7 +186,7 @@ def open_eyes(
     return Asking(judge, workers if hasattr(judge, "url") else 1, notes)
 
 
-def _evaluators(benchmark: Benchmark, judge: Any, choices: Mapping[str, Any], device: str) -> Eyes:
+def _evaluators(benchmark: Benchmark, judge: Any, choices: Mapping[str, Any], device: str | None) -> Eyes:
     if judge is not None:
         if not hasattr(judge, "evaluate"):
             raise ValueError(f"{benchmark.name} is scored by evaluator models, not by a judge: leave judge out.")
@@ -198,6 +204,8 @@ def _evaluators(benchmark: Benchmark, judge: Any, choices: Mapping[str, Any], de
 
     def load(tag: str) -> Evaluator:
         tag = tag if tag in chosen else ""
-        return evaluators.for_benchmark(benchmark.evaluators[tag], chosen[tag], device, benchmark.nouns)
+        return evaluators.for_benchmark(
+            benchmark.evaluators[tag], chosen[tag], device or usual_device(), benchmark.nouns
+        )
 
     return Evaluating(load, evaluators.versions(every), [part.note for part in every if part.note])

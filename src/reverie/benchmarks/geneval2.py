@@ -107,4 +107,6 @@ def outcome(samples: Sequence[Sample], scores: Mapping[str, Sequence[float]], of
     if all(skills.values()) or not official:
         found |= {skill: of_prompts(group, 100) for skill, group in skills.items() if group}
     notes = [] if len(there) == PROMPTS else [f"{len(there)} of {PROMPTS} prompts have a score"]
+    bug = "there are no scores by skill where one of the skills does not occur"
+    notes.append(f"bug repeated: {bug}" if official else f"bug mended: {bug}")
     return Outcome("geneval2", found, tuple(notes), official)

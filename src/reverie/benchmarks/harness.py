@@ -13,6 +13,7 @@ each with a shard of its own; whoever finishes last writes the report of all.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,7 +52,7 @@ def evaluate(
     official: bool = False,
     shard: str | None = None,
     workers: int = 8,
-    device: str = "cpu",
+    device: str | None = None,
     cache: str | Path | None = None,
     on_row: OnRow | None = None,
 ) -> dict[str, Any]:
@@ -76,7 +77,9 @@ def evaluate(
     part = Shard.of(shard)
     model, plan = _checked_source(model, images, plan)
     options = Options(None if data is None else Path(data), images_per_prompt, official)
-    benchmark = name if isinstance(name, Benchmark) else load_benchmark(name, options)
+    with warnings.catch_warnings(record=True) as said:  # files of another version: the report has to say so
+        warnings.simplefilter("always")
+        benchmark = name if isinstance(name, Benchmark) else load_benchmark(name, options)
     eyes = open_eyes(benchmark, judge, evaluators, device, workers, cache or Path(out) / "answers")
     wanted = images_per_prompt or benchmark.images_per_prompt
     _check_layout(benchmark, wanted)
@@ -99,7 +102,8 @@ def evaluate(
             if on_row:
                 on_row(row, done, len(items))
     asked = {"prompts": len(chosen), "images_per_prompt": wanted, "limit": limit}
-    return _report(benchmark, table, run | asked, chosen, folder, eyes)
+    notes = [*(str(one.message) for one in said), *eyes.notes]
+    return _report(benchmark, table, run | asked, chosen, folder, notes)
 
 
 def _checked_source(
@@ -218,7 +222,7 @@ def _report(
     run: Mapping[str, Any],
     chosen: Sequence[Sample],
     folder: Folder | None,
-    eyes: Eyes,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """The report of all shards so far; an image that is not in the folder counts as the benchmark says."""
     rows, kept = table.rows(), []
@@ -233,4 +237,4 @@ def _report(
     told = {"expected": len(chosen) * wanted, "limited": len(chosen) < len(benchmark.samples)}
     model = table.out / "model.json"
     about = read_object(model) if model.exists() else {}
-    return report.write(table.out, benchmark, {**run, **told, "about": about}, kept, table.spent(), eyes.notes)
+    return report.write(table.out, benchmark, {**run, **told, "about": about}, kept, table.spent(), notes)

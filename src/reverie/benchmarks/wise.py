@@ -275,6 +275,8 @@ def outcome(run: Run, official: bool = False) -> Outcome:
     elif values:
         scores = {"mean of what is there": of_strata(values, "items")} | scores
     notes = []
+    bugs = "a score whose colon stands inside bold marks is not read, 1.5 is read as 1, 7 passes"
+    notes.append(f"bugs repeated: {bugs}" if official else f"bugs mended: {bugs}")
     for gone, what in ((run.missing, "the run"), (run.missing_in_file, "the file")):
         if gone:
             notes.append(f"{len(gone)} prompt ids are missing from {what}, first {gone[0]}: there is no overall score")

@@ -42,7 +42,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         judge=judge,
         evaluators=choices_of(arguments.evaluator),
         official=arguments.official_rules,
-        device=arguments.device or "cpu",
+        device=arguments.device,
         cache=arguments.cache,
         on_row=progress(),
         **more,

@@ -61,11 +61,11 @@ class Remembering:
 
     def first_tokens(self, messages: Messages) -> dict[str, float]:
         """The likeliest first tokens of the answer with their probabilities, as `ServedVLM.first_tokens`."""
-        tell: Callable[[Messages], dict[str, float]] | None = getattr(self.vlm, "first_tokens", None)
-        if tell is None:
-            raise ValueError(f"{self.name} does not say how likely its first tokens are: give another judge.")
 
         def ask() -> Reply:
+            tell: Callable[[Messages], dict[str, float]] | None = getattr(self.vlm, "first_tokens", None)
+            if tell is None:
+                raise ValueError(f"{self.name} does not say how likely its first tokens are: give another judge.")
             return Reply("", logprobs={token: math.log(p) for token, p in tell(messages).items() if p > 0})
 
         return {token: math.exp(value) for token, value in self._ask(messages, {"first": True}, ask).logprobs.items()}
