@@ -24,10 +24,10 @@ from ..models.registry import resolve
 from ..reason import make_plan
 from . import report
 from .eyes import Eyes, open_eyes
-from .protocol import Benchmark, Judgement, Painter, Row, Sample
+from .protocol import Benchmark, Painter, Row, Sample
 from .registry import Options
 from .registry import load as load_benchmark
-from .rows import Key, Shard, Table, read_rows
+from .rows import Shard, Table, read_rows
 from .sources import Case, Folder, Item, Source, Studio, key, row_of
 
 __all__ = ["evaluate", "load_benchmark", "read_rows", "spread"]
@@ -68,42 +68,37 @@ def evaluate(
     ValueError, before anything is loaded or written, for an unknown name, numbers below their least, files that are
     missing or damaged, or a folder that holds another run.
     """
-    numbers = {"images_per_prompt": images_per_prompt, "batch": batch, "limit": limit, "workers": workers}
+    _check_numbers(seed, images_per_prompt=images_per_prompt, batch=batch, limit=limit, workers=workers)
+    part = Shard.of(shard)
+    model, plan = _checked_source(model, images, plan)
+    benchmark, said = _load(name, Options(None if data is None else Path(data), images_per_prompt, official))
+    eyes = open_eyes(benchmark, judge, evaluators, device, workers, cache or Path(out) / "answers")
+    table = Table(Path(out), part)
+    folder = None if images is None else Folder(Path(images), benchmark, table.out)
+    run = _Run(benchmark, eyes, table, folder, spread(benchmark.samples, limit), images_per_prompt)
+    about = _about(benchmark, model, plan, images, eyes, seed)
+    claim(table.out / "run.json", about)
+    with table.open():
+        run.go(folder or Studio(_loader(model), plan, seed, benchmark, table), batch, on_row)
+    return run.report(about | {"limit": limit}, said)
+
+
+def _check_numbers(seed: int, **numbers: int | None) -> None:
     for flag, value in numbers.items():
         if value is not None and value < 1:
             raise ValueError(f"{flag}={value}: must be at least 1.")
     if seed < 0:
         raise ValueError(f"seed={seed}: must not be negative.")
-    part = Shard.of(shard)
-    model, plan = _checked_source(model, images, plan)
-    options = Options(None if data is None else Path(data), images_per_prompt, official)
-    with warnings.catch_warnings(record=True) as said:  # files of another version: the report has to say so
+
+
+def _load(name: str | Benchmark, options: Options) -> tuple[Benchmark, list[str]]:
+    """The benchmark, and what has to be said about its files: that they are of another version than is known."""
+    if isinstance(name, Benchmark):
+        return name, []
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        benchmark = name if isinstance(name, Benchmark) else load_benchmark(name, options)
-    eyes = open_eyes(benchmark, judge, evaluators, device, workers, cache or Path(out) / "answers")
-    wanted = images_per_prompt or benchmark.images_per_prompt
-    _check_layout(benchmark, wanted)
-    chosen = spread(benchmark.samples, limit)
-    run = _about(benchmark, model, plan, images, eyes, seed)
-    table = Table(Path(out), part)
-    folder = None if images is None else Folder(Path(images), benchmark, table.out)
-    if folder is not None:
-        folder.check([(sample, 0) for sample in chosen])
-    claim(table.out / "run.json", run)
-    with table.open():
-        items = [(sample, index) for sample in part.part(chosen) for index in range(wanted)]
-        todo = _todo(items, table.rows(), folder)
-        done = len(items) - len(todo)
-        if todo:
-            eyes.check()
-        source: Source = folder or Studio(_loader(model), plan, seed, benchmark, table)
-        for row in _work(benchmark, source, eyes, todo, batch, table):
-            done += 1
-            if on_row:
-                on_row(row, done, len(items))
-    asked = {"prompts": len(chosen), "images_per_prompt": wanted, "limit": limit}
-    notes = [*(str(one.message) for one in said), *eyes.notes]
-    return _report(benchmark, table, run | asked, chosen, folder, notes)
+        found = load_benchmark(name, options)
+    return found, [str(one.message) for one in said]
 
 
 def _checked_source(
@@ -120,14 +115,6 @@ def _checked_source(
         resolve(model)
         return str(model), plan or make_plan()
     return model, plan
-
-
-def _check_layout(benchmark: Benchmark, wanted: int) -> None:
-    first = benchmark.samples[0]
-    if wanted > 1 and benchmark.file(first, 0) == benchmark.file(first, 1):
-        raise ValueError(f"The layout of {benchmark.name} holds one image of each prompt, not {wanted}.")
-    if benchmark.grid and wanted != benchmark.images_per_prompt:
-        raise ValueError(f"{benchmark.name} joins {benchmark.images_per_prompt} images of each prompt, not {wanted}.")
 
 
 def _about(
@@ -167,74 +154,108 @@ def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
     return [samples[i * len(samples) // limit] for i in range(limit)]
 
 
-def _todo(items: Sequence[Item], rows: Mapping[Key, Row], folder: Folder | None) -> list[Item]:
-    """What has no judgement yet: no row, one on which the judge failed, or one about another picture than lies there
-    now. Pictures that are not there are not asked for."""
-    todo = []
-    for item in items:
-        row = rows.get(key(item))
-        if folder is not None and folder.find(item) is None:
-            continue
-        if row is None or row.end == "judge error" or (folder is not None and folder.changed(item, row)):
-            todo.append(item)
-    return todo
+class _Run:
+    """A run that is opened: what is asked of it, and where its rows go."""
 
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        eyes: Eyes,
+        table: Table,
+        folder: Folder | None,
+        samples: Sequence[Sample],
+        images: int | None,
+    ) -> None:
+        self.benchmark, self.eyes, self.table, self.folder, self.samples = benchmark, eyes, table, folder, samples
+        self.images = images or benchmark.images_per_prompt
+        first = samples[0]
+        if self.images > 1 and benchmark.file(first, 0) == benchmark.file(first, 1):
+            raise ValueError(f"The layout of {benchmark.name} holds one image of each prompt, not {self.images}.")
+        if benchmark.grid and self.images != benchmark.images_per_prompt:
+            raise ValueError(
+                f"{benchmark.name} joins {benchmark.images_per_prompt} images of each prompt, not {self.images}."
+            )
+        if folder is not None:
+            folder.check([(sample, 0) for sample in samples])
 
-def _work(
-    benchmark: Benchmark, source: Source, eyes: Eyes, todo: Sequence[Item], batch: int, table: Table
-) -> Iterator[Row]:
-    """Batch by batch: get the images, judge them, append their rows, then yield these. A judge that waits for others
-    has the batch before while this one is painted."""
-    if not eyes.waits:
-        for start in range(0, len(todo), batch):
-            got = source.get(todo[start : start + batch])
-            rows, seconds = _judge(benchmark, eyes, got.cases)
-            yield from _file(table, [*rows, *got.refused], seconds)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        ahead = None
-        for start in range(0, len(todo), batch):
-            got = source.get(todo[start : start + batch])
+    def items(self, samples: Sequence[Sample]) -> list[Item]:
+        return [(sample, index) for sample in samples for index in range(self.images)]
+
+    def todo(self, items: Sequence[Item]) -> list[Item]:
+        """What has no judgement yet: no row, one on which the judge failed, or one about another picture than lies
+        there now. Pictures that are not there are not asked for."""
+        rows, todo = self.table.rows(), []
+        for item in items:
+            row = rows.get(key(item))
+            if self.folder is not None and self.folder.find(item) is None:
+                continue
+            again = row is None or row.end == "judge error"
+            if again or (self.folder is not None and row is not None and self.folder.changed(item, row)):
+                todo.append(item)
+        return todo
+
+    def go(self, source: Source, batch: int, on_row: OnRow | None) -> None:
+        """Do what is left of this shard."""
+        items = self.items(self.table.shard.part(self.samples))
+        todo = self.todo(items)
+        done = len(items) - len(todo)
+        if todo:
+            self.eyes.check()
+        for row in self.work(source, [todo[start : start + batch] for start in range(0, len(todo), batch)]):
+            done += 1
+            if on_row:
+                on_row(row, done, len(items))
+
+    def work(self, source: Source, batches: Sequence[Sequence[Item]]) -> Iterator[Row]:
+        """Batch by batch: get the images, judge them, append their rows, then yield these. A judge that waits for
+        others has the batch before while this one is painted."""
+        if not self.eyes.waits:
+            for batch in batches:
+                got = source.get(batch)
+                yield from self.judged(got.cases)
+                yield from self.filed(got.refused)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            ahead = None
+            for batch in batches:
+                got = source.get(batch)
+                if ahead is not None:
+                    yield from ahead.result()
+                yield from self.filed(got.refused)
+                ahead = pool.submit(self.judged, got.cases)
             if ahead is not None:
-                yield from _file(table, *ahead.result())
-            yield from _file(table, got.refused, 0.0)
-            ahead = pool.submit(_judge, benchmark, eyes, got.cases)
-        if ahead is not None:
-            yield from _file(table, *ahead.result())
+                yield from ahead.result()
 
+    def judged(self, cases: Sequence[Case]) -> Sequence[Row]:
+        if not cases:
+            return []
+        begun = time.perf_counter()
+        verdicts = self.eyes.judge(self.benchmark, cases)
+        rows = [row_of(one.sample, one.index, one.about, said) for one, said in zip(cases, verdicts, strict=True)]
+        return self.filed(rows, time.perf_counter() - begun)
 
-def _judge(benchmark: Benchmark, eyes: Eyes, cases: Sequence[Case]) -> tuple[list[Row], float]:
-    begun = time.perf_counter()
-    verdicts: Sequence[Judgement] = eyes.judge(benchmark, cases) if cases else []
-    rows = [row_of(case.sample, case.index, case.about, verdict) for case, verdict in zip(cases, verdicts, strict=True)]
-    return rows, time.perf_counter() - begun
+    def filed(self, rows: Sequence[Row], seconds: float = 0.0) -> Sequence[Row]:
+        spent = {"images": 0, "painting": 0.0, "judging": seconds, "work": {}}
+        self.table.append(rows=rows, spent=[spent] if seconds else [])
+        return rows
 
-
-def _file(table: Table, rows: Sequence[Row], seconds: float) -> Iterator[Row]:
-    spent = {"images": 0, "painting": 0.0, "judging": seconds, "work": {}}
-    table.append(rows=rows, spent=[spent] if seconds else [])
-    yield from rows
-
-
-def _report(
-    benchmark: Benchmark,
-    table: Table,
-    run: Mapping[str, Any],
-    chosen: Sequence[Sample],
-    folder: Folder | None,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """The report of all shards so far; an image that is not in the folder counts as the benchmark says."""
-    rows, kept = table.rows(), []
-    wanted = run["images_per_prompt"]
-    for sample in chosen:
-        for index in range(wanted):
-            row = rows.get((sample.id, index))
-            if folder is not None and folder.find((sample, index)) is None:
-                row = row_of(sample, index, None, benchmark.missing)
+    def report(self, about: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+        """Of all shards so far; an image that is not in the folder counts as the benchmark says."""
+        rows, kept = self.table.rows(), []
+        items = self.items(self.samples)
+        for item in items:
+            row = rows.get(key(item))
+            if self.folder is not None and self.folder.find(item) is None:
+                row = row_of(*item, None, self.benchmark.missing)
             if row is not None:
                 kept.append(row)
-    told = {"expected": len(chosen) * wanted, "limited": len(chosen) < len(benchmark.samples)}
-    model = table.out / "model.json"
-    about = read_object(model) if model.exists() else {}
-    return report.write(table.out, benchmark, {**run, **told, "about": about}, kept, table.spent(), notes)
+        model = self.table.out / "model.json"
+        told = {
+            "prompts": len(self.samples),
+            "images_per_prompt": self.images,
+            "expected": len(items),
+            "limited": len(self.samples) < len(self.benchmark.samples),
+            "about": read_object(model) if model.exists() else {},
+        }
+        spent = self.table.spent()
+        return report.write(self.table.out, self.benchmark, {**about, **told}, kept, spent, [*notes, *self.eyes.notes])

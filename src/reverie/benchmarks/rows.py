@@ -12,6 +12,7 @@ owns the file. Rows hold no times, so those of a run that was stopped are the sa
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,9 +148,11 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _append(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(record) + "\n" for record in records))
-        file.flush()
+    """In one piece, so that threads of this process do not write into each other's lines."""
+    data = "".join(json.dumps(record) + "\n" for record in records).encode()
+    with path.open("ab", buffering=0) as file:
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(file.fileno())
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -213,6 +213,7 @@ class Folder:
 
     def __init__(self, folder: Path, benchmark: Benchmark, out: Path) -> None:
         self.folder, self.benchmark, self.out = folder, benchmark, out
+        self._read = lru_cache(maxsize=1)(open_picture)  # neighbours may stand in one picture
 
     def find(self, item: Item) -> Path | None:
         grid = self.benchmark.grid
@@ -244,7 +245,7 @@ class Folder:
         return Got(cases)
 
     def _open(self, item: Item, path: Path) -> Image:
-        picture = open_picture(path)
+        picture = self._read(path)
         grid = self.benchmark.grid
         if grid is None:
             return picture.convert("RGB")
