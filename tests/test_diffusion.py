@@ -16,14 +16,16 @@ import diffusion_toy as toys
 from reverie.canvas import Canvas, Conditions, copy_seed
 from reverie.cli import main
 from reverie.generators.diffusion import DiffusionPainter
-from reverie.generators.flow_canvas import EditConditions, FlowCanvas
+from reverie.generators.flow_canvas import FlowCanvas
+from reverie.inputs import NOTHING
 from reverie.models import diffusion_families as families
 from reverie.models.diffusion_checkpoint import PIPELINES, load_pipeline
 from reverie.models.diffusion_families import family_of, pack, unpack
 from reverie.models.flow_sde import SdeNoise, flow_step
 from reverie.models.registry import resolve
 from reverie.painter import load
-from reverie.refusals import check_request
+from reverie.reason import Plan
+from reverie.refusals import check_inputs
 from reverie.thinkers import parse
 from reverie.vlms import Message
 from reverie.vlms.text_encoder import TextEncoderWriter
@@ -217,7 +219,7 @@ def test_edits_are_those_of_the_pipeline(kind, monkeypatch):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
     pipe = pipeline(kind)
     generator = painter(kind)
-    conditions = EditConditions(["make it blue", "a boat"], 3.0, [[picture]] * 2)
+    conditions = Conditions(["make it blue", "a boat"], 3.0, [[picture]] * 2)
     canvas = generator.advance(generator.start(conditions, (3, 4)))
     for i, prompt in enumerate(conditions.prompts):
         theirs = pipe(
@@ -262,7 +264,7 @@ def test_bad_input_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match="another kind"):
         generator.advance(Canvas.blank(Conditions(["x"]), [0], 4, 0))
     with pytest.raises(ValueError, match="paints from words"):
-        generator.start(EditConditions(["a"], None, [[Image.new("RGB", (8, 8))]]), [1])
+        generator.start(Conditions(["a"], None, [[Image.new("RGB", (8, 8))]]), [1])
     with pytest.raises(ValueError, match="known are"):
         family_of(canvas)
 
@@ -317,7 +319,7 @@ def test_folders_that_cannot_be_painted_with_are_refused(tmp_path):
     (tmp_path / "transformer/model.safetensors").touch()
     (tmp_path / "model_index.json").write_text('{"_class_name": "QwenImageEditPipeline"}')
     with pytest.raises(ValueError, match="edits pictures"):
-        check_request(resolve(tmp_path), "a cat", 1, 1)
+        check_inputs(resolve(tmp_path), Plan(), NOTHING)
     (tmp_path / "model_index.json").write_text("[")
     with pytest.raises(ValueError, match="fetch it again"):
         resolve(tmp_path)
@@ -351,8 +353,8 @@ def test_the_text_encoder_writes_as_transformers_would():
     written = writer.write(asked, 12, on_text=heard.append)
     chat = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "a cat"}]
     told = pipe.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True).input_ids
-    assert writer._ids([Message("user", "a cat")])[0].tolist() == told
-    ids = writer._ids(asked)
+    assert writer._inputs([Message("user", "a cat")])["input_ids"][0].tolist() == told
+    ids = writer._inputs(asked)["input_ids"]
     assert ids[0].tolist().count(writer.stop[0]) == 2  # the turns' own ends only
     theirs = pipe.text_encoder.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0

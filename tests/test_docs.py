@@ -16,6 +16,7 @@ NEEDS = {
     "docs/python.md": ("atelier-janus",),
     "docs/choose.md": ("atelier-janus", "atelier-inspector"),
     "docs/during.md": ("atelier-janus",),
+    "docs/pictures.md": ("atelier-janus", "atelier-inspector"),
     "docs/evaluation.md": ("atelier-inspector",),
 }
 

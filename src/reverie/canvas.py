@@ -30,9 +30,13 @@ class Conditions:
     prompts: tuple[str, ...]
     guidance: float | None = None
     """Classifier-free guidance weight of the whole batch; None takes the generator's own, 1 switches guidance off."""
-    pictures: tuple[Any, ...] = ()
-    """For each image a PIL image that the generator looks at beside the prompt, or None; empty stands for none at all.
-    Only for generators that say `sees = True`."""
+    pictures: tuple[tuple[Any, ...], ...] = ()
+    """For each image the PIL images that stand beside its prompt, none or several (a single one, or None, may be given
+    as it is): a generator that `edits` paints them anew, one that `sees` looks at the first. Empty stands for none at
+    all."""
+    contexts: tuple[tuple[Any, ...], ...] = ()
+    """For each image the PIL images and strings that are read before its prompt, in their order; empty stands for none
+    at all. Only for generators that say `takes_context`."""
 
     def __post_init__(self):
         if isinstance(self.prompts, str):
@@ -40,24 +44,34 @@ class Conditions:
                 "Conditions take a sequence of prompts, one for each image; put the single prompt into a list."
             )
         object.__setattr__(self, "prompts", tuple(self.prompts))
-        object.__setattr__(self, "pictures", tuple(self.pictures) if any(self.pictures) else ())
-        if self.pictures and len(self.pictures) != len(self.prompts):
-            raise ValueError(f"Got {len(self.pictures)} pictures for {len(self.prompts)} prompts; give one for each.")
+        for name in ("pictures", "contexts"):
+            groups = tuple(_group(group) for group in getattr(self, name))
+            object.__setattr__(self, name, groups if any(groups) else ())
+            if any(groups) and len(groups) != len(self.prompts):
+                raise ValueError(f"Got {len(groups)} {name} for {len(self.prompts)} prompts; give one for each.")
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def select(self, indices: Sequence[int]) -> "Conditions":
         pictures = tuple(self.pictures[i] for i in indices) if self.pictures else ()
-        return replace(self, prompts=tuple(self.prompts[i] for i in indices), pictures=pictures)
+        contexts = tuple(self.contexts[i] for i in indices) if self.contexts else ()
+        prompts = tuple(self.prompts[i] for i in indices)
+        return replace(self, prompts=prompts, pictures=pictures, contexts=contexts)
 
     def repeat(self, k: int) -> "Conditions":
         """Each prompt k times, copies side by side."""
         return self.select([i for i in range(len(self)) for _ in range(k)])
 
     def picture(self, index: int) -> Any:
-        """What is looked at beside a prompt, or None."""
-        return self.pictures[index] if self.pictures else None
+        """The first of those that stand beside a prompt, or None."""
+        return next(iter(self.pictures[index]), None) if self.pictures else None
+
+
+def _group(pictures: Any) -> tuple[Any, ...]:
+    if pictures is None:
+        return ()
+    return tuple(pictures) if isinstance(pictures, tuple | list) else (pictures,)
 
 
 @dataclass
@@ -183,7 +197,7 @@ class Canvas:
     def save(self, path: str | Path) -> None:
         """One safetensors file, whole or not at all. Uniforms follow from the seeds, the cache from the rest."""
         path = Path(path)
-        if self.conditions.pictures:
+        if self.conditions.pictures or self.conditions.contexts:
             raise ValueError("A canvas whose painter looks at pictures cannot be saved; finish it first.")
         header = {
             "format": FORMAT,
@@ -226,9 +240,16 @@ class Canvas:
 class Generator(Protocol):
     """Whatever paints. All verbs return a new canvas and leave the old one valid.
 
-    Two more things are used where a generator has them: `row`, the steps that paint one row of the picture (1 if it
-    does not say), and `advance_together(canvases, to)`, which does what the function of that name below does, in one
-    batch.
+    More is used where a generator has it: `row`, the steps that paint one row of the picture (1 if it does not say);
+    `advance_together(canvases, to)`, which does what the function of that name below does, in one batch; and, False if
+    it does not say, what it takes beside a prompt:
+
+    - `sees`: it looks at a picture that stands beside the prompt (`Conditions.pictures`), for what the prompt says;
+    - `edits`: it paints the pictures beside the prompt anew, as the prompt tells it to, and nothing without them;
+    - `takes_context`: it reads pictures and words before the prompt (`Conditions.contexts`), with a prompt that asks
+      for what they lead up to. Families whose generators do are listed in `refusals.TAKES_CONTEXT`.
+
+    What a generator does not take is put into words for it before it starts (relay.py).
     """
 
     @property

@@ -80,6 +80,7 @@ def plan_arguments(parser: Parser, judge: str = "--judge", official: str = "--of
     parser.add_argument(
         "--reflect", type=int, metavar="N", help="rounds of looking back, for each region if there are any"
     )
+    parser.add_argument("--eyes", metavar="NAME", help="who looks at given pictures for a painter that only reads")
     parser.add_argument(
         judge, dest="judge", metavar="NAME", help="who chooses and looks back: a name or folder (default: the painter)"
     )
@@ -101,8 +102,37 @@ def plan_arguments(parser: Parser, judge: str = "--judge", official: str = "--of
     parser.add_argument("--thought-tokens", type=int, metavar="N", help="the longest thought")
 
 
+class _Context(argparse.Action):
+    """Collects --context IMAGE TEXT and --image IMAGE into one list, in the order in which they were typed."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        namespace.context = [*(namespace.context or ()), tuple(values)]
+
+
 def _generate_arguments(parser: Parser) -> None:
     parser.add_argument("prompt", help="what should be in the picture")
+    parser.add_argument(
+        "--context", nargs=2, action=_Context, metavar=("IMAGE", "TEXT"),
+        help="a picture and its word, as an example; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--image",
+        nargs=1,
+        action=_Context,
+        dest="context",
+        metavar="IMAGE",
+        help="a picture before the prompt; likewise",
+    )
+    _painting_arguments(parser)
+
+
+def _edit_arguments(parser: Parser) -> None:
+    parser.add_argument("picture", help="the picture to be edited (PNG, JPEG, WebP); it stays as it is")
+    parser.add_argument("prompt", metavar="instruction", help="what should be different, or what happens")
+    _painting_arguments(parser)
+
+
+def _painting_arguments(parser: Parser) -> None:
     _model_arguments(parser)
     plan_arguments(parser)
     parser.add_argument("--seed", type=int, help="of the first image, the others count on from it (default: random)")
@@ -119,6 +149,10 @@ def _replay_arguments(parser: Parser) -> None:
     parser.add_argument("--from-thought", action="store_true", help="keep the stored thought instead of thinking again")
     parser.add_argument("--from-choice", action="store_true", help="keep the stored choice instead of judging again")
     parser.add_argument("--out", metavar="PATH", help="file or folder (default: IMAGE-replay.png, in this folder)")
+    parser.add_argument(
+        "--picture", action="append", metavar="FILE",
+        help="where a picture is now that this one was painted from; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--model", metavar="NAME", help="another place of the same model (default: as in the recipe)")
     parser.add_argument("--device", help="cpu, cuda, mps, ... (default: as in the recipe, if it is here)")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
@@ -358,6 +392,7 @@ def _version(arguments: argparse.Namespace) -> int:
 
 VERBS = {
     "generate": ("Paint a prompt, with or without thinking first.", _generate_arguments, _generate),
+    "edit": ("Change a picture as an instruction says, with or without thinking first.", _edit_arguments, _generate),
     "replay": ("Paint a picture again from the recipe inside it, and compare.", _replay_arguments, _replay),
     "describe": ("Say what a model sees in a picture.", _describe_arguments, _describe),
     "models": ("List the models that are here or can be loaded.", _models_arguments, _models),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Preview, Revised, Verdict
@@ -73,7 +73,7 @@ def deliberate(
     batch: int,
 ) -> Generator[Event, None, tuple[Work, Work]]:
     """Some images of a run, chosen and looked back at; returns their work and that of plain sampling."""
-    from reverie.canvas import Conditions, Work, copy_seed
+    from reverie.canvas import Work, copy_seed
     from reverie.choose import STRATEGIES, Search, Task, look_steps
     from reverie.judges.rules import RULES
     from reverie.png import picture_hash
@@ -89,7 +89,10 @@ def deliberate(
     for number in range(plan.reflect + 1):
         now = list(wishes)
         prompts = tuple(wish.prompt for wish in wishes.values())
-        conditions = Conditions(prompts, order.guidance, tuple(wish.picture for wish in wishes.values()))
+        conditions = order.conditions(now, prompts)
+        if any(wish.picture for wish in wishes.values()):
+            seen = tuple((wish.picture,) if wish.picture else () for wish in wishes.values())
+            conditions = replace(conditions, pictures=seen)
         seeds = tuple(wish.seed for wish in wishes.values())
         task = Task(conditions, seeds, tuple(order.prompts[i] for i in now), tuple(now))
         show = _shower(watch, generator.steps, len(order.seeds), number / (plan.reflect + 1), 1 / (plan.reflect + 1))
@@ -115,7 +118,7 @@ def deliberate(
         facts = {"seed": order.seeds[i], "picture": picture_hash(picture), "size": list(picture.size)}
         facts |= {"judge": bench.judge.name, "round": ending.number, "rounds": [r.to_json() for r in rounds[i]]}
         yield Finished(i, picture, order.seeds[i], recipes[i] | facts)
-    return total, generator.plain_work(Conditions(tuple(order.prompts[i] for i in images), order.guidance))
+    return total, generator.plain_work(order.conditions(images))
 
 
 def _reflected(

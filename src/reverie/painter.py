@@ -11,13 +11,14 @@ refuse bad input at once.
 from __future__ import annotations
 
 import platform
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reverie.events import Event, Finished, Spent, Trace, without_pictures
+from reverie.events import Event, Finished, Spent, Trace
+from reverie.inputs import NOTHING, Inputs, Part, request_of
+from reverie.loading import load_model
 from reverie.look_back import Bench
 from reverie.models.diffusion_checkpoint import can_write
 from reverie.models.registry import (
@@ -30,18 +31,32 @@ from reverie.models.registry import (
     resolve,
 )
 from reverie.reason import Plan, make_plan, run
-from reverie.refusals import SILENT, check_canvas, check_judges, check_looks, check_place, check_request, check_writes
+from reverie.refusals import (
+    SILENT,
+    check_canvas,
+    check_inputs,
+    check_judges,
+    check_looks,
+    check_place,
+    check_request,
+    check_writes,
+    in_words,
+)
+from reverie.result import Result, reasoned, result_of
 from reverie.thinkers import WORDINGS, Answer, Thinker
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from reverie.benchmarks.protocol import Inputs, Painted
+    from reverie.benchmarks.protocol import Inputs as Given
+    from reverie.benchmarks.protocol import Painted
     from reverie.canvas import Generator as Canvases
     from reverie.canvas import Work
+    from reverie.eyes import Eyes
     from reverie.judges import Judge
     from reverie.judges.load import Anyone, Opened
+    from reverie.relay import Relay, Told
     from reverie.vlms import VLM
 
 OWN_SETTINGS = {
@@ -52,27 +67,6 @@ OWN_SETTINGS = {
 """What a checkpoint of a family may say about its own painting in config.json."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What `Painter.generate` returns; `image` is the first of the images."""
-
-    images: tuple[Image, ...]
-    seeds: tuple[int, ...]
-    recipes: tuple[Mapping[str, Any], ...]
-    """For each image, all that is needed to paint it again."""
-    prompt: str
-    """As it was typed."""
-    thought: str | None = None
-    rewritten: str | None = None
-    """What was painted from, after a thought."""
-    trace: tuple[Event, ...] = field(default=(), repr=False)
-    """Every event of the run, without the pictures of its previews."""
-
-    @property
-    def image(self) -> Image:
-        return self.images[0]
-
-
 class Painter:
     """A loaded model that paints, thinks and looks. Make one with `reverie.load`."""
 
@@ -81,6 +75,7 @@ class Painter:
         self.folder = source.folder
         self.about = _about(source, model)
         self._opened: dict[str, Opened] = {}
+        self._looking: dict[str, Callable[[Work], Eyes]] = {}
 
     @property
     def name(self) -> str:
@@ -88,37 +83,47 @@ class Painter:
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | Sequence[Any],
         preset: str | None = None,
         *,
+        picture: Any = None,
+        context: Sequence[Part] = (),
         think: str | None = None,
         seed: int | None = None,
         n: int = 1,
         trace: str | Path | None = None,
         judge: Anyone = None,
+        eyes: Any = None,
         **fields: Any,
     ) -> Result:
         """Paints `n` images of `prompt`, with the seeds seed, seed + 1, ...
 
+        picture: a PIL image or path that is to be edited; the prompt is the instruction.
+        context: PIL images, `Path`s of pictures, and strings that lead up to the prompt. A list of chat messages holds
+            both the context and the prompt, and may be given as the prompt (`inputs.from_messages`).
         preset: `direct`, `t2g`, `t2i-r1`, `twig`, `parm` or `parm++`; `think` and other fields of `reverie.Plan`
             (guidance, regions, ...) overrule it.
         seed: drawn at random if None; it is in the result.
         trace: a new folder that receives every event and preview.
         judge: who chooses and looks back: a name or folder, a function (prompts, pictures) -> scores, a
             `reverie.judges.Judge`, or pairs of these with weights; None takes the model's own eyes.
+        eyes: who looks at given pictures for a painter that only reads words: a name or folder, or a VLM; None takes
+            the model's own.
         Raises ValueError, in one sentence, for what cannot be painted.
         """
-        shown = trace is not None
         events = self.stream(
-            prompt, preset, think=think, seed=seed, n=n, trace=trace, judge=judge, previews=shown, **fields
-        )
-        return result_of(prompt, list(events))
+            prompt, preset, picture=picture, context=context, think=think, seed=seed, n=n, trace=trace, judge=judge,
+            eyes=eyes, previews=trace is not None, **fields,
+        )  # fmt: skip
+        return result_of(list(events))
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | Sequence[Any],
         preset: str | None = None,
         *,
+        picture: Any = None,
+        context: Sequence[Part] = (),
         think: str | None = None,
         seed: int | None = None,
         n: int = 1,
@@ -126,19 +131,25 @@ class Painter:
         pieces: int = 12,
         previews: bool = True,
         judge: Anyone = None,
+        eyes: Any = None,
         **fields: Any,
     ) -> Iterator[Event]:
         """The same as it happens: thoughts while they are written, `pieces` previews, finished images.
 
         The input is checked now, the painting happens as the events are taken.
         """
+        from reverie import eyes as looking
         from reverie.judges.load import check_judge, name_of
 
-        plan = make_plan(preset, think=think, judge=name_of(judge), **fields)
+        plan = make_plan(preset, think=think, judge=name_of(judge), eyes=looking.name_of(eyes), **fields)
         check_canvas(self.source, plan)
+        prompt, inputs = request_of(prompt, picture, context)
         seeds = check_request(self.source, prompt, seed, n)
-        check_judge(plan, prompt)
-        events = self.run(plan, [prompt] * n, seeds, pieces=pieces, previews=previews, judge=judge)
+        check_inputs(self.source, plan, inputs)
+        check_judge(plan, None if in_words(self.source, plan, inputs) else prompt)
+        events = self.run(
+            plan, [prompt] * n, seeds, inputs=[inputs] * n, pieces=pieces, previews=previews, judge=judge, eyes=eyes
+        )
         return events if trace is None else _traced(events, Trace(trace))
 
     def run(
@@ -147,38 +158,49 @@ class Painter:
         prompts: Sequence[str],
         seeds: Sequence[int],
         *,
+        inputs: Sequence[Inputs] = (),
+        told: Mapping[int, Told] | None = None,
         thoughts: Mapping[str, Answer] | None = None,
         answers: Mapping[int, Sequence[str]] | None = None,
         pieces: int = 12,
         previews: bool = False,
         batch: int = 16,
         judge: Anyone = None,
+        eyes: Any = None,
     ) -> Generator[Event, None, None]:
         """Any plan over any prompts, one seed for each: what all else stands on (see `reason.run`).
 
-        judge: for plans whose judge is a Python object; others are loaded by their names, once."""
+        inputs: what stands beside each prompt, or nothing at all.
+        judge, eyes: for plans with Python objects in these places; others are loaded by their names, once."""
         for prompt in dict.fromkeys(prompts):
             check_prompt(prompt)
             check_length(self.source, prompt)
         check_canvas(self.source, plan)
+        given = dict.fromkeys(inputs or [NOTHING])
+        for one in given:
+            check_inputs(self.source, plan, one)
+        ways = {in_words(self.source, plan, one) for one in given if one}
+        if len(ways) > 1:
+            raise ValueError(f"{self.name} takes some of these inputs and not others; paint them in runs of their own.")
+        known = len(told or ()) == len(prompts)
+        relay = self.relay(plan, eyes, known) if True in ways else None
         bench = self.bench(plan, judge) if plan.judges else None
-        if bench is not None and plan.think == "never":
+        if bench is not None and plan.think == "never" and relay is None:
             for prompt in dict.fromkeys(prompts):
                 bench.judge.check(prompt)
         return run(
-            self.generator(plan), self.thinker(), plan, prompts, seeds, about=self.about, thoughts=thoughts,
-            answers=answers, bench=bench, pieces=pieces, previews=previews, batch=batch,
+            self.generator(plan), self.thinker(), plan, prompts, seeds, about=self.about, inputs=inputs, relay=relay,
+            told=told, thoughts=thoughts, answers=answers, bench=bench, pieces=pieces, previews=previews, batch=batch,
         )  # fmt: skip
 
     def paint(
-        self, prompts: Sequence[str], seeds: Sequence[int], plan: Plan | None = None, inputs: Sequence[Inputs] = ()
+        self, prompts: Sequence[str], seeds: Sequence[int], plan: Plan | None = None, inputs: Sequence[Given] = ()
     ) -> list[Painted]:
-        """One image for each prompt and seed, as benchmarks want them; with `inputs`, which this painter refuses."""
+        """One image for each prompt and seed, as benchmarks want them, with what stands beside each."""
         from reverie.benchmarks.protocol import Painted
 
-        if inputs:
-            raise ValueError(f"{self.name} paints from words only, and this benchmark gives pictures.")
-        events = list(self.run(plan or Plan(), prompts, seeds, pieces=1, batch=64))
+        given = [Inputs.of(one.picture, tuple(one.context)) for one in inputs]
+        events = list(self.run(plan or Plan(), prompts, seeds, inputs=given, pieces=1, batch=64))
         finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.image)
         spent = next(event for event in events if isinstance(event, Spent))
         painted = []
@@ -188,7 +210,8 @@ class Painter:
                 name: (count + len(finished) - 1 - place) // len(finished) for name, (count, _) in spent.work.items()
             }
             assert event.picture is not None
-            painted.append(Painted(event.picture, event.recipe.get("rewritten"), event.recipe.get("thought"), share))
+            thought, text = reasoned(event.recipe)
+            painted.append(Painted(event.picture, text, thought, share))
         return painted
 
     def generator(self, plan: Plan) -> Canvases:
@@ -267,6 +290,26 @@ class Painter:
 
         return Bench(own() if wanted is None else build(wanted, by_name), wording.see, wording.words, check)
 
+    def relay(self, plan: Plan, eyes: Any = None, known: bool = False) -> Relay:
+        """Who puts given pictures into words for this painter. known: they were put into words before, and nobody looks
+        again."""
+        from reverie.canvas import Work
+        from reverie.eyes import open_eyes, own_eyes, relay_of, shut
+
+        work, wanted = Work(), plan.eyes if eyes is None else eyes
+        if known:
+            looking = shut(wanted)
+        elif wanted is None or (isinstance(wanted, str) and wanted in (self.name, str(self.folder))):
+            check_looks(self.source)
+            looking = own_eyes(self.source, self.model, self.tokenizer, work)
+        else:
+            if str(wanted) not in self._looking or not isinstance(wanted, str | Path):
+                self._looking[str(wanted)] = open_eyes(wanted, str(self.model.device))
+            looking = self._looking[str(wanted)](work)
+        writes = self.source.family != "diffusion" or can_write(self.source.config)
+        own = self.vlm(work) if looking.vlm is None and writes and self.source.family not in SILENT else None
+        return relay_of(self.source, looking, own, work)
+
     def vlm(self, work: Work | None = None) -> VLM:
         """The model as one that reads pictures and writes; ValueError if it does not write."""
         check_writes(self.source)
@@ -309,61 +352,7 @@ def load(
     """
     check_place(device, dtype)
     source = check_paints(fetched(resolve(name)))
-    import torch
-
-    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    assert source.folder is not None
-    if source.family == "llamagen":
-        from reverie.models.llamagen_checkpoint import load_llamagen
-
-        if device_map is not None:
-            raise ValueError(f"{source.name} stays on one device, as every LlamaGen; give device, not device_map.")
-        where, words = _device(device), source.text_encoder
-        return Painter(source, *load_llamagen(source.folder, text_encoder=words, dtype=kind, device=where))
-    if source.family == "diffusion":
-        from reverie.models.diffusion_checkpoint import load_pipeline
-
-        if device_map is not None:
-            raise ValueError("a pipeline is not spread over devices by device_map; see load_pipeline for offloading.")
-        return Painter(source, load_pipeline(source.folder, dtype=kind, device=_device(device)), None)
-    if source.family == "showo":
-        from reverie.models.showo_checkpoint import load_showo
-
-        if device_map is not None:
-            raise ValueError("a Show-o is not spread over devices; leave device_map out.")
-        return Painter(source, *load_showo(source.folder, dtype=kind, device=_device(device)))
-    from reverie.models.janus_checkpoint import load_janus
-
-    model, tokenizer = load_janus(source.folder, dtype=kind, device=_device(device), device_map=device_map)
-    return Painter(source, model, tokenizer)
-
-
-def _device(device: str | None) -> str:
-    import torch
-
-    here = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}
-    here["mps"] = int(torch.backends.mps.is_available())
-    if device is None:
-        return next((name for name in ("cuda", "xpu", "mps") if here[name]), "cpu")
-    name, _, number = device.partition(":")
-    if int(number or 0) >= here[name]:
-        raise ValueError(f"device={device!r} is not on this machine; leave it out, or use cpu.")
-    return device
-
-
-def result_of(prompt: str, events: Sequence[Event]) -> Result:
-    """A finished run as one value."""
-    finished = sorted((event for event in events if isinstance(event, Finished)), key=lambda event: event.image)
-    recipe = finished[0].recipe if finished else {}
-    return Result(
-        images=tuple(event.picture for event in finished if event.picture is not None),
-        seeds=tuple(event.seed for event in finished),
-        recipes=tuple(event.recipe for event in finished),
-        prompt=prompt,
-        thought=recipe.get("thought"),
-        rewritten=recipe.get("rewritten"),
-        trace=tuple(without_pictures(event) for event in events),
-    )
+    return Painter(source, *load_model(source, device, dtype, device_map))
 
 
 def _traced(events: Iterator[Event], trace: Trace) -> Iterator[Event]:

@@ -12,13 +12,15 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEY = "reverie"
 LARGEST_SIDE = 8192
+LARGEST_AREA = LARGEST_SIDE**2
+"""Pixels of a picture that is still decoded."""
 
 
 def save_png(image: Image, path: str | Path, recipe: Mapping[str, Any] | None = None, size: int | None = None) -> Path:
@@ -55,19 +57,27 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return recipe
 
 
-def open_picture(path: str | Path) -> Image:
-    """An image file, fully read; `info` holds its text chunks."""
+def open_picture(path: str | Path | BinaryIO, largest: int = LARGEST_AREA) -> Image:
+    """An image file, fully read; `info` holds its text chunks. A picture of more than `largest` pixels is refused from
+    what its header says, before it is decoded."""
     from PIL import Image, UnidentifiedImageError
 
+    name = path if isinstance(path, str | Path) else "what was given"
     try:
         image = Image.open(path)
+        if image.width * image.height > largest:
+            raise ValueError(
+                f"{name} has {image.width} x {image.height} pixels, and at most {largest} are read; scale it down."
+            )
         image.load()
     except FileNotFoundError as error:
-        raise ValueError(f"There is no file {path}; give the name of a picture.") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a picture; give a PNG, JPEG or WebP file.") from error
+        raise ValueError(f"There is no file {name}; give the name of a picture.") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} has more than the {largest} pixels that are read; scale it down.") from error
+    except (UnidentifiedImageError, SyntaxError, EOFError) as error:
+        raise ValueError(f"{name} cannot be read as a picture; give a PNG, JPEG or WebP file.") from error
     except OSError as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error.strerror or error}).") from error
+        raise ValueError(f"{name} cannot be read as a picture ({error.strerror or error}).") from error
     return image
 
 

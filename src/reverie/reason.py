@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Preview, Spent, Started, Thought
@@ -22,8 +22,10 @@ from reverie.thinkers import Answer, Thinker
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from reverie.canvas import Canvas, Work
+    from reverie.canvas import Canvas, Conditions, Work
     from reverie.canvas import Generator as GeneratorOfImages
+    from reverie.inputs import Inputs
+    from reverie.relay import Relay, Told
 
 # Known words of each axis, and which of them work. The others belong to the design and come with later versions.
 THINK = {"never": True, "before": True, "during": True, "after": True}
@@ -83,6 +85,9 @@ class Plan:
     """A region stays if its critique scores at least this, of 100."""
     keep_prompt: bool = False
     """Whether the rewritten prompt follows the typed one instead of taking its place (T2I-R1)."""
+    eyes: str | None = None
+    """Who looks at given pictures for a painter that only reads words: a name, hub id or folder; None takes its own, or
+    gives it the pictures themselves where it takes them."""
     official: bool = False
     """Whether thinking `during` painting follows the authors' script to the letter, its oddities included."""
 
@@ -104,6 +109,8 @@ class Plan:
             )
         if self.judge is not None and not (isinstance(self.judge, str) and self.judge.strip()):
             raise ValueError(f"judge={self.judge!r}: must be the name, hub id or folder of a model.")
+        if self.eyes is not None and not (isinstance(self.eyes, str) and self.eyes.strip()):
+            raise ValueError(f"eyes={self.eyes!r}: must be the name, hub id or folder of a model.")
         if self.judge is not None and self.interleaved:
             raise ValueError(f"judge={self.judge!r}: regions are judged by the painter itself; leave judge out.")
         if self.judge is not None and not self.judges:
@@ -183,6 +190,9 @@ def run(
     seeds: Sequence[int],
     *,
     about: Mapping[str, Any] | None = None,
+    inputs: Sequence[Inputs] = (),
+    relay: Relay | None = None,
+    told: Mapping[int, Told] | None = None,
     thoughts: Mapping[str, Answer] | None = None,
     answers: Mapping[int, Sequence[str]] | None = None,
     bench: Bench | None = None,
@@ -193,6 +203,9 @@ def run(
     """Paints one image for each prompt and seed, and tells what happens.
 
     about: what every recipe says besides (model, versions).
+    inputs: pictures and words beside each prompt, or nothing at all.
+    relay: who puts them into words; without one the generator gets the pictures themselves.
+    told: what the relay said, where that is already known, by image.
     thoughts: answers that are already known, by prompt; the thinker is not asked for them.
     answers: the same for thinking during painting: all that was answered in order, by image.
     bench: who judges, for plans that choose or look back.
@@ -206,18 +219,29 @@ def run(
         raise ValueError(f"think={plan.think!r} needs a model that writes, and this one only paints; use never.")
     if plan.judges and bench is None:
         raise ValueError("a plan that chooses or looks back needs a judge; give one.")
+    from reverie.relay import given_to
+
+    given = given_to(generator, relay, prompts, inputs)
     began = time.monotonic()
     judged = None if bench is None else asdict(bench.judge.work)
     yield Started(tuple(prompts), tuple(seeds), plan.to_json(), generator.steps)
-    rewritten: dict[str, Answer] = {}
     spent: Counter[str] = Counter()
     plain: Counter[str] = Counter()
+    words: Sequence[Told | None] = [None] * len(prompts)
+    read, beside = tuple(prompts), given
+    if relay is not None:
+        words = yield from relay.tell(prompts, given, told or {}, batch)
+        read = tuple(word.prompt if word else prompt for word, prompt in zip(words, prompts, strict=True))
+        beside = tuple(replace(one, picture=None, context=()) for one in given)
+    rewritten: Sequence[Answer | None] = [None] * len(prompts)
     if plan.think == "before" and not plan.interleaved and thinker is not None:
-        rewritten = yield from _think(thinker, plan, prompts, thoughts or {}, batch)
-    recipes = [_recipe(about or {}, plan, prompt, rewritten.get(prompt)) for prompt in prompts]
-    order = Order(tuple(rewritten[p].prompt if p in rewritten else p for p in prompts), tuple(seeds), plan.guidance)
-    size = max(1, batch // plan.candidates)
-    batches = [range(first, min(first + size, len(seeds))) for first in range(0, len(seeds), size)]
+        rewritten = yield from _think(thinker, plan, read, beside, thoughts or {}, batch)
+    recipes = [
+        _recipe(about or {}, plan, *one) for one in zip(prompts, given, words, rewritten, strict=True)
+    ]  # fmt: skip
+    final = tuple(answer.prompt if answer else prompt for answer, prompt in zip(rewritten, read, strict=True))
+    order = Order(final, tuple(seeds), plan.guidance, beside)
+    batches = _batches(order, max(1, batch // plan.candidates))
     for number, images in enumerate(batches):
         watch = Watch(pieces, previews, number * generator.steps, len(batches) * generator.steps)
         if plan.judges:
@@ -227,13 +251,14 @@ def run(
             from reverie import during
 
             work, usual = yield from during.paint(
-                generator, thinker, plan, prompts, order, recipes, images, watch, answers or {}
+                generator, thinker, plan, read, order, recipes, images, watch, answers or {}
             )
         else:
             work, usual = yield from _paint(generator, order, recipes, images, watch)
         spent.update(asdict(work))
         plain.update(asdict(usual))
     spent.update(asdict(thinker.work) if thinker is not None else {})
+    spent.update(asdict(relay.work) if relay is not None else {})
     if bench is not None and judged is not None:
         spent.update({name: count - judged[name] for name, count in asdict(bench.judge.work).items()})
     yield Spent(round(time.monotonic() - began, 3), {name: (count, plain[name]) for name, count in spent.items()})
@@ -241,11 +266,21 @@ def run(
 
 @dataclass(frozen=True)
 class Order:
-    """What is finally painted from: rewritten prompts, seeds, guidance weight."""
+    """What is finally painted from: rewritten prompts, seeds, guidance weight, and what stands beside each prompt."""
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     guidance: float | None
+    beside: tuple[Inputs, ...]
+
+    def conditions(self, images: Sequence[int], prompts: Sequence[str] | None = None) -> Conditions:
+        """For some of the images; with other prompts if they are given."""
+        from reverie.canvas import Conditions
+
+        given = [self.beside[i] for i in images]
+        pictures = tuple(() if one.picture is None else (one.picture.image,) for one in given)
+        texts = [self.prompts[i] for i in images] if prompts is None else prompts
+        return Conditions(tuple(texts), self.guidance, pictures, tuple(one.parts for one in given))
 
 
 @dataclass(frozen=True)
@@ -260,34 +295,57 @@ class Watch:
     """Steps of the whole run."""
 
 
+def _batches(order: Order, size: int) -> list[range]:
+    """At most `size` neighbours each; pictures of other sizes, which cannot share a canvas, begin another."""
+    sizes = [None if one.picture is None else one.picture.image.size for one in order.beside]
+    batches: list[range] = []
+    for i in range(len(order.seeds)):
+        if batches and len(batches[-1]) < size and sizes[i] == sizes[i - 1]:
+            batches[-1] = range(batches[-1].start, i + 1)
+        else:
+            batches.append(range(i, i + 1))
+    return batches
+
+
 def _think(
-    thinker: Thinker, plan: Plan, prompts: Sequence[str], known: Mapping[str, Answer], batch: int
-) -> Generator[Event, None, dict[str, Answer]]:
-    """One thought for each different prompt: one is told as it is written, many are written together."""
-    answers = dict(known)
-    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in answers]
+    thinker: Thinker,
+    plan: Plan,
+    prompts: Sequence[str],
+    beside: Sequence[Inputs],
+    known: Mapping[str, Answer],
+    batch: int,
+) -> Generator[Event, None, list[Answer]]:
+    """One thought for each different prompt (and picture): one is told as it is written, many are written together."""
+    orders = list(zip(prompts, beside, strict=True))
+    answers = {order: known[order[0]] for order in orders if order[0] in known}
+    new = [order for order in dict.fromkeys(orders) if order not in answers]
+
+    def seen(order: tuple[str, Inputs]) -> tuple[Any, ...]:
+        return () if order[1].picture is None else (order[1].picture.image,)
+
     if len(new) == 1:
-        writing = thinker.think(new[0], plan.thought_tokens, plan.keep_prompt)
+        writing = thinker.think(new[0][0], plan.thought_tokens, plan.keep_prompt, seen(new[0]))
         while new[0] not in answers:
             try:
-                yield Thought(prompts.index(new[0]), next(writing))
+                yield Thought(orders.index(new[0]), next(writing))
             except StopIteration as end:
                 answers[new[0]] = end.value
     else:
         for first in range(0, len(new), batch):
             group = new[first : first + batch]
-            answers |= zip(group, thinker.think_batch(group, plan.thought_tokens, plan.keep_prompt), strict=True)
-    for prompt in dict.fromkeys(prompts):
-        answer = answers[prompt]
-        yield Thought(prompts.index(prompt), whole=answer.thought, prompt=answer.prompt, note=answer.note)
-    return answers
+            texts, pictures = [order[0] for order in group], [seen(order) for order in group]
+            written = thinker.think_batch(texts, plan.thought_tokens, plan.keep_prompt, pictures)
+            answers |= zip(group, written, strict=True)
+    for order in dict.fromkeys(orders):
+        answer = answers[order]
+        yield Thought(orders.index(order), whole=answer.thought, prompt=answer.prompt, note=answer.note)
+    return [answers[order] for order in orders]
 
 
 def _paint(
     generator: GeneratorOfImages, order: Order, recipes: list[dict[str, Any]], images: range, watch: Watch
 ) -> Generator[Event, None, tuple[Work, Work]]:
     """One batch, in pieces; returns its work and that of plain sampling. Other images are None in its previews."""
-    from reverie.canvas import Conditions
     from reverie.png import picture_hash
 
     def progress(step: int, shown: list[Image]) -> Preview:
@@ -296,7 +354,7 @@ def _paint(
         )
         return Preview(watch.before + step, watch.steps, spread)
 
-    conditions = Conditions(tuple(order.prompts[i] for i in images), order.guidance)
+    conditions = order.conditions(images)
     canvas = generator.start(conditions, [order.seeds[i] for i in images])
     pieces = min(watch.pieces, generator.steps)
     for step in (generator.steps * piece // pieces for piece in range(1, pieces)):
@@ -317,8 +375,12 @@ def _pictures(generator: GeneratorOfImages, canvas: Canvas) -> list[Image]:
     return [Image.fromarray(array) for array in generator.preview(canvas)]
 
 
-def _recipe(about: Mapping[str, Any], plan: Plan, prompt: str, answer: Answer | None) -> dict[str, Any]:
+def _recipe(
+    about: Mapping[str, Any], plan: Plan, prompt: str, given: Inputs, told: Told | None, answer: Answer | None
+) -> dict[str, Any]:
     recipe = {**about, "plan": plan.to_json(), "prompt": prompt}
+    recipe |= {"inputs": given.to_json()} if given else {}
+    recipe |= {"told": told.to_json()} if told else {}
     if answer is not None:
         recipe |= {"thought": answer.thought, "rewritten": answer.prompt}
         recipe |= {"note": answer.note} if answer.note else {}

@@ -10,10 +10,12 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from reverie.models.diffusion_checkpoint import EDITORS
 from reverie.models.registry import Source, check_length, check_prompt, image_length
 from reverie.schedule import bands, blocks, explicit
 
 if TYPE_CHECKING:
+    from reverie.inputs import Inputs
     from reverie.reason import Plan
 
 LARGEST_SEED = 2**63 - 1
@@ -23,6 +25,10 @@ SILENT = {
     "showo": "paints and answers questions about one picture, but holds no conversation",
 }
 """Families that do not write, and what they do instead."""
+TAKES_CONTEXT: tuple[str, ...] = ()
+"""Families whose generators say `takes_context` (see canvas.Generator)."""
+EYES = ("janus", "showo")
+"""Families of painters that look at pictures with eyes of their own."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -42,6 +48,8 @@ def check_looks(source: Source) -> None:
     """ValueError for a model that is known not to look at pictures."""
     if source.family == "llamagen":
         check_writes(source)
+    if source.family == "diffusion":
+        raise ValueError(f"{source.name} paints and cannot look at pictures; take a Janus, such as atelier-janus.")
 
 
 def check_canvas(source: Source, plan: Plan) -> None:
@@ -55,6 +63,36 @@ def check_canvas(source: Source, plan: Plan) -> None:
             blocks(plan.regions or 1, steps)
         elif plan.schedule != "adaptive":
             bands(explicit(plan.schedule) or (1,) * (plan.regions or 1), steps, math.isqrt(steps))
+
+
+def edits(source: Source) -> bool:
+    """Whether a model edits pictures, and paints nothing without one."""
+    return source.config.get("_class_name") in EDITORS
+
+
+def in_words(source: Source, plan: Plan, inputs: Inputs) -> bool:
+    """Whether given pictures reach this painter through words (relay.py): it does not take them, or eyes are named."""
+    if not inputs or plan.eyes is not None:
+        return bool(inputs)
+    return not edits(source) if inputs.picture is not None else source.family not in TAKES_CONTEXT
+
+
+def check_inputs(source: Source, plan: Plan, inputs: Inputs) -> None:
+    """ValueError for pictures that this painter can do nothing with, or lacks."""
+    from reverie.eyes import check_eyes
+
+    if edits(source) and (inputs.picture is None or inputs.context):
+        raise ValueError(f"{source.name} edits pictures and paints none from words alone: reverie edit PICTURE ...")
+    if edits(source) and plan.eyes is not None:
+        raise ValueError(f"{source.name} looks at the picture itself; leave eyes={plan.eyes!r} out.")
+    if plan.eyes is not None and not inputs:
+        raise ValueError(f"eyes={plan.eyes!r} have nothing to look at; give a picture, or leave eyes out.")
+    check_eyes(plan.eyes)
+    if in_words(source, plan, inputs) and plan.eyes is None and source.family not in (None, *EYES):
+        raise ValueError(
+            f"{source.name} paints from words alone; name a model that looks at pictures for it with eyes "
+            f"(--eyes atelier-janus), or take a model that {'edits' if inputs.picture else 'reads'} pictures."
+        )
 
 
 def check_place(device: str | None, dtype: Any = None) -> None:

@@ -15,6 +15,8 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from reverie.canvas import Work
     from reverie.vlms import VLM, Message
 
@@ -29,6 +31,8 @@ class Wording:
     look: str = "Describe this picture."
     enrich: str | None = None
     """How to ask for a description that follows the prompt (T2I-R1, arXiv 2505.00703); None asks as usual."""
+    edit: str | None = None
+    """How to ask about a change of a picture that stands beside the request; None asks as usual."""
     to_end: bool = False
     """Whether the first marker counts, wherever it stands, and everything behind it is the prompt (as in T2G); else
     the last marker that begins a line, and one line."""
@@ -56,6 +60,11 @@ WORDINGS = {
         "call it by its name. Put technical ideas as things that can be seen, and stay with what the user wants.\n"
         "First explain. Then write 'Revised Prompt:' and, on the next line, the new prompt.\n\nPrompt:\n{prompt}",
         marker="Revised Prompt:",
+        edit="You improve instructions for a model that edits pictures. Look at the picture and think step by step "
+        "about what the user wants changed: which thing is meant, which facts decide how it looks afterwards, and what "
+        "stays as it is. Put it as things that can be seen, and stay with what the user wants.\n"
+        "First explain. Then write 'Revised Prompt:' and, on the next line, the new instruction.\n\n"
+        "Instruction:\n{prompt}",
         to_end=True,
     ),
 }
@@ -70,12 +79,15 @@ class Answer:
     note: str | None = None
 
 
-def request(wording: str, prompt: str, keep: bool = False) -> str:
-    """What the model is asked; `wording` names an entry of WORDINGS. keep: the prompt itself will be kept."""
+def request(wording: str, prompt: str, keep: bool = False, edit: bool = False) -> str:
+    """What the model is asked; `wording` names an entry of WORDINGS. keep: the prompt itself will be kept. edit: it
+    changes a picture that the model sees."""
     if wording not in WORDINGS:
         raise ValueError(f"Unknown thinker {wording!r}; known are {', '.join(WORDINGS)}.")
     words = WORDINGS[wording]
-    return ((keep and words.enrich) or words.request).replace("{prompt}", " ".join(prompt.split()))
+    return ((edit and words.edit) or (keep and words.enrich) or words.request).replace(
+        "{prompt}", " ".join(prompt.split())
+    )
 
 
 def parse(wording: str, answer: str, prompt: str) -> Answer:
@@ -129,26 +141,34 @@ class Thinker:
     work: Work
     """The account on which the model writes what it spends."""
 
-    def think(self, prompt: str, tokens: int, keep: bool = False) -> Generator[str, None, Answer]:
-        """Yields the thought as it is written, and returns the answer. keep: it follows the prompt (see `enriched`)."""
+    def think(
+        self, prompt: str, tokens: int, keep: bool = False, pictures: Sequence[Image] = ()
+    ) -> Generator[str, None, Answer]:
+        """Yields the thought as it is written, and returns the answer. keep: it follows the prompt (see `enriched`).
+        pictures: those that the prompt is about, for a model that sees them."""
         answers: list[str] = []
 
         def write(on_text: Callable[[str], None]) -> None:
             # What is told leaves out a last letter that is not complete; what counts is the answer.
-            answers.append(self.vlm.write(self._asked(prompt, keep), tokens, on_text=on_text))
+            answers.append(self.vlm.write(self._asked(prompt, keep, pictures), tokens, on_text=on_text))
 
         yield from as_written(write)
         return self._read(answers[0], prompt, keep)
 
-    def think_batch(self, prompts: Sequence[str], tokens: int, keep: bool = False) -> list[Answer]:
+    def think_batch(
+        self, prompts: Sequence[str], tokens: int, keep: bool = False, pictures: Sequence[Sequence[Image]] = ()
+    ) -> list[Answer]:
         """What `think` returns for each prompt, all at once."""
-        written = self.vlm.write_batch([self._asked(prompt, keep) for prompt in prompts], tokens)
+        beside = pictures or [()] * len(prompts)
+        asked = [self._asked(prompt, keep, seen) for prompt, seen in zip(prompts, beside, strict=True)]
+        written = self.vlm.write_batch(asked, tokens)
         return [self._read(text, prompt, keep) for text, prompt in zip(written, prompts, strict=True)]
 
-    def _asked(self, prompt: str, keep: bool) -> list[Message]:
-        from reverie.vlms import Message
+    def _asked(self, prompt: str, keep: bool, pictures: Sequence[Image]) -> list[Message]:
+        from reverie.vlms import IMAGE, Message
 
-        return [Message("user", request(self.wording, prompt, keep))]
+        asked = request(self.wording, prompt, keep, bool(pictures))
+        return [Message("user", asked.replace(IMAGE, "") if pictures else asked, tuple(pictures))]
 
     def _read(self, written: str, prompt: str, keep: bool) -> Answer:
         answer = (enriched if keep else parse)(self.wording, written, prompt)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reverie.commands.outputs import check_writable
-from reverie.painter import _device
+from reverie.loading import here
 from reverie.refusals import check_judges, check_place
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def features(arguments: argparse.Namespace) -> int:
     from reverie.vlms.transformers import TransformersVLM
 
     vlm = TransformersVLM.load(
-        arguments.model, device=_device(arguments.device), dtype=arguments.dtype, max_pixels=arguments.max_pixels
+        arguments.model, device=here(arguments.device), dtype=arguments.dtype, max_pixels=arguments.max_pixels
     )
     tell = None if arguments.quiet else _tell
     broken = build_features(vlm, arguments.model, items, arguments.out, build, tell)

@@ -1,4 +1,5 @@
-"""`reverie generate`: checks everything that needs no weights, then loads the model, paints, and shows what happens."""
+"""`reverie generate` and `reverie edit`: check everything that needs no weights, then load the model, paint, and show
+what happens."""
 
 from __future__ import annotations
 
@@ -14,12 +15,21 @@ from typing import Any
 from reverie.commands.outputs import check_writable, picture_files
 from reverie.display import Display
 from reverie.events import Event, Finished, Trace
+from reverie.inputs import Inputs
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, check_prompt, resolve, size_text
 from reverie.painter import Painter, load
 from reverie.png import check_size, save_png
 from reverie.reason import Plan, make_plan
-from reverie.refusals import check_canvas, check_judges, check_place, check_request, check_writes
+from reverie.refusals import (
+    check_canvas,
+    check_inputs,
+    check_judges,
+    check_place,
+    check_request,
+    check_writes,
+    in_words,
+)
 
 PIECES = 24
 
@@ -30,7 +40,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 
 
 def generate(arguments: argparse.Namespace) -> int:
-    """Paints `arguments.prompt`; prints file names, or events with --json."""
+    """Paints `arguments.prompt`, or the picture anew as it says; prints file names, or events with --json."""
     plan = plan_of(arguments)
     check_prompt(arguments.prompt)
     check_place(arguments.device, arguments.dtype)
@@ -39,7 +49,9 @@ def generate(arguments: argparse.Namespace) -> int:
         check_writes(source)
     check_canvas(source, plan)
     seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
-    judge = check_judge(plan, arguments.prompt)
+    inputs = inputs_of(arguments)
+    check_inputs(source, plan, inputs)
+    judge = check_judge(plan, None if in_words(source, plan, inputs) else arguments.prompt)
     if plan.judges and plan.judge is None:
         check_judges(source)
     check_size(arguments.size)
@@ -52,7 +64,7 @@ def generate(arguments: argparse.Namespace) -> int:
         painter = load(arguments.model, arguments.device, arguments.dtype)
         if judge is not None:
             display.say(loading(judge, None))
-        events = _events(painter, plan, arguments, seeds, display.pictures)
+        events = _events(painter, plan, arguments, seeds, inputs, display.pictures)
         with closing(events):
             for event in events:
                 display.show(event)
@@ -67,6 +79,13 @@ def generate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def inputs_of(arguments: argparse.Namespace) -> Inputs:
+    """The pictures and words that stand beside the prompt, opened and checked."""
+    pairs = getattr(arguments, "context", None) or ()
+    context = [part for image, *text in pairs for part in (Path(image), *text)]
+    return Inputs.of(getattr(arguments, "picture", None), context)
+
+
 def loading(source: Source, dtype: str | None) -> str:
     """What is about to be loaded, and how much memory it takes."""
     count = source.count()
@@ -74,12 +93,13 @@ def loading(source: Source, dtype: str | None) -> str:
 
 
 def _events(
-    painter: Painter, plan: Plan, arguments: argparse.Namespace, seeds: list[int], shown: bool
+    painter: Painter, plan: Plan, arguments: argparse.Namespace, seeds: list[int], inputs: Inputs, shown: bool
 ) -> Generator[Event, None, None]:
     # Decoding a preview costs about as much as a tenth of an image, so they are made only where somebody looks.
     looked_at = shown or arguments.trace is not None
     pieces = max(2, PIECES // len(seeds)) if looked_at else PIECES
-    events = painter.run(plan, [arguments.prompt] * len(seeds), seeds, pieces=pieces, previews=looked_at)
+    prompts, given = [arguments.prompt] * len(seeds), [inputs] * len(seeds)
+    events = painter.run(plan, prompts, seeds, inputs=given, pieces=pieces, previews=looked_at)
     if arguments.trace is None:
         yield from events
         return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +17,14 @@ from reverie.commands.generate import loading
 from reverie.commands.outputs import picture_files
 from reverie.display import Display
 from reverie.events import Finished
+from reverie.inputs import Inputs
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, cached, fingerprint, resolve
 from reverie.painter import load
 from reverie.png import open_picture, picture_hash, read_recipe, resized, save_png
 from reverie.reason import PYTHON, Plan
-from reverie.refusals import LARGEST_SEED, check_place
+from reverie.refusals import LARGEST_SEED, check_inputs, check_place
+from reverie.relay import Told
 from reverie.thinkers import Answer
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ class Recipe:
     answer: Answer | None
     answers: tuple[str, ...]
     """All that was answered while painting, in order."""
+    inputs: Inputs
+    told: Told | None
+    """What the pictures were put into words as."""
     stored: Mapping[str, Any]
 
     def chosen(self) -> Recipe:
@@ -58,8 +63,9 @@ class Recipe:
         return replace(self, plan=plan, seed=seed)
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any], path: str) -> Recipe:
-        """ValueError for a recipe that lacks what is needed or holds something else there."""
+    def of(cls, stored: Mapping[str, Any], path: str, pictures: Sequence[str] = ()) -> Recipe:
+        """ValueError for a recipe that lacks what is needed or holds something else there. pictures: files in which to
+        look for those that this one was painted from."""
         for name, kind in (("model", str), ("seed", int), ("plan", dict), ("prompt", str)):
             if not isinstance(stored.get(name), kind) or isinstance(stored.get(name), bool):
                 raise ValueError(f"the recipe in {path} is damaged: it has no proper {name!r}.")
@@ -72,36 +78,38 @@ class Recipe:
         if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
             raise ValueError(f"the recipe in {path} is damaged: its answers are no texts.")
         plan = Plan.from_json(stored["plan"])
-        return cls(stored["model"], stored["seed"], plan, stored["prompt"], answer, tuple(answers), stored)
+        inputs = Inputs.from_json(stored.get("inputs", {}), pictures)
+        told = Told.from_json(stored["told"]) if "told" in stored else None
+        return cls(
+            stored["model"], stored["seed"], plan, stored["prompt"], answer, tuple(answers), inputs, told, stored
+        )
 
 
 def replay(arguments: argparse.Namespace) -> int:
     """Returns 0 if the picture is identical, 1 if it differs; prints the verdict, then the new file's name."""
-    recipe = Recipe.of(read_recipe(arguments.image), arguments.image)
-    if arguments.from_thought and recipe.answer is None:
+    recipe = Recipe.of(read_recipe(arguments.image), arguments.image, arguments.picture or ())
+    if arguments.from_thought and recipe.answer is None and recipe.told is None:
         raise ValueError(f"{arguments.image} was painted without a thought; leave --from-thought out.")
-    if arguments.from_choice:
-        recipe = recipe.chosen()
-    elif recipe.plan.judge is not None and recipe.plan.judge.startswith(PYTHON):
-        raise ValueError(
-            f"the judge of this picture, {recipe.plan.judge.removeprefix(PYTHON)}, is a Python object and is not here; "
-            f"--from-choice paints the candidate that it chose."
-        )
-    check_judge(recipe.plan, recipe.prompt)
+    recipe = recipe.chosen() if arguments.from_choice else recipe
+    _check_people(recipe.plan, arguments.from_thought)
+    check_judge(recipe.plan, None if recipe.told else recipe.prompt)
     check_place(arguments.device)
     model, source = _source(recipe, arguments.model)
+    check_inputs(source, recipe.plan, recipe.inputs)
     (file,) = picture_files(arguments.out, f"{Path(arguments.image).stem}-replay", 1)
     if source.folder is not None and fingerprint(source.folder) != recipe.stored.get("fingerprint"):
         print(f"reverie: {source.name} has other weights than those that painted this picture.", file=sys.stderr)
     kept = arguments.from_thought
-    thoughts = {recipe.prompt: recipe.answer} if kept and recipe.answer else None
+    read = recipe.told.prompt if recipe.told else recipe.prompt
+    thoughts = {read: recipe.answer} if kept and recipe.answer else None
     with Display(quiet=arguments.quiet) as display:
         display.say(loading(source, _dtype(recipe)))
         painter = load(model, arguments.device or _device(recipe), _dtype(recipe))
         pieces = 12 if display.pictures else 2
         events = painter.run(
-            recipe.plan, [recipe.prompt], [recipe.seed],
-            thoughts=thoughts, answers={0: recipe.answers} if kept else None, pieces=pieces, previews=display.pictures,
+            recipe.plan, [recipe.prompt], [recipe.seed], inputs=[recipe.inputs],
+            told={0: recipe.told} if kept and recipe.told else None, thoughts=thoughts,
+            answers={0: recipe.answers} if kept else None, pieces=pieces, previews=display.pictures,
         )  # fmt: skip
         with closing(events):
             for event in events:
@@ -116,6 +124,18 @@ def replay(arguments: argparse.Namespace) -> int:
     print("identical" if same else f"different: {distance(finished.picture, old)}")
     print(file)
     return 0 if same else 1
+
+
+def _check_people(plan: Plan, from_thought: bool) -> None:
+    """ValueError for judges and eyes that cannot be asked again."""
+    judge, eyes = ((name or "").partition(PYTHON)[2] for name in (plan.judge, plan.eyes))
+    if judge:
+        raise ValueError(
+            f"the judge of this picture, {judge}, is a Python object and is not here; --from-choice paints the "
+            f"candidate that it chose."
+        )
+    if eyes and not from_thought:
+        raise ValueError(f"the eyes {eyes} are a Python object and not here; --from-thought keeps what they said.")
 
 
 def _source(recipe: Recipe, model: str | None) -> tuple[str, Source]:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, Work
-from reverie.generators.flow_canvas import EditConditions, FlowCanvas
+from reverie.generators.flow_canvas import FlowCanvas
 from reverie.models.diffusion_families import EDIT_AREA, Text, family_of, near_area
 from reverie.models.flow_sde import SdeNoise, flow_step
 
@@ -87,6 +87,7 @@ class DiffusionPainter:
         self.guidance = self.family.guidance if guidance is None else guidance
         self.negative = self.family.negative if negative is None else negative
         self.noise, self.branch, self.together = noise, branch or SdeNoise("cps", 0.7), together
+        self.edits = self.family.edits
         if self.steps < 1 or together < 1:
             raise ValueError(f"steps={self.steps}, together={together}: both must be at least 1.")
         if together > 1 and self.family.edits:
@@ -94,12 +95,14 @@ class DiffusionPainter:
         self.size = None if height is None and width is None else self._checked(height or width, width or height)
 
     def start(self, conditions: Conditions, seeds: Sequence[int]) -> FlowCanvas:
-        """Blank canvases. An editor wants `EditConditions`."""
-        if self.family.edits != isinstance(conditions, EditConditions):
-            name = type(self.pipeline).__name__
-            if self.family.edits:
-                raise ValueError(f"{name} edits pictures; give EditConditions with a picture for each prompt.")
+        """Blank canvases. An editor wants pictures in the conditions, one or more for each prompt."""
+        name = type(self.pipeline).__name__
+        if self.edits and not (conditions.pictures and all(conditions.pictures)):
+            raise ValueError(f"{name} edits pictures; give Conditions with a picture for each prompt.")
+        if conditions.pictures and not self.edits:
             raise ValueError(f"{name} paints from words alone; give Conditions without pictures.")
+        if conditions.contexts:
+            raise ValueError(f"{name} reads no context; give Conditions without one.")
         return FlowCanvas.empty(conditions, seeds, self._size(conditions))
 
     @torch.no_grad()
@@ -136,9 +139,8 @@ class DiffusionPainter:
         canvas = flow_canvas(canvas)
         if len(conditions) != len(canvas):
             raise ValueError(f"Got {len(conditions)} prompts for a canvas of {len(canvas)} images; give one for each.")
-        if self.family.edits and not isinstance(conditions, EditConditions):
-            assert isinstance(canvas.conditions, EditConditions)
-            conditions = EditConditions(conditions.prompts, conditions.guidance, canvas.conditions.pictures)
+        if self.edits and not conditions.pictures:
+            conditions = replace(conditions, pictures=canvas.conditions.pictures)
         return replace(canvas, conditions=conditions, cache=canvas.release())
 
     def rewind(self, canvas: Canvas, to: int) -> FlowCanvas:
@@ -203,7 +205,7 @@ class DiffusionPainter:
     def _size(self, conditions: Conditions) -> tuple[int, int]:
         if self.size is not None:
             return self.size
-        if not isinstance(conditions, EditConditions) or not len(conditions):
+        if not conditions.pictures:
             return self.family.side, self.family.side
         sizes = {near_area(group[-1], EDIT_AREA) for group in conditions.pictures if group}
         if len(sizes) != 1:
@@ -296,7 +298,7 @@ def flow_canvas(canvas: Canvas) -> FlowCanvas:
 
 def with_pictures(conditions: Conditions) -> list[tuple[str, tuple[Any, ...]]]:
     """Each prompt and its pictures, of which there are none outside of editing."""
-    pictures = conditions.pictures if isinstance(conditions, EditConditions) else ((),) * len(conditions)
+    pictures = conditions.pictures or ((),) * len(conditions)
     return list(zip(conditions.prompts, pictures, strict=True))
 
 

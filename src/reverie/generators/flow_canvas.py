@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +23,6 @@ from torch import Tensor
 from reverie.canvas import Canvas, Conditions, Work
 
 FORMAT = "reverie-flow-canvas-1"
-
-
-@dataclass(frozen=True)
-class EditConditions(Conditions):
-    """Prompts, and for each of them the pictures that are to be edited."""
-
-    pictures: tuple[tuple[Any, ...], ...] = ()
-    """PIL images, one or more for each prompt."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        object.__setattr__(self, "pictures", tuple(tuple(group) for group in self.pictures))
-        if len(self.pictures) != len(self.prompts):
-            raise ValueError(
-                f"Got pictures for {len(self.pictures)} of {len(self.prompts)} prompts; give each prompt its own."
-            )
-
-    def select(self, indices: Sequence[int]) -> EditConditions:
-        return replace(
-            self,
-            prompts=tuple(self.prompts[i] for i in indices),
-            pictures=tuple(self.pictures[i] for i in indices),
-        )
-
-    def repeat(self, k: int) -> EditConditions:
-        return self.select([i for i in range(len(self)) for _ in range(k)])
 
 
 @dataclass
@@ -96,7 +70,9 @@ class FlowCanvas(Canvas):
     def save(self, path: str | Path) -> None:
         """One safetensors file, whole or not at all, with all latents and the pictures that are edited."""
         path = Path(path)
-        groups = self.conditions.pictures if isinstance(self.conditions, EditConditions) else ()
+        groups = self.conditions.pictures
+        if self.conditions.contexts:
+            raise ValueError("A canvas whose painter reads a context cannot be saved; finish it first.")
         header = {
             "format": FORMAT,
             "prompts": self.conditions.prompts,
@@ -146,12 +122,10 @@ def _no_codes(count: int) -> tuple[Tensor, Tensor]:
 
 
 def _saved_conditions(header: dict[str, Any], found: dict[str, Tensor]) -> Conditions:
-    if not header["pictures"]:
-        return Conditions(header["prompts"], header["guidance"])
     from PIL import Image
 
     groups = [
         [Image.fromarray(found[f"picture.{i}.{j}"].numpy()) for j in range(count)]
         for i, count in enumerate(header["pictures"])
     ]
-    return EditConditions(header["prompts"], header["guidance"], pictures=tuple(map(tuple, groups)))
+    return Conditions(header["prompts"], header["guidance"], tuple(map(tuple, groups)))

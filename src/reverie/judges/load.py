@@ -59,14 +59,16 @@ def _weighted(judge: Anyone) -> list[tuple[Anyone, float]]:
         ) from error
 
 
-def check_judge(plan: Plan, prompt: str) -> Source | None:
-    """What the plan's judge stands for, None for the painter's own eyes or none; checked without loading weights."""
+def check_judge(plan: Plan, prompt: str | None) -> Source | None:
+    """What the plan's judge stands for, None for the painter's own eyes or none; checked without loading weights.
+
+    prompt: by which it will judge; None where that is only known after pictures were put into words."""
     if plan.judge is None or plan.judge.startswith(PYTHON):
         return None
     source = resolve(plan.judge, "judge")
     check_judges(source)
     check_named(source)
-    if source.family == "inspector" and plan.think == "never":
+    if source.family == "inspector" and plan.think == "never" and prompt is not None:
         check_atelier(prompt)
     return source
 

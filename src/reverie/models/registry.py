@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.models import judge_names
-from reverie.models.diffusion_checkpoint import EDITORS, INDEX, check_library, fetch_pipeline, read_index
+from reverie.models.diffusion_checkpoint import INDEX, check_library, fetch_pipeline, read_index
 from reverie.reason import did_you_mean
 
 if TYPE_CHECKING:
@@ -268,8 +268,6 @@ def check_length(source: Source, prompt: str, beside: int = 0) -> None:
     beside: tokens that stand in the prompt besides its text."""
     if source.folder is None:
         return
-    if source.config.get("_class_name") in EDITORS:
-        raise ValueError(f"{source.name} edits pictures and paints none from words alone; take another model.")
     if source.family == "showo":
         words = _showo_tokenizer(source.folder)
         count = len(words.encode(prompt)) + 3

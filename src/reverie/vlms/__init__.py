@@ -44,7 +44,8 @@ Messages = Sequence[Message]
 
 
 class VLM(Protocol):
-    """A model that reads text and pictures and writes text. Conversations end with a user turn."""
+    """A model that reads text and pictures and writes text. Conversations end with a user turn. One that was trained to
+    read several pictures between words says `interleaves = True`."""
 
     def write(
         self,

@@ -115,6 +115,8 @@ class Pictures:
 class ServedVLM:
     """A `VLM` (see vlms/__init__.py) over HTTP. Safe to use from several threads."""
 
+    interleaves = True
+
     def __init__(
         self,
         model: str,

@@ -1,21 +1,23 @@
 """A pipeline's own text encoder as one that writes: Qwen2.5-VL in Qwen-Image reasons with the weights that read the
-prompt afterwards (Think-then-Generate, arXiv 2601.10332). It reads text only here.
+prompt afterwards (Think-then-Generate, arXiv 2601.10332). That of an editing pipeline, which has an image processor,
+sees pictures too; others read text only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
-from reverie.vlms import Message, Messages
+from reverie.vlms import IMAGE, Message, Messages
 
 SYSTEM = "You are a helpful assistant."
 """The stock system turn of Qwen2.5-VL, where a conversation brings none."""
 START, END, STOP = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+BEFORE, PICTURE, AFTER = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 
 
 class TextEncoderWriter:
@@ -43,15 +45,13 @@ class TextEncoderWriter:
     ) -> str:
         from transformers import GenerationConfig
 
-        ids = self._ids(messages)
+        inputs = self._inputs(messages)
         draws = _Draws(self, draw_uniforms([seed], max_new_tokens)[0], temperature, on_text)
         # What the checkpoint recommends (sampling, penalties) is left out: the tokens are those of `draws`.
         how = GenerationConfig(
             max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=self.stop, pad_token_id=self.stop[-1]
         )
-        self.pipeline.text_encoder.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how, logits_processor=[draws]
-        )
+        self.pipeline.text_encoder.generate(**inputs, generation_config=how, logits_processor=[draws])
         self.work.decoded += len(draws.ids)
         draws.tell(finished=True)
         return self._text(draws.ids)
@@ -71,7 +71,7 @@ class TextEncoderWriter:
 
     @torch.no_grad()
     def yes_probability(self, messages: Messages) -> float:
-        logits = self.pipeline.text_encoder(input_ids=self._ids(messages)).logits[0, -1].float()
+        logits = self.pipeline.text_encoder(**self._inputs(messages)).logits[0, -1].float()
         yes, no = (
             logits[sorted({self.words.encode(form, add_special_tokens=False)[0] for form in forms})].logsumexp(0)
             for forms in (("yes", "Yes", "YES"), ("no", "No", "NO"))
@@ -80,22 +80,46 @@ class TextEncoderWriter:
 
     @torch.no_grad()
     def features(self, messages: Messages) -> Tensor:
-        return self.pipeline.text_encoder(input_ids=self._ids(messages), output_hidden_states=True).hidden_states[-1][0]
+        return self.pipeline.text_encoder(**self._inputs(messages), output_hidden_states=True).hidden_states[-1][0]
 
-    def _ids(self, messages: Messages) -> Tensor:
-        """(1, T) in the turns that Qwen was trained on; text that looks like a control token stays text."""
-        if any(message.images for message in messages):
-            raise ValueError(f"{type(self.pipeline).__name__} reads text only; ask a model with eyes about pictures.")
+    def _inputs(self, messages: Messages) -> dict[str, Tensor]:
+        """ids (1, T) in the turns that Qwen was trained on, and pixels; text that looks like a control token stays
+        text. ValueError for pictures where there are no eyes."""
+        device = self.pipeline._execution_device
+        pictures = [picture.convert("RGB") for message in messages for picture in message.images]
+        seen = self._seen(pictures) if pictures else {}
+        counts = iter([int(grid.prod()) // 4 for grid in seen.get("image_grid_thw", ())])
         turns = list(messages)
         if not turns or turns[0].role != "system":
             turns.insert(0, Message("system", SYSTEM))
         start, end = self.words.convert_tokens_to_ids([START, END])
         ids = []
         for turn in turns:
-            ids += [start, *self._plain(f"{turn.role}\n{turn.text}"), end, *self._plain("\n")]
+            ids += [start, *self._turn(turn, counts), end, *self._plain("\n")]
         ids += [start, *self._plain("assistant\n")]
         self.work.prefilled += len(ids)
-        return torch.tensor([ids], device=self.pipeline._execution_device)
+        found = torch.tensor([ids], device=device)
+        places = {"mm_token_type_ids": (found == self.words.convert_tokens_to_ids(PICTURE)).long()} if pictures else {}
+        return {"input_ids": found, "attention_mask": torch.ones_like(found), **places, **seen}
+
+    def _turn(self, turn: Message, counts: Iterator[int]) -> list[int]:
+        """Text and pictures in their order; a picture of n merged patches is n tokens between two others."""
+        # Where the text marks no places, pictures come first, as in the pipelines' own template.
+        marked = IMAGE in turn.text and turn.images
+        texts = turn.text.split(IMAGE) if marked else [*[""] * len(turn.images), turn.text]
+        ids = self._plain(f"{turn.role}\n{texts[0]}")
+        before, picture, after = self.words.convert_tokens_to_ids([BEFORE, PICTURE, AFTER])
+        for text in texts[1:]:
+            ids += [before, *[picture] * next(counts), after, *self._plain(text)]
+        return ids
+
+    def _seen(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
+        processor = getattr(self.pipeline, "processor", None)
+        if processor is None:
+            raise ValueError(f"{type(self.pipeline).__name__} reads text only; ask a model with eyes about pictures.")
+        self.work.vision_encodes += len(pictures)
+        found = processor.image_processor(pictures, return_tensors="pt")
+        return {name: found[name].to(self.pipeline._execution_device) for name in ("pixel_values", "image_grid_thw")}
 
     def _plain(self, text: str) -> list[int]:
         return self.words(text, add_special_tokens=False, split_special_tokens=True).input_ids

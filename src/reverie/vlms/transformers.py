@@ -36,6 +36,8 @@ class Answer:
 class TransformersVLM:
     """A `VLM` (see vlms/__init__.py) over a loaded model and its processor."""
 
+    interleaves = True
+
     def __init__(self, model: Any, processor: Any, *, number_pictures: bool = False, work: Work | None = None):
         """number_pictures: the chat template numbers the pictures in the text, if it can (Qwen's `add_vision_id`)."""
         if not processor.chat_template and not getattr(processor.tokenizer, "chat_template", None):

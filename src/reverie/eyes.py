@@ -1,0 +1,195 @@
+"""Eyes by name, hub id or folder, for painters that cannot look: who describes pictures, and perhaps writes about them.
+
+A Janus, a Show-o, a LLaVA-OneVision, the Atelier's inspector, any chat model with eyes that transformers loads, a model
+behind a server (openai:MODEL@URL), or any VLM in Python.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reverie.loading import load_model
+from reverie.models.registry import FAMILIES, HUB_ID, JUDGES, Source, check_length, fetched, resolve
+from reverie.reason import PYTHON
+from reverie.relay import LOOK_TOKENS, WORDS, Relay, Words
+from reverie.vlms.named import SERVED, open_vlm, split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from reverie.canvas import Work
+    from reverie.vlms import VLM
+
+LOOKING = ("janus", "showo", "llava", "inspector")
+"""Families of our own that look at pictures."""
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """What `Relay` needs of whoever looks."""
+
+    name: str
+    look: Callable[[Sequence[Image]], list[str]]
+    vlm: VLM | None
+    """Who writes; None for eyes that only look."""
+    words: Words
+    interleaved: bool = False
+
+
+def name_of(eyes: Any) -> str | None:
+    """What a plan calls these eyes; VLMs that exist in Python only are marked as such."""
+    if eyes is None or isinstance(eyes, str):
+        return eyes
+    return str(eyes) if isinstance(eyes, Path) else PYTHON + getattr(eyes, "name", type(eyes).__name__)
+
+
+def check_eyes(name: str | None) -> Source | None:
+    """What the name stands for as eyes, None for none and for Python objects; ValueError for what cannot look."""
+    if name is None or name.startswith(PYTHON):
+        return None
+    if name.startswith(SERVED):
+        split(name)
+        return None
+    if _foreign(name):
+        return Source(name, None, Path(name))
+    source = resolve(name, "judge")
+    if source.family is not None and source.family not in LOOKING:
+        raise ValueError(f"{name} cannot look at pictures; name a model that can with --eyes, such as atelier-janus.")
+    return source
+
+
+def open_eyes(eyes: Any, device: str) -> Callable[[Work], Eyes]:
+    """Loads eyes by name, or takes a VLM as it is; what comes back makes them anew for a run, with the run's account.
+
+    ValueError for what cannot look, or where files are missing."""
+    if not isinstance(eyes, str | Path):
+        if not hasattr(eyes, "write_batch"):
+            raise ValueError("eyes are a name, a folder, or a VLM (reverie.vlms); this is none of them.")
+        own = str(name_of(eyes)).removeprefix(PYTHON)
+        return lambda work: asked(own, eyes, "instruct", getattr(eyes, "interleaves", False))
+    if str(eyes).startswith(SERVED):
+        served = open_vlm(str(eyes), device)
+        return lambda work: asked(str(eyes), served, "instruct", interleaved=True)
+    source = check_eyes(str(eyes))
+    if source is None:
+        raise ValueError(f"the eyes {eyes!s} are a Python object and not here; pass them as eyes=.")
+    if source.family is None and (source.folder is not None or not _ours(source)):
+        return _chat_model(source, device)
+    if source.family == "inspector":
+        return _inspector(source, device)
+    source = fetched(source)
+    if source.family not in LOOKING:
+        raise ValueError(f"{source.name} cannot look at pictures; name a model that can with --eyes.")
+    assert source.folder is not None
+    if source.family == "llava":
+        from reverie.models.llava_checkpoint import load_llava
+        from reverie.vlms.llava import LlavaEyes
+
+        llava = load_llava(source.folder, device=device)
+        return lambda work: asked(source.name, LlavaEyes(llava, work=work), "instruct")
+    model, tokenizer = load_model(source, device)
+    return lambda work: own_eyes(source, model, tokenizer, work)
+
+
+def own_eyes(source: Source, model: Any, tokenizer: Any, work: Work) -> Eyes:
+    """The eyes of a painter that is loaded already."""
+    wording = "atelier" if source.thinker == "atelier" else "instruct"
+    if source.family == "showo":
+        return _showo(source.name, model, tokenizer, wording)
+    from reverie.vlms.janus import JanusEyes
+
+    return asked(source.name, JanusEyes(model, tokenizer, work=work), wording)
+
+
+def shut(name: Any) -> Eyes:
+    """For pictures whose words are known: nobody looks, and nothing is loaded."""
+
+    def look(pictures: Sequence[Image]) -> list[str]:
+        raise AssertionError("the words of all pictures are known")
+
+    return Eyes(str(name_of(name)), look, None, WORDS["instruct"])
+
+
+def relay_of(painter: Source, eyes: Eyes, writer: VLM | None, work: Work) -> Relay:
+    """A relay from these eyes to a painter. The eyes' own model writes if it can, else `writer`, the painter's."""
+    reads = partial(check_length, painter)
+    if eyes.vlm is not None:
+        fits = reads if eyes.name == painter.name else _anything
+        return Relay(eyes.name, eyes.look, eyes.vlm, eyes.words, eyes.interleaved, fits, reads, work)
+    words = WORDS["atelier" if painter.thinker == "atelier" else "instruct"]
+    return Relay(eyes.name, eyes.look, writer, replace(words, sees=False), False, reads, reads, work)
+
+
+def _anything(text: str) -> None:
+    """Nothing is known about what fits into a model of another kind."""
+
+
+def asked(name: str, vlm: VLM, wording: str, interleaved: bool = False) -> Eyes:
+    """Eyes of a model that writes: it is asked what it sees."""
+    from reverie.vlms import Message
+
+    words = WORDS[wording]
+
+    def look(pictures: Sequence[Image]) -> list[str]:
+        return vlm.write_batch([[Message("user", words.look, (picture,))] for picture in pictures], LOOK_TOKENS)
+
+    return Eyes(name, look, vlm, words, interleaved)
+
+
+def _showo(name: str, model: Any, tokenizer: Any, wording: str) -> Eyes:
+    """Eyes of a Show-o, which answers questions about one picture and writes nothing else."""
+    from reverie.vlms.showo import ShowoEyes
+
+    own, words = ShowoEyes(model, tokenizer), WORDS[wording]
+    return Eyes(name, lambda pictures: [own.answer(picture, words.look) for picture in pictures], None, words)
+
+
+def _inspector(source: Source, device: str) -> Callable[[Work], Eyes]:
+    from reverie.atelier.inspector import Inspector
+    from reverie.atelier.language import canonical, demand_of
+
+    assert source.folder is not None
+    inspector = Inspector.load(source.folder, device)
+
+    def look(pictures: Sequence[Image]) -> list[str]:
+        scenes = [sighting.to_scene() for sighting in inspector.look(list(pictures))]
+        return [canonical(demand_of(scene)) if scene.things else "nothing" for scene in scenes]
+
+    return lambda work: Eyes(source.name, look, None, WORDS["atelier"])
+
+
+def _chat_model(source: Source, device: str) -> Callable[[Work], Eyes]:
+    from reverie.vlms.transformers import TransformersVLM
+
+    vlm = TransformersVLM.load(source.folder or source.name, device=device)
+
+    def made(work: Work) -> Eyes:
+        vlm.work = work
+        return asked(source.name, vlm, "instruct", interleaved=True)
+
+    return made
+
+
+def _ours(source: Source) -> bool:
+    """Whether an unlisted hub id is a checkpoint of one of our families; its config.json is fetched to tell."""
+    from reverie.models.pretrained import read_config
+
+    return getattr(read_config(source.name), "model_type", None) in FAMILIES
+
+
+def _foreign(name: str) -> bool:
+    """Whether this is the folder of a chat model that transformers loads, and not of a family of our own."""
+    path = Path(name) / "config.json"
+    if HUB_ID.fullmatch(name) and not path.is_file():
+        return False
+    try:
+        config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        kind, architecture = config.get("model_type"), (config.get("architectures") or [""])[0]
+    except (ValueError, AttributeError):
+        return False  # resolve says what is wrong with it
+    return bool(kind) and kind not in FAMILIES and architecture not in JUDGES
