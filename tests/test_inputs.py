@@ -229,6 +229,8 @@ def test_useless_words_fall_back_and_say_so():
 
 def test_contexts_in_words_and_in_one_turn():
     context = [noise(0), "one", noise(1), "two"]
+    turned = joined_by_rule("box", Inputs.of(context=["car", noise(0), "hat", noise(1)]), ["a red car", "a red hat"])
+    assert turned == "a red box"
     one = relay("They share points.\nPicture: three points")
     (event,) = [e for e in relayed(one, ["three"], [Inputs.of(context=context)]) if isinstance(e, Finished)]
     assert event.recipe["told"]["prompt"] == "three points"

@@ -17,7 +17,6 @@ from reverie.loading import load_model
 from reverie.models.registry import FAMILIES, HUB_ID, JUDGES, Source, check_length, fetched, resolve
 from reverie.reason import PYTHON
 from reverie.relay import LOOK_TOKENS, WORDS, Relay, Words
-from reverie.vlms.named import SERVED, open_vlm, split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from reverie.canvas import Work
     from reverie.vlms import VLM
 
+SERVED = "openai:"
+"""How the names of models behind servers begin (vlms/named.py)."""
 LOOKING = ("janus", "showo", "llava", "inspector")
 """Families of our own that look at pictures."""
 
@@ -53,6 +54,8 @@ def check_eyes(name: str | None) -> Source | None:
     if name is None or name.startswith(PYTHON):
         return None
     if name.startswith(SERVED):
+        from reverie.vlms.named import split
+
         split(name)
         return None
     if _foreign(name):
@@ -73,6 +76,8 @@ def open_eyes(eyes: Any, device: str) -> Callable[[Work], Eyes]:
         own = str(name_of(eyes)).removeprefix(PYTHON)
         return lambda work: asked(own, eyes, "instruct", getattr(eyes, "interleaves", False))
     if str(eyes).startswith(SERVED):
+        from reverie.vlms.named import open_vlm
+
         served = open_vlm(str(eyes), device)
         return lambda work: asked(str(eyes), served, "instruct", interleaved=True)
     source = check_eyes(str(eyes))

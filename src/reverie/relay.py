@@ -204,9 +204,9 @@ def interleaved(parts: Sequence[Any], prompt: str) -> list[Message]:
     from reverie.models.thinkdiff import in_context, mark_free
     from reverie.vlms import IMAGE, Message
 
-    pairs = list(zip(parts[::2], parts[1::2], strict=False))
-    if len(parts) % 2 == 0 and all(isinstance(word, str) and not isinstance(one, str) for one, word in pairs):
-        return in_context(pairs, prompt)
+    found = pairs(parts)
+    if found is not None:
+        return in_context(found, prompt)
     pictures = tuple(part for part in parts if not isinstance(part, str))
     lines = [mark_free(part) if isinstance(part, str) else IMAGE for part in parts]
     request = (
@@ -216,17 +216,29 @@ def interleaved(parts: Sequence[Any], prompt: str) -> list[Message]:
     return [Message("user", "\n".join([*lines, request]), pictures)]
 
 
+def pairs(parts: Sequence[Any]) -> list[tuple[Any, str]] | None:
+    """(picture, word) where pictures and words alternate, the word before its picture or after it; else None."""
+    first, second = parts[::2], parts[1::2]
+    for pictures, words in ((first, second), (second, first)):
+        if (
+            len(first) == len(second)
+            and not any(isinstance(part, str) for part in pictures)
+            and all(isinstance(part, str) for part in words)
+        ):
+            return list(zip(pictures, words, strict=True))
+    return None
+
+
 def lines(given: Inputs, seen: Mapping[str, str]) -> list[str]:
-    """A context in words, a line for each picture: what it shows, and the word that follows it."""
-    told: list[str] = []
-    for part in given.context:
-        if isinstance(part, Picture):
-            told.append(f"- a picture of {seen[part.sha256].rstrip('. ')}")
-        elif told and " goes with " not in told[-1] and told[-1].startswith("- a picture"):
-            told[-1] += f" goes with: {part}"
-        else:
-            told.append(f"- {part}")
-    return told
+    """A context in words: what each picture shows, and the word that goes with it."""
+
+    def shown(picture: Picture) -> str:
+        return f"- a picture of {seen[picture.sha256].rstrip('. ')}"
+
+    found = pairs(given.context)
+    if found is not None:
+        return [f"{shown(picture)} goes with: {word}" for picture, word in found]
+    return [f"- {part}" if isinstance(part, str) else shown(part) for part in given.context]
 
 
 def joined_by_rule(prompt: str, given: Inputs, seen: Sequence[str]) -> str:
@@ -235,11 +247,11 @@ def joined_by_rule(prompt: str, given: Inputs, seen: Sequence[str]) -> str:
     other: all descriptions and texts in their order, then the prompt."""
     if given.picture is not None:
         return f"{seen[0].rstrip('. ')}. {prompt}" if seen else prompt
+    found = pairs(given.context)
+    if found is not None and len(found) == len(seen) > 1:
+        return analogy(seen, [word for _, word in found], prompt)
     said = iter(seen)
     texts = [part if isinstance(part, str) else next(said, "") for part in given.context]
-    kinds = [isinstance(part, str) for part in given.context]
-    if len(kinds) >= 4 and kinds == [False, True] * (len(kinds) // 2):
-        return analogy(texts[::2], texts[1::2], prompt)
     return ", ".join([*(text.rstrip(". ") for text in texts if text), prompt])
 
 
