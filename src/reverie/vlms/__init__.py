@@ -1,11 +1,14 @@
 """Who reasons and who judges: the one interface that thinkers and judges know, whatever model stands behind it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from PIL import Image
-from torch import Tensor
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
 
 IMAGE = "<image>"
 """Marks in a message's text where its pictures go, if not in front."""

@@ -28,14 +28,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
-from torch import Tensor
 
 from ..png import picture_hash
 from . import IMAGE, Message, Messages
 from .answers import AnswerCache, Reply, key_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEVER = {401, 403, 404}  # statuses that every question would get
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}  # statuses after which another try may help

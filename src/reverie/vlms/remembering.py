@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..png import picture_hash
 from . import VLM, Messages
 from .answers import AnswerCache, Reply, key_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Remembering:
