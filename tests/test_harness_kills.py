@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_run import run, write_prompts
+from benchmark_toys import reply
+from test_benchmark_readers import write_wise
+from test_served_vlm import Model, serving
+from toy_run import run, run_served, write_prompts
 
 from reverie.benchmarks.harness import read_rows
 from reverie.benchmarks.rows import Shard
@@ -49,18 +52,24 @@ def same(first, second):
     assert pictures[0] == pictures[1]
 
 
-def test_killed_ten_times(tmp_path, data):
-    rng, out = random.Random(20261127), tmp_path / "killed"
-    for _ in range(10):
-        process = start(data, out, LIMIT)
-        # by how far it came, not by the clock, so that a slow machine gets as far; and then anywhere in a batch
-        for _ in range(rng.randrange(1, 12)):
+def killed(times, rows, words):
+    """Start a run again and again and kill it by how far it came, not by the clock, so that a slow machine gets as far;
+    and then anywhere in a batch."""
+    rng = random.Random(20261127)
+    for _ in range(times):
+        process = start(*words)
+        for _ in range(rng.randrange(1, rows)):
             if not process.stdout.readline():
                 break
         time.sleep(rng.random() * 0.01)
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_killed_ten_times(tmp_path, data):
+    out = tmp_path / "killed"
+    killed(10, 12, (data, out, LIMIT))
     before = len(read_rows(out))
     assert 10 <= before < 2 * LIMIT, "it was killed while at work"
     finished = run(data, out, LIMIT)
@@ -69,7 +78,30 @@ def test_killed_ten_times(tmp_path, data):
     assert finished["images_scored"] == 2 * LIMIT
     assert len(lines(out, "rows")) == 2 * LIMIT, "no image was judged twice"
     assert len(lines(out, "painted")) == 2 * LIMIT, "no image that was there was painted again"
-    assert not [path for path in out.rglob("*.partial") if path.suffix == ".png"]
+
+
+def test_killed_while_a_server_judges(tmp_path):
+    """One that fails now and then; what it has answered before a kill is not asked again."""
+    data, out = tmp_path / "data", tmp_path / "killed"
+    data.mkdir()
+    write_wise(data, "verified", "_verified")
+    given = []
+
+    def counted(body):
+        given.append(body)
+        return reply(body)
+
+    calm, wild = Model(reply=reply), Model(["", "500", "", "drop", "", "429"] * 20, counted)
+    with serving(calm) as url:
+        run_served(data, tmp_path / "whole", LIMIT, url)
+    with serving(wild) as url:
+        killed(4, 20, (data, out, LIMIT, url))
+        before = len(read_rows(out))
+        run_served(data, out, LIMIT, url)
+    assert 4 <= before < LIMIT
+    same(out, tmp_path / "whole")
+    assert len(list((out / "answers").rglob("*.json"))) == LIMIT == len(calm.bodies)
+    assert len(given) <= LIMIT + 4 * 5, "what has been answered is asked again only if it was under way at a kill"
 
 
 def test_shards_add_up(tmp_path, data):

@@ -1,6 +1,7 @@
 """A run with a painter and an evaluator that cost nothing, in a process of its own, so that it can be killed:
 
-    python toy_run.py DATA OUT LIMIT [SHARD]
+    python toy_run.py DATA OUT LIMIT [SHARD]        colours of T2I-CompBench, seen by the evaluator
+    python toy_run.py DATA OUT LIMIT URL            WISE, judged by a server
 
 Prints a line for each row.
 """
@@ -14,6 +15,7 @@ from PIL import Image
 from reverie.benchmarks.evaluations import Evaluation
 from reverie.benchmarks.harness import evaluate
 from reverie.benchmarks.protocol import Painted
+from reverie.vlms.openai import Patience, ServedVLM
 
 NAME, CATEGORY = "t2i-compbench-color", "color"
 
@@ -51,6 +53,17 @@ def run(data, out, limit, shard=None, **more):
     )
 
 
+def run_served(data, out, limit, url, **more):
+    patience = Patience(timeout=2.0, tries=6, pause=0.01, longest=0.05)
+    judge = ServedVLM("toy", url, cache=Path(out) / "answers", patience=patience)
+    return evaluate("wise-verified", Dabs(), out, data=data, limit=limit, batch=5, judge=judge, **more)
+
+
+def tell(row, done, total):
+    print(row.id, row.index, flush=True)
+
+
 if __name__ == "__main__":
-    data, out, limit, *shard = sys.argv[1:]
-    run(Path(data), Path(out), int(limit), *shard, on_row=lambda row, done, total: print(row.id, row.index, flush=True))
+    data, out, limit, *more = sys.argv[1:]
+    served = bool(more) and more[0].startswith("http")
+    (run_served if served else run)(Path(data), Path(out), int(limit), *more, on_row=tell)
