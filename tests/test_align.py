@@ -310,6 +310,25 @@ def test_pictures_and_text_change_only_their_own_vectors(blip2):
         vectors([], "cat")
 
 
+def test_the_tower_alone_is_that_of_the_whole_model(blip2, tmp_path):
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    from reverie.models.vision_tokens import load_blip2, load_tower
+
+    alone, (whole, t5, _) = load_tower(blip2), load_blip2(blip2)
+    theirs = whole.state_dict()
+    assert theirs.keys() == alone.state_dict().keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in alone.state_dict().items())
+    t5.save_pretrained(tmp_path / "t5")
+    with pytest.raises(ValueError, match="no vision tower"):
+        load_tower(tmp_path / "t5")
+    small = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8
+    )
+    CLIPVisionModel(small).save_pretrained(tmp_path / "clip")
+    assert load_tower(tmp_path / "clip").config.hidden_size == 8
+
+
 def test_clip_recipe_runs(tmp_path, blip2):
     for number in range(3):
         picture(number, 20).save(tmp_path / f"{number}.png")

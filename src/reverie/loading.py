@@ -35,6 +35,12 @@ def load_model(
         if device_map is not None:
             raise ValueError("a pipeline is not spread over devices by device_map; see load_pipeline for offloading.")
         return load_pipeline(source.folder, dtype=kind, device=here(device)), None
+    if source.family == "thinkdiff":
+        from reverie.models.thinkdiff_checkpoint import load_thinkdiff
+
+        if device_map is not None:
+            raise ValueError("a ThinkDiff is not spread over devices; leave device_map out.")
+        return load_thinkdiff(source.folder, dtype=kind, device=here(device)), None
     if source.family == "showo":
         from reverie.models.showo_checkpoint import load_showo
 

@@ -220,6 +220,8 @@ class Painter:
         `top_p`."""
         if self.source.family == "diffusion":
             return self._diffusion(plan)
+        if self.source.family == "thinkdiff":
+            return self._thinkdiff(plan)
         said = self.model.config.raw.get("reverie", {})
         own = {name: said[name] for name in OWN_SETTINGS.get(self.source.family or "", ()) if name in said}
         if plan.temperature is not None:
@@ -243,9 +245,16 @@ class Painter:
 
         if plan.temperature is not None:
             raise ValueError(f"{self.name} is a diffusion model and has no temperature; leave it out.")
-        own = self.source.config.get("_reverie", {})
-        names = ("guidance", "steps", "negative", "height", "width", "limit")
-        return DiffusionPainter(self.model, **{name: own[name] for name in names if name in own})
+        return DiffusionPainter(self.model, **_own_steps(self.source.config))
+
+    def _thinkdiff(self, plan: Plan) -> Canvases:
+        """A pipeline of diffusers that an aligner speaks to; its model_index.json may name steps and so on."""
+        from reverie.generators.thinkdiff import ThinkDiffPainter
+
+        if plan.temperature is not None:
+            raise ValueError(f"{self.name} paints by diffusion and has no temperature; leave it out.")
+        parts = self.model
+        return ThinkDiffPainter(parts.pipeline, parts.condition, parts.need_t5, **_own_steps(parts.index))
 
     def thinker(self) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
@@ -353,6 +362,12 @@ def load(
     check_place(device, dtype)
     source = check_paints(fetched(resolve(name)))
     return Painter(source, *load_model(source, device, dtype, device_map))
+
+
+def _own_steps(index: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model_index.json says about painting."""
+    own = index.get("_reverie", {})
+    return {name: own[name] for name in ("guidance", "steps", "negative", "height", "width", "limit") if name in own}
 
 
 def _traced(events: Iterator[Event], trace: Trace) -> Iterator[Event]:

@@ -356,6 +356,9 @@ def _paint(
 
     conditions = order.conditions(images)
     canvas = generator.start(conditions, [order.seeds[i] for i in images])
+    for i, answer in zip(images, _answers(generator, conditions), strict=False):
+        recipes[i]["answer"] = answer
+        yield Thought(i, whole=answer)
     pieces = min(watch.pieces, generator.steps)
     for step in (generator.steps * piece // pieces for piece in range(1, pieces)):
         canvas = generator.advance(canvas, to=step)
@@ -367,6 +370,12 @@ def _paint(
         facts = {"seed": order.seeds[i], "picture": picture_hash(picture), "size": list(picture.size)}
         yield Finished(i, picture, order.seeds[i], recipes[i] | facts)
     return canvas.work, generator.plain_work(conditions)
+
+
+def _answers(generator: GeneratorOfImages, conditions: Conditions) -> list[str]:
+    """What a generator that takes contexts understood of each, once the canvas is started; none of others."""
+    told = getattr(generator, "answers", None) if conditions.contexts else None
+    return told(conditions) if told is not None else []
 
 
 def _pictures(generator: GeneratorOfImages, canvas: Canvas) -> list[Image]:

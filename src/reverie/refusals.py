@@ -23,9 +23,10 @@ MOST_IMAGES = 4096
 SILENT = {
     "llamagen": "only paints and cannot read or write",
     "showo": "paints and answers questions about one picture, but holds no conversation",
+    "thinkdiff": "thinks about a context and paints, but holds no conversation",
 }
 """Families that do not write, and what they do instead."""
-TAKES_CONTEXT: tuple[str, ...] = ()
+TAKES_CONTEXT = ("thinkdiff",)
 """Families whose generators say `takes_context` (see canvas.Generator)."""
 EYES = ("janus", "showo")
 """Families of painters that look at pictures with eyes of their own."""
@@ -46,7 +47,7 @@ def check_judges(source: Source) -> None:
 
 def check_looks(source: Source) -> None:
     """ValueError for a model that is known not to look at pictures."""
-    if source.family == "llamagen":
+    if source.family in ("llamagen", "thinkdiff"):
         check_writes(source)
     if source.family == "diffusion":
         raise ValueError(f"{source.name} paints and cannot look at pictures; take a Janus, such as atelier-janus.")

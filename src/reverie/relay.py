@@ -201,7 +201,7 @@ class Relay:
 
 def interleaved(parts: Sequence[Any], prompt: str) -> list[Message]:
     """One turn with pictures between the words: CoBSAT's question where each picture has its word, else as given."""
-    from reverie.models.thinkdiff import in_context, mark_free
+    from reverie.models.thinkdiff import in_context, mark_free, pairs
     from reverie.vlms import IMAGE, Message
 
     found = pairs(parts)
@@ -216,21 +216,10 @@ def interleaved(parts: Sequence[Any], prompt: str) -> list[Message]:
     return [Message("user", "\n".join([*lines, request]), pictures)]
 
 
-def pairs(parts: Sequence[Any]) -> list[tuple[Any, str]] | None:
-    """(picture, word) where pictures and words alternate, the word before its picture or after it; else None."""
-    first, second = parts[::2], parts[1::2]
-    for pictures, words in ((first, second), (second, first)):
-        if (
-            len(first) == len(second)
-            and not any(isinstance(part, str) for part in pictures)
-            and all(isinstance(part, str) for part in words)
-        ):
-            return list(zip(pictures, words, strict=True))
-    return None
-
-
 def lines(given: Inputs, seen: Mapping[str, str]) -> list[str]:
     """A context in words: what each picture shows, and the word that goes with it."""
+
+    from reverie.models.thinkdiff import pairs
 
     def shown(picture: Picture) -> str:
         return f"- a picture of {seen[picture.sha256].rstrip('. ')}"
@@ -245,6 +234,8 @@ def joined_by_rule(prompt: str, given: Inputs, seen: Sequence[str]) -> str:
     """The text to paint from where nobody writes one. An edit: the description, then the instruction. A context whose
     pictures have words: the last description, less what not all of them say, the prompt in the place of its word. Any
     other: all descriptions and texts in their order, then the prompt."""
+    from reverie.models.thinkdiff import pairs
+
     if given.picture is not None:
         return f"{seen[0].rstrip('. ')}. {prompt}" if seen else prompt
     found = pairs(given.context)

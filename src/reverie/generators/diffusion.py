@@ -60,6 +60,8 @@ class TextCache:
 class DiffusionPainter:
     """A `Generator` (see canvas.py) over a loaded pipeline."""
 
+    takes_context = False
+
     def __init__(
         self,
         pipeline: Any,
@@ -101,7 +103,7 @@ class DiffusionPainter:
             raise ValueError(f"{name} edits pictures; give Conditions with a picture for each prompt.")
         if conditions.pictures and not self.edits:
             raise ValueError(f"{name} paints from words alone; give Conditions without pictures.")
-        if conditions.contexts:
+        if conditions.contexts and not self.takes_context:
             raise ValueError(f"{name} reads no context; give Conditions without one.")
         return FlowCanvas.empty(conditions, seeds, self._size(conditions))
 

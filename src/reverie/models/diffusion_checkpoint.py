@@ -111,6 +111,8 @@ def load_pipeline(
 
     kind = dtype or (torch.float32 if device.startswith("cpu") else torch.bfloat16)
     settings: dict[str, Any] = dict.fromkeys(without)
+    if shared := (index.get("_reverie") or {}).get("vae"):
+        settings["vae"] = _shared_autoencoder(shared, kind)
     if quantise is not None:
         settings["quantization_config"] = _quantisation(index, quantise, kind)
     try:
@@ -130,6 +132,20 @@ def load_pipeline(
         pipeline.transformer.compile_repeated_blocks()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _shared_autoencoder(name: str, dtype: torch.dtype) -> Any:
+    """The image tokenizer of another model, without its codes: `"_reverie": {"vae": "atelier-janus"}` keeps a pipeline
+    of the Atelier from holding it once more."""
+    from reverie.models.folded_kl import from_vq
+    from reverie.models.janus_checkpoint import load_janus
+    from reverie.models.registry import resolve
+
+    source = resolve(name)
+    if source.family != "janus" or source.folder is None:
+        raise ValueError(f"the pipeline paints with the image tokenizer of {name}, which is no Janus that is here.")
+    janus, _ = load_janus(source.folder)
+    return from_vq(janus.vqmodel).to(dtype)
 
 
 def _quantisation(index: dict[str, Any], quantise: str, dtype: torch.dtype) -> Any:

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FAMILIES = {"multi_modality": "janus", "janus": "janus", "llamagen": "llamagen", "showo": "showo", "Showo": "showo"}
+FAMILIES = {
+    "multi_modality": "janus", "janus": "janus", "llamagen": "llamagen", "showo": "showo", "Showo": "showo",
+    "thinkdiff": "thinkdiff",
+}  # fmt: skip
 """`model_type` (or else `_class_name`) of a config.json to the family that can load it."""
 JUDGES = {"LlavaQwenForCausalLM": "llava", "LlavaOnevisionForConditionalGeneration": "llava"}
 """The same for models that look and judge but do not paint, by `architectures`: their authors' types are ambiguous."""
@@ -171,7 +174,12 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     family = JUDGES.get((config.get("architectures") or [""])[0]) or FAMILIES.get(kind)
     if family is None:
         raise ValueError(f"{path} says model_type {kind!r}; this version can load {', '.join(FAMILIES)}.")
-    if not any(child.suffix in WEIGHT_SUFFIXES for child in folder.iterdir()):
+    if family == "thinkdiff":
+        from reverie.models.thinkdiff_checkpoint import ThinkDiffConfig
+
+        ThinkDiffConfig.read(folder)
+        check_library()
+    elif not any(child.suffix in WEIGHT_SUFFIXES for child in folder.iterdir()):
         raise ValueError(f"{folder} holds no weights ({', '.join(WEIGHT_SUFFIXES)}); fetch the checkpoint again.")
     own = config.get("reverie") or {}
     thinker = own.get("thinker", thinker)
@@ -225,9 +233,13 @@ def snapshots(hub_id: str) -> list[Path]:
 
 
 def weights_in(folder: Path, suffixes: Sequence[str] = WEIGHT_SUFFIXES) -> list[Path]:
-    """The weight files of a checkpoint, those of a text encoder inside it included; all parts' of a pipeline."""
+    """The weight files of a checkpoint, those of a text encoder inside it included; all parts' of a pipeline, and of a
+    ThinkDiff what lies inside its folder."""
     if (folder / INDEX).is_file():
         return sorted(path for path in folder.glob("*/*") if path.suffix in suffixes)
+    if any(folder.glob(f"*/{INDEX}")):
+        inside = (path for pattern in ("*", "*/*", "*/*/*") for path in folder.glob(pattern))
+        return sorted(path for path in inside if path.suffix in suffixes)
     places = (folder, folder / "text_encoder", folder / "flan-t5-xl")
     return sorted(path for place in places for path in place.glob("*") if path.suffix in suffixes)
 

@@ -60,13 +60,25 @@ def in_context(pairs: Sequence[tuple[Image.Image, str]], last: str, instruction:
 def question(context: Sequence[Any], prompt: str, instruction: str = INSTRUCTION) -> list[Message]:
     """One turn about a context of PIL images and strings, in their order, and a prompt. Pairs of a picture and its word
     are asked as CoBSAT asks; anything else is shown as it stands."""
-    pictures, words = list(context[0::2]), list(context[1::2])
-    paired = len(pictures) == len(words) and all(isinstance(word, str) for word in words)
-    if paired and not any(isinstance(picture, str) for picture in pictures):
-        return in_context(list(zip(pictures, words, strict=True)), prompt, instruction)
+    found = pairs(context)
+    if found is not None:
+        return in_context(found, prompt, instruction)
     told = [mark_free(part) if isinstance(part, str) else IMAGE for part in (*context, prompt)]
     seen = tuple(part for part in context if not isinstance(part, str))
     return [Message("user", "\n\n".join(told), seen)]
+
+
+def pairs(parts: Sequence[Any]) -> list[tuple[Any, str]] | None:
+    """(picture, word) where pictures and words alternate, the word before its picture or after it; else None."""
+    first, second = parts[::2], parts[1::2]
+    for pictures, words in ((first, second), (second, first)):
+        if (
+            len(first) == len(second)
+            and not any(isinstance(part, str) for part in pictures)
+            and all(isinstance(part, str) for part in words)
+        ):
+            return list(zip(pictures, words, strict=True))
+    return None
 
 
 def mark_free(text: str) -> str:

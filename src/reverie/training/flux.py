@@ -59,7 +59,7 @@ class FluxTraining:
     captions of several sentences; centre: mean of the logit of s."""
 
     batch: int = 48
-    pool: int = 40000
+    pool: int = 10000
     side: int = 96
     blank: float = 0.1
     noise: float = 0.4

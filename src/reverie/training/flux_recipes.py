@@ -46,7 +46,7 @@ def flux(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Trains the transformer and the pooled text vector around a finished T5 and autoencoder; returns `out`."""
     sizes, mix = section(recipe, "model", FluxSizes), section(recipe, "mix", FluxTraining)
     loop = section(recipe, "loop", LoopConfig)
-    vae = load_autoencoder(recipe.get("vae") or "runs/atelier/vae/checkpoint")
+    vae = load_autoencoder(recipe.get("vae") or "runs/atelier/tokenizer")
     t5, words = load_t5(recipe.get("t5") or "runs/atelier/t5/checkpoint")
     pipeline = fresh_flux(sizes, vae, t5, words)
     task = FluxTask(pipeline, sizes, mix, seed)
