@@ -1,7 +1,8 @@
 """The command line: verbs only. Each calls one function of `commands/` and imports it when it is called, so that
 `reverie --help` answers at once.
 
-Exit codes: 0 done; 1 a replay that differs; 2 input that cannot be used (one sentence on stderr); 130 Ctrl-C.
+Exit codes: 0 done; 1 a replay that differs, or a judge that is not fit; 2 input that cannot be used (one sentence on
+stderr); 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -205,6 +206,12 @@ def _server_arguments(parser: Parser) -> None:
     parser.add_argument("--no-thinking", action="store_true", help="tell a vLLM server to switch thinking off")
 
 
+def _doctor_arguments(parser: Parser) -> None:
+    from reverie.commands.doctor_options import add
+
+    add(parser)
+
+
 def _compare_arguments(parser: Parser) -> None:
     parser.add_argument("first", help="the folder of a run that evaluate wrote")
     parser.add_argument("second", help="the folder of another run of the same benchmark")
@@ -352,6 +359,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return evaluate(arguments)
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from reverie.commands.doctor import doctor
+
+    return doctor(arguments)
+
+
 def _compare(arguments: argparse.Namespace) -> int:
     from reverie.commands.compare import compare
 
@@ -397,6 +410,7 @@ VERBS = {
     "describe": ("Say what a model sees in a picture.", _describe_arguments, _describe),
     "models": ("List the models that are here or can be loaded.", _models_arguments, _models),
     "evaluate": ("Run a benchmark, or judge pictures by it, and report.", _evaluate_arguments, _evaluate),
+    "doctor": ("See whether judges and evaluators are fit, before a long run.", _doctor_arguments, _doctor),
     "compare": ("Say by how much one run of a benchmark is better than another.", _compare_arguments, _compare),
     "train": ("Run a training recipe.", _train_arguments, _train),
     "data": ("Build data to train on.", _data_arguments, _data),

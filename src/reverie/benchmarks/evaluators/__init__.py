@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reverie.benchmarks.evaluations import Evaluator
     from reverie.benchmarks.evaluators.roles import Part
 
-__all__ = ["cast", "choices_of", "for_benchmark", "roles", "versions"]
+__all__ = ["cast", "choices_of", "for_benchmark", "load_part", "roles", "versions"]
 
 
 def for_benchmark(
@@ -43,12 +43,12 @@ def for_benchmark(
     if category is None:
         from reverie.benchmarks.evaluators.geneval import GenevalEvaluator
 
-        clip, detector = (_loaded(part, device) for part in sorted(parts, key=lambda part: part.role))
+        clip, detector = (load_part(part, device) for part in sorted(parts, key=lambda part: part.role))
         return GenevalEvaluator(detector, clip, versions(parts), always=name == "geneval-long")
     from reverie.benchmarks.evaluators.compbench import CompbenchEvaluator
 
     return CompbenchEvaluator(
-        category, {part.role: _loaded(part, device) for part in parts}, versions(parts), nouns or {}
+        category, {part.role: load_part(part, device) for part in parts}, versions(parts), nouns or {}
     )
 
 
@@ -60,7 +60,8 @@ def versions(parts: Sequence[Part]) -> str:
     return f"{names} (transformers {version('transformers')}, torch {version('torch')})"
 
 
-def _loaded(part: Part, device: str) -> Any:
+def load_part(part: Part, device: str = "cpu") -> Any:
+    """Who plays a role, loaded once. ValueError for files that are damaged."""
     return _load(part.about.what, part.role, part.name, device)
 
 
