@@ -14,9 +14,9 @@ import pytest
 from benchmark_toys import reply
 from test_benchmark_readers import write_wise
 from test_served_vlm import Model, serving
-from toy_run import run, run_served, write_prompts
+from toy_run import NAME, Dabs, Glance, run, run_served, write_prompts
 
-from reverie.benchmarks.harness import read_rows
+from reverie.benchmarks.harness import evaluate, read_rows
 from reverie.benchmarks.rows import Shard
 
 HERE = Path(__file__).parent
@@ -129,6 +129,29 @@ def test_two_processes_on_one_part_are_refused(tmp_path, data):
         run(data, out, LIMIT, "2/2")  # another part may go on
 
     run(data, out, 1, on_row=second)
+
+
+def test_what_was_asked_again_counts_whoever_asked(tmp_path, data):
+    """A judge fails on an image in one process; another shard of the next start asks again."""
+    out = tmp_path / "out"
+    scores = run(data, out, 6)
+    path = out / "rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0] |= {"end": "judge error", "score": None, "value": None}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.utime(path, (1, 1))
+    again = run(data, out, 6, "1/2")
+    assert again["scores"] == scores["scores"]
+    assert again["ends"] == {"scored": 12}
+    assert len(lines(out, "rows-1-of-2")) == 1
+    run(data, out, 6, "1/2")
+    assert len(lines(out, "rows-1-of-2")) == 1, "it was asked once"
+
+
+def test_layouts_that_number_through_keep_their_number(tmp_path, data):
+    run(data, tmp_path / "out", 3)
+    with pytest.raises(ValueError, match=r"holds last_image .*000598.png', not .*000299.png'"):
+        evaluate(NAME, Dabs(), tmp_path / "out", data=data, limit=3, images_per_prompt=1, judge=Glance())
 
 
 @pytest.mark.parametrize("number", [1, 2, 7])

@@ -132,6 +132,7 @@ def _about(
         "judge": eyes.name,
         "official": benchmark.official,
         "weighting": benchmark.weighting,
+        "last_image": benchmark.file(benchmark.samples[-1], 0),  # some layouts number images through
     }
 
 

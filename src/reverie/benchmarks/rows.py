@@ -90,6 +90,10 @@ class Table:
     def _own(self, name: str) -> Path:
         return self.out / f"{name}{self.shard.ending}.jsonl"
 
+    def _all(self, name: str) -> list[Path]:
+        """The files of all shards, the latest written last, so that what it says counts."""
+        return sorted(self.out.glob(f"{name}*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
     def append(
         self, rows: Sequence[Row] = (), painted: Sequence[Picture] = (), spent: Sequence[Mapping[str, Any]] = ()
     ) -> None:
@@ -102,20 +106,20 @@ class Table:
     def rows(self) -> dict[Key, Row]:
         """All rows so far, of every shard."""
         found: dict[Key, Row] = {}
-        for path in sorted(self.out.glob("rows*.jsonl")):
+        for path in self._all("rows"):
             for record in _read(path):
                 row = _as_row(path, record)
                 found[row.id, row.index] = row
         return found
 
     def painted(self) -> dict[Key, Picture]:
-        found = (Picture(**one) for path in sorted(self.out.glob("painted*.jsonl")) for one in _read(path))
+        found = (Picture(**one) for path in self._all("painted") for one in _read(path))
         return {(one.id, one.index): one for one in found}
 
     def spent(self) -> dict[str, Any]:
         """The sum over all batches of all shards, those of earlier starts included."""
         total: dict[str, Any] = {"images": 0, "painting": 0.0, "judging": 0.0, "work": {}}
-        for path in sorted(self.out.glob("spent*.jsonl")):
+        for path in self._all("spent"):
             for entry in _read(path):
                 for key in ("images", "painting", "judging"):
                     total[key] += entry[key]
