@@ -152,7 +152,7 @@ COMPBENCH = {"tagger": save_tagger, "vqa": save_blip, "detector": save_owlv2, "d
     ("name", "parts", "limit", "replaced"),
     [
         ("geneval", GENEVAL, 6, "in place of MMDetection's Mask2Former"),
-        ("t2i-compbench++", COMPBENCH, 16, "in place of UniDet, 722 classes"),
+        ("t2i-compbench++", COMPBENCH, 8, "in place of UniDet, 722 classes"),
     ],
 )
 def test_evaluators_by_name(name, parts, limit, replaced, tmp_path, capsys):
@@ -278,15 +278,25 @@ def test_wise_from_folder_to_scores(tmp_path, capsys):
     assert len(told["better"]) == sum(row["score"] == 0 for row in rows)
 
 
-def test_a_model_by_name_paints_and_a_server_judges(tmp_path, capsys):
-    data_of("wise-legacy", tmp_path / "data")
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("wise", "1.png"),
+        ("cobsat-2", "shot_2/default/task_1/0_car_blue_brown_orange.jpg"),
+        ("risebench", "images/temporal_reasoning/temporal_reasoning_0.png"),
+    ],
+)
+def test_a_model_by_name_paints_and_a_server_judges(name, first, tmp_path, capsys):
+    """A tiny Janus, which is given what the benchmark gives: words, pictures in context, a picture to edit."""
+    data_of(find(name), tmp_path / "data")
     with serving(Model(reply=reply)) as url:
-        words = words_of("wise", tmp_path, url, "--model", str(tiny_folder(tmp_path / "tiny")), "--limit", "3")
+        words = words_of(name, tmp_path, url, "--model", str(tiny_folder(tmp_path / "tiny")), "--limit", "3")
         assert main(words) == 0
-        assert "wise-legacy" in capsys.readouterr().out
-        assert main([*words, "--official-painting", "--think", "during"]) == 2
+        assert find(name) in capsys.readouterr().out
+        assert main([*words, "--guidance", "2"]) == 2
         assert "holds plan" in capsys.readouterr().err
-    assert [path.name for path in sorted((tmp_path / "out" / "images").iterdir())] == ["1.png", "334.png", "667.png"]
+    assert (tmp_path / "out" / "images" / first).is_file()
+    assert [row.end for row in read_rows(tmp_path / "out")] == ["scored"] * 3
     assert json.loads((tmp_path / "out" / "model.json").read_text())["fingerprint"]
 
 
