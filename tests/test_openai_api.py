@@ -68,6 +68,20 @@ def test_plans_go_in_extra_body_and_the_rewritten_prompt_comes_back(client, serv
     assert raw.parse().data[0].revised_prompt == about["recipes"][0]["rewritten"]
 
 
+def test_edits(client, served, tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    with (tmp_path / "red.png").open("rb") as file:
+        raw = client.images.with_raw_response.edit(
+            image=file, prompt="blue", n=2, extra_body={"seed": 3, "guidance": 2.0}
+        )
+    assert len(raw.parse().data) == 2
+    about = served.ask("GET", f"/api/runs/{raw.headers['x-reverie-run']}", headers={"X-API-Key": KEY})[1]
+    assert (about["kind"], about["seed"], about["request"]["plan"]["guidance"]) == ("edit", 3, 2.0)
+    with (tmp_path / "red.png").open("rb") as file, pytest.raises(openai.BadRequestError) as caught:
+        client.images.edit(image=file, mask=(tmp_path / "red.png").read_bytes(), prompt="blue")
+    assert caught.value.param == "mask"
+
+
 def test_streaming(client):
     events = list(client.images.generate(prompt="a cat", stream=True, partial_images=2))
     kinds = [event.type.removeprefix("image_generation.") for event in events]

@@ -1,7 +1,9 @@
 """The server from outside: runs, events, pictures, gallery, cancelling, uploads, and what it refuses."""
 
 import io
+import random
 import threading
+from shlex import split
 
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from served import LONG, serving
 from tiny import tiny_folder
 
 from reverie import load
+from reverie.cli import main
 from reverie.events import Finished, read_trace
 from reverie.png import picture_hash, read_recipe
 from reverie.studio.store import Store
@@ -61,10 +64,6 @@ def test_what_is_copied_paints_the_same(served, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(about["python"], "<copied>", "exec"), {})
     assert picture_hash(Image.open("picture.png")) == about["recipes"][0]["picture"]
-    from shlex import split
-
-    from reverie.cli import main
-
     assert main([*split(about["command"])[1:], "--out", "typed.png", "-q"]) == 0
     assert picture_hash(Image.open("typed.png")) == about["recipes"][0]["picture"]
 
@@ -236,3 +235,32 @@ def test_a_full_queue_says_when_to_come_back(tmp_path):
         assert kept.state == "failed", kept
         assert "shut down" in kept.error
     store.close()
+
+
+def noise(served, seed: int) -> str:
+    """An upload."""
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (32, 32), random.Random(seed).randbytes(32 * 32 * 3)).save(buffer, "PNG")
+    return served.ask("POST", "/api/uploads", *form(buffer.getvalue()))[1]["id"]
+
+
+def test_an_edit_and_a_context_are_what_the_library_paints(served, tmp_path, monkeypatch):
+    one, two = noise(served, 1), noise(served, 2)
+    asked = {
+        "edit": {"picture": one},
+        "context": {"context": [{"image": one}, {"text": "a cat"}, {"image": two}]},
+    }
+    monkeypatch.chdir(tmp_path)
+    for name in (one, two):
+        (tmp_path / f"{name}.png").write_bytes(served.ask("GET", f"/api/uploads/{name}")[1])
+    for kind, more in asked.items():
+        about = served.wait(served.run(kind=kind, prompt="make it red", seed=3, n=2, guidance=2.0, **more))
+        assert about["state"] == "done", about["error"]
+        pictures = [recipe["picture"] for recipe in about["recipes"]]
+        exec(compile(about["python"], "<copied>", "exec"), {})
+        assert picture_hash(Image.open("picture.png")) == pictures[0]
+        assert main([*split(about["command"])[1:], "--out", "typed.png", "-q"]) == 0
+        assert [picture_hash(Image.open(f"typed-{i}.png")) for i in (1, 2)] == pictures
+    status, answer = served.ask("POST", "/api/runs", {"kind": "edit", "prompt": "x", "picture": "0" * 32})
+    assert status == 422
+    assert "send the picture again" in answer["error"]

@@ -67,8 +67,9 @@ def test_uploads_stay_as_long_as_a_run_uses_them(store):
     run = finished(store, 10, picture=used)
     store.clean(None, None, now=time.time() + 2 * DAY)
     assert (store.upload(used).exists(), store.upload(unused).exists()) == (True, False)
-    assert store.missing(request(picture=unused)) == unused
-    assert store.missing(request(picture=used)) is None
+    with pytest.raises(ValueError, match="send the picture again"):
+        store.upload_here(unused)
+    assert store.upload_here(used) == store.upload(used)
     store.delete(run)
     store.clean(None, None, now=time.time() + 2 * DAY)
     assert not store.upload(used).exists()

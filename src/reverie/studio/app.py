@@ -12,13 +12,15 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteError
 from starlette.staticfiles import StaticFiles
 
 from reverie.studio import guard, openai, reports, stream
+from reverie.studio.copied import command_line, python_code
 from reverie.studio.engine import Closing, Engine, Full
 from reverie.studio.form import plan_form
-from reverie.studio.request import UPLOAD_ID, House, command_line, parse, python_code
+from reverie.studio.request import UPLOAD_ID, House, parse
 from reverie.studio.store import Store, row_json
 from reverie.studio.tail import finished_pictures, trace_lines
 from reverie.studio.web import client_of, engine_of, failure, form_of, json_body, row_of, settings_of, take_upload
@@ -124,10 +126,7 @@ runs = APIRouter(prefix="/api/runs")
 async def submit(request: Request) -> dict[str, Any]:
     """A new run: 201 with its id, its seed, and how many runs stand before it."""
     engine = engine_of(request)
-    asked = parse(await json_body(request), engine.house)
-    missing = engine.store.missing(asked)
-    if missing is not None:
-        raise ValueError(f"there is no upload {missing!r} (any more); send the picture again.")
+    asked = await run_in_threadpool(parse, await json_body(request), engine.house, engine.store.upload_here)
     run = engine.submit(asked, client_of(request))
     return {"id": run.id, "seed": asked.seed, "position": engine.queue.position(run)}
 

@@ -244,7 +244,8 @@ class Engine:
         jobs = [
             {"id": run.id, "folder": str(self.store.trace(run.id)), "request": run.request.to_json()} for run in runs
         ]
-        self.worker.send({"paint": {"runs": jobs, "batch": self.house.limits.batch}})
+        job = {"runs": jobs, "batch": self.house.limits.batch, "uploads": str(self.store.folder / "uploads")}
+        self.worker.send({"paint": job})
         self.metrics.batches.observe(len(runs))
         self.metrics.painting.set(len(runs))
         self.metrics.queued.set(len(self.queue))

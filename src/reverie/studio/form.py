@@ -21,7 +21,7 @@ def plan_form(house: House) -> dict[str, Any]:
         about = {"name": field.name, "type": kind, "default": field.default, "help": helps.get(field.name) or ""}
         if field.name in WORDS:
             about["values"] = [word for word, works in WORDS[field.name].items() if works]
-        if field.name == "judge":
+        if field.name in ("judge", "eyes"):
             about["values"] = house.judges()
         described.append(about)
     return {

@@ -168,9 +168,8 @@ async def _painted(request: Request, record: Mapping[str, Any], own: Mapping[str
         _check_model(engine, record["model"])
     passed = {name: record[name] for name in ("prompt", "model", "n", *OURS) if record.get(name) is not None}
     user = record.get("user") or record.get("safety_identifier")
-    run = engine.submit(
-        parse({**passed, **own}, engine.house), client_of(request, user if isinstance(user, str) else "")
-    )
+    asked = await run_in_threadpool(parse, {**passed, **own}, engine.house, engine.store.upload_here)
+    run = engine.submit(asked, client_of(request, user if isinstance(user, str) else ""))
     if wishes.streams:
         return StreamingResponse(_streamed(request, engine, run, wishes), media_type="text/event-stream")
     finished = []

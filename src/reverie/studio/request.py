@@ -1,4 +1,4 @@
-"""What a client asks for: read from JSON, checked whole before it is queued, told as a command line and as Python.
+"""What a client asks for: read from JSON, and checked whole before it enters the queue.
 
 Every check is the library's own (refusals.py, `Plan`); what is added here is what only a server knows: which models it
 serves, and how much one request may ask for.
@@ -7,23 +7,25 @@ serves, and how much one request may ask for.
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from reverie.inputs import Inputs
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, cached, entries, resolve
 from reverie.reason import Plan, did_you_mean, make_plan
-from reverie.refusals import check_canvas, check_judges, check_request, check_writes
+from reverie.refusals import check_canvas, check_inputs, check_judges, check_request, check_writes, in_words
 
 KINDS = ("generate", "edit", "context")
-LATER = ("edit", "context")
 PLAN_FIELDS = tuple(f.name for f in fields(Plan))
 OWN_FIELDS = ("kind", "prompt", "model", "preset", "seed", "n", "picture", "context", "group")
 LONGEST_PROMPT = 4000
 LONGEST_GROUP = 100
 MOST_PARTS = 16
+Upload = Callable[[str], Path]
+"""The file of an upload; ValueError if there is none."""
 UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 TYPES = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 """What JSON may hold for a field of a plan, by the first word of its annotation."""
@@ -111,7 +113,7 @@ class Request:
         )
 
 
-def parse(record: Any, house: House) -> Request:
+def parse(record: Any, house: House, upload: Upload) -> Request:
     """A request from JSON; ValueError, in one sentence, for anything that could not be painted."""
     if not isinstance(record, Mapping):
         raise ValueError(f"a run is a JSON object, not {type(record).__name__}.")
@@ -128,12 +130,11 @@ def parse(record: Any, house: House) -> Request:
     if group is not None and len(group) > LONGEST_GROUP:
         raise ValueError(f"the group has {len(group)} letters; at most {LONGEST_GROUP} are kept.")
     picture, context = _picture(record, kind), _context(record, kind)
-    if kind in LATER:
-        raise ValueError(f"kind={kind!r} is not part of this version yet; there is generate.")
     plan = read_plan(record)
     source = house.source(_text(record, "model") or house.models[0])
     n = record["n"] if record.get("n") is not None else 1
-    seeds = checked(source, plan, prompt, record.get("seed"), n)
+    _check_served(plan, house)
+    seeds = checked(source, plan, prompt, record.get("seed"), n, inputs_of(picture, context, upload))
     _check_size(plan, n, house)
     preset = _text(record, "preset")
     return Request(kind, prompt, source.name, plan, seeds[0], n, preset, picture, context, group)
@@ -150,16 +151,30 @@ def read_plan(record: Mapping[str, Any]) -> Plan:
     return make_plan(_text(record, "preset"), **asked)
 
 
-def checked(source: Source, plan: Plan, prompt: Any, seed: Any, n: Any) -> list[int]:
+def inputs_of(picture: str | None, context: Sequence[Mapping[str, str]], upload: Upload) -> Inputs:
+    """What stands beside the prompt, its pictures opened."""
+    parts = [upload(part["image"]) if "image" in part else part["text"] for part in context]
+    return Inputs.of(upload(picture) if picture is not None else None, parts)
+
+
+def checked(source: Source, plan: Plan, prompt: Any, seed: Any, n: Any, inputs: Inputs) -> list[int]:
     """The seeds, after all checks that need no weights, as `reverie generate` makes them."""
     if plan.think != "never":
         check_writes(source)
     check_canvas(source, plan)
     seeds = check_request(source, prompt, seed, n)
-    check_judge(plan, prompt)
+    check_inputs(source, plan, inputs)
+    check_judge(plan, None if in_words(source, plan, inputs) else prompt)
     if plan.judges and plan.judge is None:
         check_judges(source)
     return seeds
+
+
+def _check_served(plan: Plan, house: House) -> None:
+    """A request must not make the server open or call anything that it does not offer."""
+    for what, name in (("judge", plan.judge), ("model of eyes", plan.eyes)):
+        if name is not None and name not in house.judges():
+            raise ValueError(f"the {what} {name!r} is not served here; take one of {', '.join(house.judges())}.")
 
 
 def _check_size(plan: Plan, n: int, house: House) -> None:
@@ -171,8 +186,6 @@ def _check_size(plan: Plan, n: int, house: House) -> None:
             f"{n} x {plan.candidates} candidates: this server paints at most {limits.rows} pictures for a run; "
             "ask for fewer images or candidates."
         )
-    if plan.judge is not None and plan.judge not in house.judges():
-        raise ValueError(f"the judge {plan.judge!r} is not served here; take one of {', '.join(house.judges())}.")
 
 
 def _text(record: Mapping[str, Any], name: str) -> str | None:
@@ -206,46 +219,3 @@ def _context(record: Mapping[str, Any], kind: str) -> tuple[Mapping[str, str], .
         if "image" in part and not UPLOAD_ID.fullmatch(value):
             raise ValueError(f"part {place} of context: {value!r} is not the id of an upload.")
     return tuple(dict(part) for part in parts)
-
-
-# --- To copy.
-
-
-def changes(request: Request) -> dict[str, Any]:
-    """The fields of the plan that differ from those of its preset."""
-    usual, own = make_plan(request.preset).to_json(), request.plan.to_json()
-    return {name: value for name, value in own.items() if value != usual[name]}
-
-
-def command_line(request: Request) -> str:
-    """The same run in a shell; uploads stand as the files that the studio serves them as."""
-    words = ["reverie", "edit" if request.kind == "edit" else "generate"]
-    words += [f"{request.picture}.png"] if request.picture else []
-    words += [request.prompt]
-    for part in request.context:
-        words += ["--context", f"{part['image']}.png" if "image" in part else part["text"]]
-    words += ["--model", request.model] + (["--preset", request.preset] if request.preset else [])
-    for name, value in changes(request).items():
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [] if value is None or value is False else [flag, str(value)]
-    words += ["--seed", str(request.seed)] + (["-n", str(request.n)] if request.n > 1 else [])
-    return shlex.join(words)
-
-
-def python_code(request: Request) -> str:
-    """The same run in Python."""
-    given: dict[str, Any] = {"preset": request.preset} if request.preset else {}
-    given |= {name: value for name, value in changes(request).items() if value is not None} | {"seed": request.seed}
-    given |= {"n": request.n} if request.n > 1 else {}
-    given |= {"picture": f"{request.picture}.png"} if request.picture else {}
-    arguments = [repr(request.prompt), *(f"{name}={value!r}" for name, value in given.items())]
-    if request.context:
-        parts = [
-            f"Path({part['image'] + '.png'!r})" if "image" in part else repr(part["text"]) for part in request.context
-        ]
-        arguments.append(f"context=[{', '.join(parts)}]")
-    head = "from pathlib import Path\n\n" if request.context else ""
-    return (
-        f"{head}import reverie\n\npainter = reverie.load({request.model!r})\n"
-        f"result = painter.generate({', '.join(arguments)})\nresult.image.save('picture.png')\n"
-    )

@@ -185,9 +185,12 @@ class Store:
     def upload(self, upload: str) -> Path:
         return self.folder / "uploads" / f"{upload}.png"
 
-    def missing(self, request: Request) -> str | None:
-        """The first upload of a request that is not here."""
-        return next((upload for upload in request.uploads if not self.upload(upload).is_file()), None)
+    def upload_here(self, upload: str) -> Path:
+        """The file of an upload; ValueError if it is not here."""
+        path = self.upload(upload)
+        if not path.is_file():
+            raise ValueError(f"there is no upload {upload!r} (any more); send the picture again.")
+        return path
 
     # Cleaning.
 

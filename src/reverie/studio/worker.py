@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Trace
 from reverie.png import save_png
-from reverie.studio.request import Request
+from reverie.studio.request import Request, inputs_of
 from reverie.studio.split import Part, heard, parts_of
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Worker:
         ]
         self.cancelling.wanted = frozenset(writer.run for writer in writers)
         try:
-            with closing(self.events(requests, prompts, job["batch"])) as events:
+            with closing(self.events(requests, prompts, job)) as events:
                 for event in self.cancelling.painting(events):
                     for writer in writers:
                         if writer.run in self.cancelling.runs:
@@ -198,12 +198,18 @@ class Worker:
             self.cancelling.runs.clear()  # the server sends no other job before it hears that this one is over
         self.tell({"idle": True})
 
-    def events(self, requests: Sequence[Request], prompts: Sequence[str], batch: int) -> Any:
-        request = requests[0]
-        painter = self.painter(request.model)
+    def events(self, requests: Sequence[Request], prompts: Sequence[str], job: Mapping[str, Any]) -> Any:
+        """What all runs of a job have in common is read off the first one."""
+        painter, plan = self.painter(requests[0].model), requests[0].plan
+        uploads = Path(job["uploads"])
+        inputs = [
+            inputs_of(request.picture, request.context, lambda name: uploads / f"{name}.png")
+            for request in requests
+            for _ in request.seeds
+        ]
         seeds = [seed for request in requests for seed in request.seeds]
         pieces = max(2, PIECES // len(seeds))
-        return painter.run(request.plan, prompts, seeds, pieces=pieces, previews=True, batch=batch)
+        return painter.run(plan, prompts, seeds, inputs=inputs, pieces=pieces, previews=True, batch=job["batch"])
 
 
 def sentence(error: BaseException) -> str:
