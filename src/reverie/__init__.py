@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reverie.painter import Painter, Result, load
+    from reverie.pipelines import around
     from reverie.reason import Plan
 
 __version__ = "0.1.0"
-__all__ = ["Painter", "Plan", "Result", "__version__", "load"]
+__all__ = ["Painter", "Plan", "Result", "__version__", "around", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from reverie import painter
 
         return getattr(painter, name)
+    if name == "around":
+        from reverie.pipelines import around
+
+        return around
     if name == "Plan":
         from reverie.reason import Plan
 

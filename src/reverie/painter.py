@@ -382,11 +382,10 @@ def _about(source: Source, model: Any) -> dict[str, Any]:
 
     from reverie import __version__
 
-    assert source.folder is not None
     versions = {"reverie": __version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
         "model": source.name,
-        "fingerprint": fingerprint(source.folder),
+        "fingerprint": None if source.folder is None else fingerprint(source.folder),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "versions": versions | {"platform": platform.platform()},
