@@ -87,11 +87,11 @@ def _read(answer):
 
 @contextmanager
 def serving(
-    folder: Path, model: str | Path, *options: str, data: Path | None = None, ready: bool = True
+    folder: Path, model: str | Path, *options: str, verb: str = "serve", data: Path | None = None, ready: bool = True
 ) -> Iterator[Served]:
     """A server over `model`, ready to paint if it is to be; killed in the end if it is still there."""
     data, log = data or folder / "data", folder / "server.log"
-    command = [sys.executable, "-m", "reverie", "serve", "--port", "0", "--model", str(model), "--data", str(data)]
+    command = [sys.executable, "-m", "reverie", verb, "--port", "0", "--model", str(model), "--data", str(data)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with log.open("ab") as file:
         begin = log.stat().st_size

@@ -3,6 +3,7 @@
 import io
 import random
 import threading
+import time
 from shlex import split
 
 import pytest
@@ -264,3 +265,35 @@ def test_an_edit_and_a_context_are_what_the_library_paints(served, tmp_path, mon
     status, answer = served.ask("POST", "/api/runs", {"kind": "edit", "prompt": "x", "picture": "0" * 32})
     assert status == 422
     assert "send the picture again" in answer["error"]
+
+
+def test_the_studio_opens_the_page_it_serves_and_takes_its_key_from_the_environment(tmp_path, monkeypatch):
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\necho $1 > {tmp_path}/opened\n")
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    monkeypatch.setenv("REVERIE_KEY", "s3cret")
+    with serving(tmp_path, tiny_folder(tmp_path / "model"), verb="studio") as studio:
+        opened = tmp_path / "opened"
+        while not (opened.exists() and opened.read_text().endswith("\n")):
+            time.sleep(0.05)
+        assert opened.read_text().strip() == studio.address + "/"
+        assert studio.ask("GET", "/")[0] in (200, 404), "the page is public, if it is built"
+        assert studio.ask("GET", "/api/runs")[0] == 401
+        assert studio.ask("GET", "/api/runs", headers={"Authorization": "Bearer s3cret"})[0] == 200
+
+
+WRONG = [
+    (["--port", "70000"], "between 0 and 65535"),
+    (["--model", "nonesuch"], "unknown model"),
+    (["--batch", "0"], "at least 1"),
+    (["--keep-days", "-1"], "must not be negative"),
+    (["--host", "256.1.1.1"], "cannot listen"),
+    (["--dtype", "int3"], "must be one of"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_settings_that_cannot_be_are_refused_at_once(options, said, tmp_path, capsys):
+    assert main(["serve", "--data", str(tmp_path / "data"), *options]) == 2
+    assert said in capsys.readouterr().err

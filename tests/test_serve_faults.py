@@ -255,3 +255,13 @@ def test_a_worker_that_cannot_load_its_model_says_why(tmp_path):
         assert status == 503
         for said in (about["error"], answer["error"]):
             assert str(weights) in said or weights.name in said, said
+
+
+def test_a_run_that_takes_too_long_is_ended(tmp_path):
+    with serving(tmp_path, tiny_folder(tmp_path / "model"), "--max-seconds", "2") as other:
+        about = other.wait(other.run(**LONG))
+        assert about["state"] == "failed"
+        assert "longer than the 2 seconds" in about["error"]
+        worker = other.worker()
+        assert other.wait(other.run(prompt="a cat", seed=1))["state"] == "done"
+        assert other.worker() == worker, "it was interrupted and not killed"

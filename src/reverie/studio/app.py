@@ -12,7 +12,6 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteError
 from starlette.staticfiles import StaticFiles
 
@@ -20,10 +19,20 @@ from reverie.studio import guard, openai, reports, stream
 from reverie.studio.copied import command_line, python_code
 from reverie.studio.engine import Closing, Engine, Full
 from reverie.studio.form import plan_form
-from reverie.studio.request import UPLOAD_ID, House, parse
+from reverie.studio.request import UPLOAD_ID, House
 from reverie.studio.store import Store, row_json
 from reverie.studio.tail import finished_pictures, trace_lines
-from reverie.studio.web import client_of, engine_of, failure, form_of, json_body, row_of, settings_of, take_upload
+from reverie.studio.web import (
+    asked,
+    client_of,
+    engine_of,
+    failure,
+    form_of,
+    json_body,
+    row_of,
+    settings_of,
+    take_upload,
+)
 
 PAGE = Path(__file__).parent / "page"
 PICTURE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,100}\.png")
@@ -126,9 +135,8 @@ runs = APIRouter(prefix="/api/runs")
 async def submit(request: Request) -> dict[str, Any]:
     """A new run: 201 with its id, its seed, and how many runs stand before it."""
     engine = engine_of(request)
-    asked = await run_in_threadpool(parse, await json_body(request), engine.house, engine.store.upload_here)
-    run = engine.submit(asked, client_of(request))
-    return {"id": run.id, "seed": asked.seed, "position": engine.queue.position(run)}
+    run = engine.submit(await asked(engine, await json_body(request)), client_of(request))
+    return {"id": run.id, "seed": run.request.seed, "position": engine.queue.position(run)}
 
 
 @runs.get("")

@@ -28,6 +28,7 @@ HOLD, LONGEST_HOLD = 0.03, 0.5
 served will often ask again, and would otherwise miss the canvas by a few milliseconds."""
 CLEAN_EVERY = 3600.0
 SHUT_DOWN = "the server was shut down before this run was finished; send it again."
+MOST_OPENED = 2
 STUCK = 20.0
 """Seconds after which a worker that does not obey is killed."""
 
@@ -100,8 +101,10 @@ class Engine:
         self.hand: dict[str, Live] = {}
         """What the worker is painting, cancelled runs included until it has let go of them."""
         self.closing = False
+        self.opening = asyncio.Semaphore(MOST_OPENED)
+        """Held while a client's pictures are opened: a large one takes a hundred MiB."""
         self._free = False
-        self._hold = 0.0
+        self._hold, self._shared = 0.0, False
         self._began = 0.0
         self._pace = 3.0
         self._overdue: asyncio.TimerHandle | None = None
@@ -250,8 +253,6 @@ class Engine:
         self.metrics.painting.set(len(runs))
         self.metrics.queued.set(len(self.queue))
         self._overdue = asyncio.get_running_loop().call_later(self.house.limits.seconds, self._too_long)
-
-    _shared = False
 
     def _settle(self) -> None:
         self.metrics.painting.set(0)

@@ -26,8 +26,8 @@ from reverie.png import read_recipe, save_png
 from reverie.reason import Plan
 from reverie.studio import guard, stream
 from reverie.studio.engine import Engine, Live
-from reverie.studio.request import PLAN_FIELDS, parse
-from reverie.studio.web import client_of, engine_of, failure, form_of, json_body, settings_of, take_upload
+from reverie.studio.request import PLAN_FIELDS
+from reverie.studio.web import asked, client_of, engine_of, failure, form_of, json_body, settings_of, take_upload
 
 IGNORED = ("quality", "moderation", "style", "user", "safety_identifier", "input_fidelity", "complexity")
 OURS = ("preset", "seed", "group", *PLAN_FIELDS)
@@ -168,8 +168,8 @@ async def _painted(request: Request, record: Mapping[str, Any], own: Mapping[str
         _check_model(engine, record["model"])
     passed = {name: record[name] for name in ("prompt", "model", "n", *OURS) if record.get(name) is not None}
     user = record.get("user") or record.get("safety_identifier")
-    asked = await run_in_threadpool(parse, {**passed, **own}, engine.house, engine.store.upload_here)
-    run = engine.submit(asked, client_of(request, user if isinstance(user, str) else ""))
+    name = user if isinstance(user, str) else ""
+    run = engine.submit(await asked(engine, {**passed, **own}), client_of(request, name))
     if wishes.streams:
         return StreamingResponse(_streamed(request, engine, run, wishes), media_type="text/event-stream")
     finished = []

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from reverie.files import write_atomically
+from reverie.png import save_png
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 ID_LETTERS = 32
@@ -51,5 +51,5 @@ def keep(file: BinaryIO, folder: Path, most_pixels: int) -> tuple[str, int, int]
     name = digest[:ID_LETTERS]
     path = folder / f"{name}.png"
     if not path.is_file():
-        write_atomically(path, lambda partial: picture.save(partial, format="PNG"))
+        save_png(picture, path)
     return name, picture.width, picture.height

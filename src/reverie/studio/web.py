@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException as StarletteError
 
 from reverie.studio import guard, uploads
 from reverie.studio.engine import Engine
+from reverie.studio.request import Request as Asked
+from reverie.studio.request import parse
 from reverie.studio.store import Row
 
 if TYPE_CHECKING:
@@ -69,11 +71,18 @@ async def form_of(request: Request) -> AsyncIterator[Any]:
         await form.close()
 
 
+async def asked(engine: Engine, record: Any) -> Asked:
+    """A run that a client asks for, checked; ValueError says what is wrong with it."""
+    async with engine.opening:
+        return await run_in_threadpool(parse, record, engine.house, engine.store.upload_here)
+
+
 async def take_upload(engine: Engine, file: Any) -> tuple[str, int, int]:
     """Decodes and files a picture: (id, width, height)."""
     folder, pixels = engine.store.folder / "uploads", engine.house.limits.upload_pixels
     try:
-        name, width, height = await run_in_threadpool(uploads.keep, file, folder, pixels)
+        async with engine.opening:
+            name, width, height = await run_in_threadpool(uploads.keep, file, folder, pixels)
     except OSError as error:
         raise HTTPException(507, f"the picture could not be kept ({error.strerror or error}).") from error
     engine.store.add_upload(name, width, height)
