@@ -326,8 +326,16 @@ def test_bad_requests_ask_nothing(tmp_path, capsys):
     model = Model()
     pictures = ["--images", str(tmp_path / "images")]
     (tmp_path / "data").mkdir()
+    broken = tiny_folder(tmp_path / "broken")  # nobody may notice, for nothing is loaded before all else is right
+    for path in broken.glob("*.safetensors"):
+        path.write_bytes(b"")
     with serving(model) as url:
         for name, more, said in (
+            (
+                "wise",
+                ["--model", str(broken), "--dtype", "float32"],
+                "get it from https://github.com/PKU-YuanGroup/WISE",
+            ),
             ("wize", pictures, "did you mean wise"),
             ("wise", pictures, "There is no folder"),
             ("wise", ["--workers", "0"], "workers=0"),

@@ -53,6 +53,7 @@ def evaluate(
     shard: str | None = None,
     workers: int = 8,
     device: str | None = None,
+    dtype: str | None = None,
     cache: str | Path | None = None,
     on_row: OnRow | None = None,
 ) -> dict[str, Any]:
@@ -63,8 +64,8 @@ def evaluate(
     whose pictures are judged instead. plan: passed to the painter; for `reverie.load`'s a `Plan`, or the name of a
     preset. data: the folder of the benchmark's own files. limit: only so many prompts, spread evenly over the tasks;
     such a score is marked incomplete. judge, evaluators: see `eyes.open_eyes`; workers: questions at a time to a
-    server; device: of judges that are loaded here; cache: of their answers (None: in OUT). official: repeat the bugs of
-    the benchmark's own code. shard: "2/4", the second of four processes that share the run.
+    server; cache: of a judge's answers (None: in OUT). device: of whatever is loaded here; dtype: of the painter.
+    official: repeat the bugs of the benchmark's own code. shard: "2/4", the second of four processes that share a run.
     ValueError, before anything is loaded or written, for an unknown name, numbers below their least, files that are
     missing or damaged, or a folder that holds another run.
     """
@@ -79,7 +80,7 @@ def evaluate(
     about = _about(benchmark, model, plan, images, eyes, seed)
     claim(table.out / "run.json", about)
     with table.open():
-        run.go(folder or Studio(_loader(model), plan, seed, benchmark, table), batch, on_row)
+        run.go(folder or Studio(_loader(model, device, dtype), plan, seed, benchmark, table), batch, on_row)
     return run.report(about | {"limit": limit}, said)
 
 
@@ -136,14 +137,14 @@ def _about(
     }
 
 
-def _loader(model: str | Painter | None) -> Callable[[], Painter]:
+def _loader(model: str | Painter | None, device: str | None, dtype: str | None) -> Callable[[], Painter]:
     def load() -> Painter:
         assert model is not None
         if not isinstance(model, str):
             return model
         from ..painter import load
 
-        return load(model)
+        return load(model, device, dtype)
 
     return load
 

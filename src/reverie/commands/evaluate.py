@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reverie.commands.generate import plan_of
 from reverie.commands.outputs import check_writable
 from reverie.models.registry import resolve
-from reverie.painter import check_place, load
+from reverie.painter import check_place
 
 if TYPE_CHECKING:
     from reverie.benchmarks.protocol import Row
@@ -43,6 +43,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         evaluators=choices_of(arguments.evaluator),
         official=arguments.official_rules,
         device=arguments.device,
+        dtype=arguments.dtype,
         cache=arguments.cache,
         on_row=progress(),
         **more,
@@ -71,8 +72,6 @@ def _painter(arguments: argparse.Namespace) -> tuple[Any, Any]:
     resolve(model)
     if plan.judge is not None:
         resolve(plan.judge, "judge")
-    if arguments.device or arguments.dtype:
-        return load(model, arguments.device, arguments.dtype), plan
     return model, plan
 
 
