@@ -126,3 +126,8 @@ def reply(body):
     if "onsistency" in text:
         return f"Consistency: {digit(body, 3)}\nRealism: 1\nAesthetic Quality: 2"
     return f"A picture. Score: {digit(body, 2)}"
+
+
+def words_of(name, folder, url, *more):
+    judge = ["--judge", f"openai:toy@{url}", "--out", str(folder / "out")]
+    return ["evaluate", name, "--data", str(folder / "data"), *judge, *more]

@@ -171,39 +171,13 @@ def _describe_arguments(parser: Parser) -> None:
 
 
 def _evaluate_arguments(parser: Parser) -> None:
-    parser.add_argument("benchmark", help="its name, such as atelier-wise, geneval or wise-verified")
+    from reverie.commands.evaluate_options import add
+
+    add(parser)
     _model_arguments(parser)
     parser.set_defaults(model=None)
+    # here --judge and --official are about the benchmark
     plan_arguments(parser, "--verifier", "--official-painting")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for rows, scores and report; goes on from here")
-    parser.add_argument("--images", metavar="DIR", help="judge the pictures in here, in the official layout")
-    parser.add_argument("--data", metavar="DIR", help="the benchmark's own files (default: from the hub, if there)")
-    parser.add_argument(
-        "-n", "--per-prompt", type=int, metavar="N", help="images for each prompt (default: the benchmark's own)"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="only N prompts, evenly spread, for a quick look")
-    parser.add_argument("--seed", type=int, default=0, help="of the whole evaluation (default: 0)")
-    parser.add_argument("--batch", type=int, default=64, metavar="N", help="images at a time (default: 64)")
-    parser.add_argument("--shard", metavar="I/N", help="the I-th of N processes that share OUT")
-    parser.add_argument(
-        "--judge", dest="benchmark_judge", metavar="NAME", help="of the images: openai:MODEL@URL, a hub id or a folder"
-    )
-    parser.add_argument(
-        "--evaluator", action="append", metavar="ROLE=MODEL", help="who plays a role, such as detector=FOLDER"
-    )
-    parser.add_argument("--evaluations", metavar="FILE", help="what evaluators saw elsewhere, as JSON lines")
-    parser.add_argument(
-        "--official", dest="official_rules", action="store_true", help="repeat the bugs of the benchmark's own code"
-    )
-    _server_arguments(parser)
-
-
-def _server_arguments(parser: Parser) -> None:
-    parser.add_argument("--cache", metavar="DIR", help="of a judge's answers (default: in OUT)")
-    parser.add_argument("--requests", type=int, metavar="N", help="the most to send to a server; 0: the cache alone")
-    parser.add_argument("--tokens", type=int, metavar="N", help="the most to pay a server for")
-    parser.add_argument("--workers", type=int, default=8, metavar="N", help="requests at a time (default: 8)")
-    parser.add_argument("--no-thinking", action="store_true", help="tell a vLLM server to switch thinking off")
 
 
 def _doctor_arguments(parser: Parser) -> None:
