@@ -186,14 +186,15 @@ def colour_shows(thing: Thing, style: str = "plain") -> bool:
 def relation_between(thing: Thing, other: Thing) -> str | None:
     """One of `scene.RELATIONS` for two placed things, or None where their centres coincide.
 
-    "inside": a smaller thing with its centre near the middle of the other's box; "on": feet at the other's top edge and
-    centres at most 0.1 apart across; else the axis along which the centres lie further apart.
+    "inside": a smaller thing with its centre near the middle of the other's box; "on": feet at the other's top edge, or
+    up to 0.12 below it, and centres at most 0.1 apart across; else the axis along which the centres lie further apart.
     """
     right, down = thing.x - other.x, thing.y - other.y
     if thing.scale < 0.7 * other.scale and math.hypot(right, down) < 0.2 * other.scale:
         return "inside"
     gap = box(other)[1] - box(thing)[3]
-    if -0.06 < gap < 0.015 and abs(right) < 0.1:  # drawn things overlap by 0.02; "above" leaves 0.04 or more
+    # Drawn things overlap by 0.02, and a box is found to within 0.05 or so; "above" leaves 0.04 or more.
+    if -0.12 < gap < 0.015 and abs(right) < 0.1 and down < 0:
         return "on"
     if right == down == 0:
         return None

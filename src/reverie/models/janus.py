@@ -226,7 +226,7 @@ class PackedHead:
         self.outer = Packed([head.vision_head.weight], rows, head.vision_head.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.outer(F.gelu(self.inner(x)))
+        return self.outer(self.inner(x, "gelu"))
 
 
 class Janus(CodedPictures):

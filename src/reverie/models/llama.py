@@ -164,7 +164,7 @@ class PackedNorm:
 
 
 class PackedLayer:
-    """`joined` and `after` of a layer in four products instead of seven, on weights packed for the CPU."""
+    """`joined` and `after` of a layer in five products instead of seven, on weights packed for the CPU."""
 
     def __init__(self, layer: Layer, rows: int):
         attention, mlp = layer.self_attn, layer.mlp
@@ -173,7 +173,7 @@ class PackedLayer:
             PackedNorm(layer.post_attention_layernorm),
         )
         self.qkv = Packed([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight], rows)
-        self.gate_up = Packed([mlp.gate_proj.weight, mlp.up_proj.weight], rows)
+        self.gate, self.up = Packed([mlp.gate_proj.weight], rows), Packed([mlp.up_proj.weight], rows)
         self.o, self.down = Packed([attention.o_proj.weight], rows), Packed([mlp.down_proj.weight], rows)
 
     def joined(self, x: Tensor) -> Tensor:
@@ -181,8 +181,8 @@ class PackedLayer:
 
     def after(self, x: Tensor, attended: Tensor) -> Tensor:
         x = self.o.added(x, attended)
-        gate, up = self.gate_up(self.second_norm(x)).chunk(2, -1)
-        return self.down.added(x, F.silu(gate).mul_(up))
+        normed = self.second_norm(x)
+        return self.down.added(x, self.up.times(self.gate(normed, "swish"), normed))
 
 
 def pack_layers(layers: nn.ModuleList, rows: int) -> list[PackedLayer]:

@@ -36,27 +36,44 @@ def pad_rows(x: Tensor, rows: int) -> Tensor:
     return F.pad(x, (0, 0, 0, surplus)) if surplus else x
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "swish": F.silu, "gelu": F.gelu}
+"""By oneDNN's names."""
+
+
 class Packed:
     """x to x @ cat(weights)' + bias, without gradient, the weights laid out beforehand as the library likes them best.
 
-    An ordinary product reads its weights across, or rearranges them on every call. In bfloat16 oneDNN's own layout,
-    made for `rows` rows, saves that (other numbers work, more slowly); in float32 the transpose is read fastest.
+    An ordinary product reads its weights across, or rearranges them on every call. oneDNN's own layout, made for `rows`
+    rows, saves that (other numbers work, more slowly), and takes what follows the product along. In float32 on
+    processors with AMX, which are Intel's, the transpose is read faster still; on an AMD EPYC it takes 1.15 (width 256)
+    to 1.4 times as long (width 768).
     """
 
     def __init__(self, weights: Sequence[Tensor], rows: int, bias: Tensor | None = None):
         whole = torch.cat([weight.detach() for weight in weights])
-        self.transposed = whole.dtype == torch.float32
+        onednn = torch.backends.mkldnn.is_available()
+        self.transposed = whole.dtype == torch.float32 and (torch.cpu._is_amx_tile_supported() or not onednn)
         self.weight = whole.T.contiguous() if self.transposed else torch.ops.mkldnn._reorder_linear_weight(whole, rows)
         self.bias = None if bias is None else bias.detach()
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        """The product, and one of `ACTIVATIONS` of it."""
         if not self.transposed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], "none")
+        product = x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        return ACTIVATIONS[activation](product)
 
     def added(self, base: Tensor, x: Tensor) -> Tensor:
         """base + the product, which takes no bias."""
-        return torch.addmm(base, x, self.weight) if self.transposed else base + self(x)
+        if not self.transposed:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, base, self.weight, None, "add")
+        return torch.addmm(base, x, self.weight)
+
+    def times(self, other: Tensor, x: Tensor) -> Tensor:
+        """other * the product, which takes no bias."""
+        if not self.transposed:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, None, "mul")
+        return (x @ self.weight).mul_(other)
 
     @staticmethod
     def possible(weight: Tensor) -> bool:

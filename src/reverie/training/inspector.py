@@ -49,7 +49,7 @@ class InspectorConfig:
 
     asked: share of scenes of the sort that prompts ask for, the rest being anything; of these, plain: see
     `layout.random_scene`; crowded: share remade with three to six different things, which teach more for the same
-    computation than six alike; contained: share remade with one thing inside or on another, rare otherwise.
+    computation than six alike; contained: share of either sort with one thing inside or on another, rare otherwise.
     scattered: share of scenes whose things leave the usual arrangement; damaged and empty: shares of pictures;
     tokenizer: folder of a run of `training/tokenizer.py`, and rebuilt: the share of pictures that go through it.
     """
@@ -129,7 +129,8 @@ class InspectorTask:
 def any_scene(rng: random.Random, config: InspectorConfig) -> Scene:
     """A scene for training: see `asked`, `crowded` and `contained` of the configuration."""
     if rng.random() < config.asked:
-        return compose(random_demand(rng), rng, loose=rng.random() < 0.5)
+        theme = "contain" if rng.random() < config.contained else None
+        return compose(random_demand(rng, theme), rng, loose=rng.random() < 0.5)
     scene, chance = random_scene(rng, config.plain), rng.random()
     if chance < config.crowded:
         n, relation = rng.randint(3, 6), None
