@@ -3,6 +3,7 @@ transformers, so that everything but the quality of what they see is as with the
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,40 @@ def bert_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=found, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     )
+
+
+def save_image_reward(folder: Path) -> tuple[Any, Any, list[Any]]:
+    """ImageReward's two files in its authors' names, and the halves of BLIP and the layers that they came from."""
+    torch.manual_seed(0)
+    words = bert_tokenizer()
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 1}
+    sight = transformers.BlipVisionConfig(image_size=32, patch_size=8, layer_norm_eps=1e-6, **small)
+    told = {"max_position_embeddings": 40, "layer_norm_eps": 1e-12, "hidden_act": "gelu"} | small
+    read = transformers.BlipTextConfig(vocab_size=len(words) + 2, encoder_hidden_size=16, **told)
+    vision, text = transformers.BlipVisionModel(sight).eval(), transformers.BlipTextModel(read, add_pooling_layer=False)
+    for half in (vision, text.eval()):
+        for weight in half.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    names = {
+        "embeddings.class_embedding": "cls_token", "embeddings.position_embedding": "pos_embed",
+        "embeddings.patch_embedding": "patch_embed.proj", "encoder.layers": "blocks", "layer_norm": "norm",
+        "self_attn.projection": "attn.proj", "self_attn": "attn", "post_layernorm": "norm",
+    }  # fmt: skip
+    tensors = {}
+    for key, tensor in vision.state_dict().items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        tensors[f"blip.visual_encoder.{key}"] = tensor
+    tensors |= {f"blip.text_encoder.{key}": tensor for key, tensor in text.state_dict().items()}
+    tensors["blip.text_encoder.embeddings.position_ids"] = torch.arange(40)[None]
+    layers = [torch.nn.Linear(a, b) for a, b in ((16, 8), (8, 4), (4, 1))]
+    for place, layer in zip((0, 2, 4), layers, strict=True):  # between them dropout had its numbers
+        tensors |= {f"mlp.layers.{place}.{key}": tensor for key, tensor in layer.state_dict().items()}
+    folder.mkdir()
+    torch.save(tensors, folder / "ImageReward.pt")
+    (folder / "med_config.json").write_text(json.dumps(told | {"encoder_width": 768}))
+    words.save_pretrained(folder)
+    return vision, text, layers
 
 
 def save_owlv2(folder: Path, seed: int = 0, threshold: float = 0.5) -> Path:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from evaluator_toys import picture, save_blip, save_clip
+from evaluator_toys import bert_tokenizer, picture, save_blip, save_clip, save_image_reward
 from test_served_vlm import Model, serving
 from tiny import tiny_folder
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from vlm_toy import toy_vlm
 
 import reverie
@@ -77,6 +79,35 @@ def test_matching_is_that_of_the_class_whatever_the_batch(folders):
         out = reward.model(ids, reward.processor([one], return_tensors="pt")["pixel_values"])
         assert score == pytest.approx(float(out.itm_score.softmax(-1)[0, 1]), abs=1e-5)
     assert len({round(score, 4) for score in found}) > 2
+
+
+def test_image_reward_reads_its_authors_files(tmp_path):
+    """Against the halves of BLIP that the file was written from, and the layers and numbers of the paper's code."""
+    vision, text, layers = save_image_reward(tmp_path / "reward")
+    reward = rewards.load(f"imagereward:{tmp_path / 'reward'}")
+    shown = [picture(seed, 48, 32) for seed in range(4)]
+    found = reward(PROMPTS, shown)
+    words = bert_tokenizer()
+    for prompt, one, score in zip(PROMPTS, shown, found, strict=True):
+        middle = torch.tensor(np.asarray(one.crop((8, 0, 40, 32)))).permute(2, 0, 1)[None] / 255
+        mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+        with torch.no_grad():
+            seen = vision((middle - mean) / deviation).last_hidden_state
+            ids = torch.tensor([words.encode(prompt)])
+            state = text(input_ids=ids, encoder_hidden_states=seen).last_hidden_state[:, 0]
+            for layer in layers:
+                state = layer(state)
+        assert score == pytest.approx((float(state) - 0.16717362830052426) / 1.0333394966054072, abs=1e-4)
+    assert len({round(score, 4) for score in found}) > 2
+    assert reward.judged(0.0) == 0.5
+    tensors = torch.load(tmp_path / "reward" / "ImageReward.pt")
+    tensors.pop("blip.visual_encoder.blocks.1.norm1.weight")
+    torch.save(tensors, tmp_path / "reward" / "ImageReward.pt")
+    with pytest.raises(ValueError, match="is not whole"):
+        rewards.load(f"imagereward:{tmp_path / 'reward'}")
+    (tmp_path / "reward" / "med_config.json").unlink()
+    with pytest.raises(ValueError, match=r"holds no med_config.json"):
+        rewards.check(f"imagereward:{tmp_path / 'reward'}")
 
 
 def test_vqascore_is_the_probability_of_yes(folders):

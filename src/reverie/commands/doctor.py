@@ -95,7 +95,7 @@ def _inspector(arguments: argparse.Namespace) -> list[tuple[str, Check]]:
 
         who = arguments.judge or "atelier-inspector"
         try:
-            judge = InspectorJudge(Inspector.load(folder, arguments.device or "cpu"))
+            judge = InspectorJudge(Inspector.load(folder, _device(arguments)))
         except (ValueError, OSError) as error:
             return doctor.broken("inspector", who, error)
 
@@ -114,21 +114,10 @@ def _evaluators(name: str, arguments: argparse.Namespace) -> list[tuple[str, Che
         raise ValueError(
             f"{name} is scored by evaluator models, not by a judge: name them with --evaluator ROLE=MODEL."
         )
-    from reverie.benchmarks.evaluators import cast, choices_of, roles
-    from reverie.benchmarks.registry import PUBLIC
+    from reverie.benchmarks.evaluators import cast_all, choices_of
 
-    categories = PUBLIC[name][2] if name in ("t2i-compbench", "t2i-compbench++") else None
-    names = [name] if categories is None else [f"t2i-compbench-{one}" for one in categories]
-    choices = choices_of(arguments.evaluator)
-    known_roles = {role for one in names for role in roles(one)}
-    for role in choices:
-        if role not in known_roles:
-            raise ValueError(f"{name} has no role {role!r}; its roles are {', '.join(sorted(known_roles))}.")
-    parts: dict[tuple[str, str], Any] = {}
-    for one in names:
-        for part in cast(one, {role: who for role, who in choices.items() if role in roles(one)}):
-            parts.setdefault((part.about.what, part.name), part)
-    return [(f"{part.role} {part.name} ({part.size})", _part_check(part, arguments)) for part in parts.values()]
+    parts = cast_all(name, choices_of(arguments.evaluator))
+    return [(f"{part.role} {part.name} ({part.size})", _part_check(part, arguments)) for part in parts]
 
 
 def _part_check(part: Any, arguments: argparse.Namespace) -> Check:
@@ -141,7 +130,7 @@ def _part_check(part: Any, arguments: argparse.Namespace) -> Check:
 
         known = single_things(arguments.pictures, arguments.side)
         try:
-            model = load_part(part, arguments.device or "cpu")
+            model = load_part(part, _device(arguments))
         except ValueError as error:
             return doctor.broken(part.role, part.name, error)
         if part.role == "tagger":
@@ -185,7 +174,7 @@ def _judge(name: str, arguments: argparse.Namespace, prices: Any, estimates: lis
         more = {"enable_thinking": False} if arguments.no_thinking else None
         extra = {"chat_template_kwargs": more} if more else None
         try:
-            vlm: Any = open_vlm(arguments.judge, arguments.device or "cpu", workers=arguments.workers, extra=extra)
+            vlm: Any = open_vlm(arguments.judge, _device(arguments), workers=arguments.workers, extra=extra)
             if served(arguments.judge):
                 vlm.patience = Patience(timeout=60.0, tries=3, pause=0.5, longest=2.0)
             known = doctor_judges.pictures_of(name, arguments.pictures, arguments.side)
@@ -246,10 +235,16 @@ def _verifier(arguments: argparse.Namespace) -> list[tuple[str, Check]]:
             return [share(answer) for answer in judge.ask("orm", views)]
 
         try:
-            judge = open_judge(source, arguments.device or "cpu")(Work(), False)
+            judge = open_judge(source, _device(arguments))(Work(), False)
             side = SIDE if source.family in ("inspector", "janus") else arguments.side
             return doctor.asked("verifier", source.name, ask, single_things(arguments.pictures, side))
         except (ValueError, NoAnswer) as error:
             return doctor.broken("verifier", source.name, error)
 
     return [(f"verifier {source.name}", check)]
+
+
+def _device(arguments: argparse.Namespace) -> str:
+    from reverie.benchmarks.eyes import usual_device
+
+    return arguments.device or usual_device()

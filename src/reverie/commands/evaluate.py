@@ -31,6 +31,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     model, plan = _painter(arguments)
     check_writable(out)
     judge = _judge(arguments, out)
+    for line in _sizes(arguments):
+        print(line, file=sys.stderr)
     names = ("data", "images", "limit", "seed", "batch", "shard", "workers")
     more = {name: getattr(arguments, name) for name in names}
     run(
@@ -58,6 +60,26 @@ def evaluate(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _sizes(arguments: argparse.Namespace) -> list[str]:
+    """How large the models are that will look and are loaded here; told before they are."""
+    from reverie.benchmarks.evaluators import cast_all, choices_of
+    from reverie.benchmarks.registry import PUBLIC, find
+    from reverie.models.judge_names import served
+
+    if arguments.evaluations is not None:
+        return []
+    if PUBLIC.get(find(arguments.benchmark), ("",))[0].startswith("detected:") and not arguments.benchmark_judge:
+        parts = cast_all(arguments.benchmark, choices_of(arguments.evaluator))
+        return [f"{part.role} {part.name}: {part.size}" for part in parts]
+    name = arguments.benchmark_judge
+    if name is None or served(name) or find(arguments.benchmark) not in PUBLIC:
+        return []
+    from reverie.vlms.named import check
+
+    found = check(name)
+    return [f"judge {name}: {found.size()}"] if found else []
 
 
 def _painter(arguments: argparse.Namespace) -> tuple[Any, Any]:

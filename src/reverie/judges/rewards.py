@@ -8,6 +8,7 @@
 - pickscore, hpsv2: cosine times the logit scale of a CLIP that was tuned on people's choices (Kirstain et al. 2023,
   arXiv:2305.01569; Wu et al. 2023, arXiv:2306.09341). The difference of two is the logit of the one being preferred.
 - itmscore: P(match) of BLIP's image-text matching head (Li et al. 2022, arXiv:2201.12086).
+- imagereward: Xu et al. 2023 (arXiv:2304.05977), standardised; see image_reward.py.
 - vqascore: P(yes) to the question whether the picture shows the text, by any model that looks (Lin et al. 2024,
   arXiv:2404.01291), here or behind a server.
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -108,20 +110,27 @@ class QuestionReward:
         from reverie.vlms import IMAGE, Message
 
         asked = [self.question.replace("{prompt}", prompt.replace(IMAGE, "< image>")) for prompt in prompts]
-        pairs = zip(asked, pictures, strict=True)
-        return [self.vlm.yes_probability([Message("user", text, (picture,))]) for text, picture in pairs]
+        talks = [[Message("user", text, (picture,))] for text, picture in zip(asked, pictures, strict=True)]
+        with ThreadPoolExecutor(getattr(self.vlm, "workers", 1)) as pool:  # a served model is asked several at a time
+            return list(pool.map(self.vlm.yes_probability, talks))
 
     def judged(self, score: float) -> float:
         return score
 
 
 def check(name: str) -> Found | None:
-    """What a reward model's name stands for, without loading it; None behind a server. ValueError for what is none."""
+    """What a reward model's name stands for, without loading it; None behind a server, and for ImageReward, which has
+    no config.json. ValueError for what is none."""
     wanted = _wanted(name)
     if wanted.kind == "vqascore":
         from reverie.vlms.named import check as check_vlm
 
         return check_vlm(wanted.model)
+    if wanted.kind == "imagereward":
+        from reverie.judges.image_reward import check as check_image_reward
+
+        check_image_reward(wanted.model)
+        return None
     return find(wanted.model, _kinds(wanted.kind), wanted.kind)
 
 
@@ -137,6 +146,10 @@ def load(name: str, device: str = "cpu", **settings: Any) -> Reward:
         found = fetch(find(wanted.model, MATCHERS, wanted.kind), MATCHERS, wanted.kind)
         parts = part(found, "AutoTokenizer"), eyes(found)
         return MatchReward(load_network(found, "BlipForImageTextRetrieval", device), *parts, name)
+    if wanted.kind == "imagereward":
+        from reverie.judges.image_reward import ImageReward
+
+        return ImageReward.load(wanted.model, device, name)
     from reverie.models.image_text import ImageText
 
     return CosineReward(wanted.kind, ImageText.load(wanted.model, device, role=wanted.kind), name)

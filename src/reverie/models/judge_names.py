@@ -21,6 +21,7 @@ SCORERS: Mapping[str, str | None] = {
     "pickscore": "yuvalkirstain/PickScore_v1",
     "hpsv2": None,  # its authors publish it for open_clip only; any copy in CLIP's layout will do
     "itmscore": "Salesforce/blip-itm-base-coco",
+    "imagereward": "THUDM/ImageReward",
     "vqascore": None,
 }
 """Kinds of reward models to the hub id of the usual one; None where one has to be named."""

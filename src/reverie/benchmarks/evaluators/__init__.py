@@ -16,13 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reverie.benchmarks.evaluators.roles import cast, category_of, choices_of, roles
+from reverie.benchmarks.evaluators.roles import cast, cast_all, category_of, choices_of, roles
 
 if TYPE_CHECKING:
     from reverie.benchmarks.evaluations import Evaluator
     from reverie.benchmarks.evaluators.roles import Part
 
-__all__ = ["cast", "choices_of", "for_benchmark", "load_part", "roles", "versions"]
+__all__ = ["cast", "cast_all", "choices_of", "for_benchmark", "load_part", "roles", "versions"]
 
 
 def for_benchmark(

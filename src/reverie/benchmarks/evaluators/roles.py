@@ -149,6 +149,27 @@ def cast(name: str, choices: Mapping[str, str | Path] | None = None) -> list[Par
     return [_part(role, about, chosen.get(role, about.default)) for role, about in wanted.items()]
 
 
+def cast_all(name: str, choices: Mapping[str, str | Path] | None = None) -> list[Part]:
+    """`cast` for a benchmark by the name of the table, which may be several categories: each model once."""
+    from reverie.benchmarks.registry import PUBLIC, find
+
+    target, *more = PUBLIC.get(find(name), ("",))
+    names = [f"t2i-compbench-{one}" for one in more[1]] if target == "detected:of_compbench" else [name]
+    chosen = dict(choices or {})
+    wanted = {one: roles(one) for one in names}
+    for role in chosen:
+        if not any(role in known for known in wanted.values()):
+            known = sorted({role for some in wanted.values() for role in some})
+            raise ValueError(
+                f"{name} has no role {role!r}{did_you_mean(role, known)}; its roles are {', '.join(known)}."
+            )
+    found: dict[tuple[str, str], Part] = {}
+    for one in names:
+        for part in cast(one, {role: who for role, who in chosen.items() if role in wanted[one]}):
+            found.setdefault((part.about.what, part.name), part)
+    return list(found.values())
+
+
 def _part(role: str, about: Role, who: str) -> Part:
     if role == "tagger":
         from reverie.benchmarks.evaluators.tagger import check
