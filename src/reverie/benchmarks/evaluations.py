@@ -54,11 +54,13 @@ class Evaluation:
 
 class Evaluator(Protocol):
     """Whatever looks at images for a rule: a detector, BLIP with a tagger, CLIP. Returns an evaluation for each image
-    with the fields that it is good for."""
+    with the fields that it is good for, or None for one that it has nothing to say about."""
 
     name: str
 
-    def evaluate(self, files: Sequence[str], prompts: Sequence[str], images: Sequence[Image]) -> list[Evaluation]: ...
+    def evaluate(
+        self, files: Sequence[str], prompts: Sequence[str], images: Sequence[Image]
+    ) -> Sequence[Evaluation | None]: ...
 
 
 def write(path: str | Path, evaluations: Iterable[Evaluation]) -> None:

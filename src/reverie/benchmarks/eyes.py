@@ -125,9 +125,9 @@ class Asking:
         self.waits = workers > 1
 
     def check(self) -> None:
-        budget = getattr(self.vlm, "budget", None)
-        if budget is not None and budget.requests != 0:  # with none at all everything is in the cache
-            self.vlm.check()  # type: ignore[attr-defined]
+        check: Callable[[], None] | None = getattr(self.vlm, "check", None)
+        if check:
+            check()
 
     def judge(self, benchmark: Benchmark, cases: Sequence[Case]) -> list[Judgement]:
         def one(case: Case) -> Judgement:

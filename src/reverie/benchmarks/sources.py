@@ -71,8 +71,6 @@ class Studio:
         self.plan, self.seed, self.benchmark, self.table = plan, seed, benchmark, table
         self.folder = table.out / "images"
         self.there = table.painted()
-        self.proven = bool(self.there)
-        """Whether anything was painted: before, what a painter refuses is a mistake in the request."""
 
     @property
     def painter(self) -> Painter:
@@ -118,36 +116,23 @@ class Studio:
         return Case(*item, picture, about) if picture_hash(picture) == about.sha256 else None
 
     def _paint(self, painter: Painter, items: Sequence[Item]) -> tuple[list[tuple[Item, Painted]], list[Row]]:
-        """All at once; where the painter refuses that, one by one, so that a single prompt does not end the run."""
+        """All at once; where the painter refuses that, one by one, so that a single prompt does not end the run. If it
+        has not painted anything yet, what it refuses is a mistake in the request, and goes through."""
         try:
-            painted = list(zip(items, self._ask(painter, items), strict=True))
+            return list(zip(items, self._ask(painter, items), strict=True)), []
         except ValueError as error:
-            if len(items) == 1 and self.proven:
-                judged = replace(self.benchmark.missing, end="not painted", reason=str(error))
-                return [], [row_of(*items[0], None, judged)]
-            if len(items) == 1:
-                raise
-            return self._paint_singly(painter, items)
-        self.proven = True
-        return painted, []
-
-    def _paint_singly(self, painter: Painter, items: Sequence[Item]) -> tuple[list[tuple[Item, Painted]], list[Row]]:
+            trouble = error
         painted: list[tuple[Item, Painted]] = []
-        late: list[Item] = []
         refused: list[Row] = []
-        trouble: ValueError | None = None
         for item in items:
             try:
-                one, no = self._paint(painter, [item])
-                painted += one
-                refused += no
-            except ValueError as error:  # nothing was painted so far, so it is too early to tell whose fault it is
-                trouble = trouble or error
-                late.append(item)
-        if trouble and not self.proven:
+                painted.append((item, self._ask(painter, [item])[0]))
+            except ValueError as error:
+                refused.append(
+                    row_of(*item, None, replace(self.benchmark.missing, end="not painted", reason=str(error)))
+                )
+        if not painted and not self.there:
             raise trouble
-        for item in late:
-            refused += self._paint(painter, [item])[1]
         return painted, refused
 
     def _ask(self, painter: Painter, items: Sequence[Item]) -> Sequence[Painted]:

@@ -153,7 +153,10 @@ class ServedVLM:
         return self.model
 
     def check(self) -> None:
-        """Unusable where nothing answers at the address, so that this is known before much is done for it."""
+        """Unusable where nothing answers at the address, so that this is known before much is done for it. Without any
+        budget nothing is asked, and the cache may have it all."""
+        if self.budget.requests == 0:
+            return
         place = urllib.parse.urlsplit(self.url)
         port = place.port or (443 if place.scheme == "https" else 80)
         try:
