@@ -18,7 +18,7 @@ from test_served_vlm import QUICK, Model, serving, text_of
 from tiny import tiny_folder
 from vlm_toy import toy_vlm
 
-from reverie.benchmarks import evaluations, geneval_files, wise
+from reverie.benchmarks import compbench, evaluations, geneval_files, wise
 from reverie.benchmarks.evaluations import Evaluation
 from reverie.benchmarks.harness import evaluate, read_rows
 from reverie.benchmarks.registry import find, load
@@ -131,6 +131,12 @@ def test_evaluators_on_real_prompts(name, tmp_path):
     assert (len(painter.painted), seer.calls) == (48, 48)
     judged = evaluate(name, None, tmp_path / "again", images=tmp_path / "out" / "images", **asked)
     assert judged["scores"] == scores["scores"], "found in the layout in which they were written"
+    if "compbench" in name:
+        for category in {row.tag for row in read_rows(tmp_path / "out")}:
+            rule = compbench.RESULTS[compbench.RULES[category]]
+            answers = compbench.read_results(tmp_path / "out" / "results" / category / rule / "vqa_result.json")
+            mean = sum(answers.values()) / len(answers)
+            assert mean == pytest.approx(scores["scores"][category]["mean"]), "what the official scripts read"
     if "geneval" in name:
         results = geneval_files.read_results(tmp_path / "out" / "results.jsonl")
         assert geneval_files.outcome(results).scores["overall"].mean == scores["overall"]["mean"]
