@@ -31,7 +31,8 @@ export function requestOf(kind: Kind, draft: Draft, info: PlanInfo): RunRequest 
   return request;
 }
 
-const numeric = (text: string): number | string => (Number.isFinite(Number(text)) ? Number(text) : text.trim());
+/** A number if it is one; otherwise the text, about which the studio will say a sentence. */
+export const numeric = (text: string): number | string => (Number.isFinite(Number(text)) ? Number(text) : text.trim());
 
 /** The same without reasoning: what is typed and how it is painted stays. */
 export function directOf(request: RunRequest, seed: number): RunRequest {

@@ -1,7 +1,7 @@
 // The same prompt and seed under several plans, side by side.
-import type { RunRequest } from "../api";
+import type { PlanInfo, RunRequest } from "../api";
 import { usePlan } from "../ask";
-import { newGroup } from "../draft";
+import { newGroup, numeric } from "../draft";
 import { Run } from "../follow";
 import { Canvas } from "../parts/Canvas";
 import { Icon } from "../parts/Icon";
@@ -11,8 +11,8 @@ import { to } from "../router";
 import { Store, useStore } from "../store";
 import { PRESETS } from "../words";
 
-type Form = { prompt: string; seed: string; presets: string[]; candidates: string };
-const FORM = new Store<Form>({ prompt: "", seed: "", presets: ["direct", "t2g", "twig"], candidates: "6" });
+type Form = { prompt: string; seed: string; presets: string[]; candidates: string; judge: string };
+const FORM = new Store<Form>({ prompt: "", seed: "", presets: ["direct", "t2g", "twig"], candidates: "6", judge: "" });
 const RUNS = new Store<{ preset: string; run: Run }[]>([]);
 
 export function Compare() {
@@ -20,11 +20,12 @@ export function Compare() {
   const runs = useStore(RUNS);
   const plan = usePlan();
   const ready = form.prompt.trim() !== "" && form.presets.length > 0;
+  const choosing = form.presets.some((name) => plan.value?.presets[name]?.choose);
   const toggle = (name: string, on: boolean) => FORM.patch({ presets: on ? [...form.presets, name] : form.presets.filter((one) => one !== name) });
   return (
     <>
       <header class="page-head"><h1>Side by side</h1><p class="lead">The same words and the same seed, under as many plans as you like.</p></header>
-      <form class="composer" onSubmit={(event) => { event.preventDefault(); if (ready) void begin(form, Object.keys(plan.value!.presets)); }}>
+      <form class="composer" onSubmit={(event) => { event.preventDefault(); if (ready) void begin(form, plan.value!.presets); }}>
         <label class="prompt-label" for="prompt">What shall be seen?</label>
         <textarea id="prompt" rows={1} required maxLength={4000} value={form.prompt} placeholder="what a caterpillar becomes" onInput={(event) => FORM.patch({ prompt: event.currentTarget.value })} />
         {plan.error && <Problem text={plan.error} />}
@@ -41,7 +42,17 @@ export function Compare() {
         </fieldset>
         <div class="orders">
           <div class="field narrow"><label for="seed">Seed</label><input id="seed" inputMode="numeric" value={form.seed} placeholder="any" autocomplete="off" onInput={(event) => FORM.patch({ seed: event.currentTarget.value })} /></div>
-          <div class="field narrow"><label for="candidates">Candidates</label><input id="candidates" type="number" min="2" max="64" value={form.candidates} onInput={(event) => FORM.patch({ candidates: event.currentTarget.value })} /></div>
+          {choosing && (
+            <>
+              <div class="field narrow"><label for="candidates">Candidates</label><input id="candidates" type="number" min="2" max={plan.value!.limits.pictures} value={form.candidates} onInput={(event) => FORM.patch({ candidates: event.currentTarget.value })} /></div>
+              <div class="field"><label for="judge">Judge</label>
+                <select id="judge" value={form.judge} onChange={(event) => FORM.patch({ judge: event.currentTarget.value })}>
+                  <option value="">the painter’s own eyes</option>
+                  {plan.value!.fields.find((field) => field.name === "judge")?.values?.map((name) => <option key={name}>{name}</option>)}
+                </select>
+              </div>
+            </>
+          )}
           <span class="spring" />
           <button class="primary" type="submit" disabled={!ready || !plan.value}><Icon name="compare" />Compare</button>
         </div>
@@ -56,15 +67,16 @@ export function Compare() {
 }
 
 /** The first run draws the seed if none is given; the others follow with the same. */
-async function begin(form: Form, order: string[]): Promise<void> {
+async function begin(form: Form, known: PlanInfo["presets"]): Promise<void> {
   for (const { run } of RUNS.value) if (run.busy) void run.cancel();
   const group = newGroup();
-  const presets = order.filter((name) => form.presets.includes(name));
+  const presets = Object.keys(known).filter((name) => form.presets.includes(name));
   const request = (preset: string, seed: number | null): RunRequest => ({
     kind: "generate", prompt: form.prompt.trim(), preset, group,
-    ...(seed === null ? {} : { seed }), ...(preset.startsWith("parm") ? { candidates: Number(form.candidates) } : {}),
+    ...(seed === null ? {} : { seed }),
+    ...(known[preset].choose ? { candidates: numeric(form.candidates), ...(form.judge && { judge: form.judge }) } : {}),
   });
-  const typed = form.seed.trim() === "" ? null : Number(form.seed);
+  const typed = form.seed.trim() === "" ? null : (numeric(form.seed) as number);
   const runs = presets.map((preset) => ({ preset, run: new Run(request(preset, typed)) }));
   RUNS.set(runs);
   let seed = typed;

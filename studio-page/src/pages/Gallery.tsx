@@ -49,7 +49,7 @@ export function Gallery() {
   return (
     <>
       <header class="page-head"><h1>Gallery</h1><p class="lead">Everything painted here. Each picture remembers how it was made.</p></header>
-      <form class="search" role="search" onSubmit={(event) => event.preventDefault()}>
+      <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>
         <div class="field grow"><label for="query">Search in prompts</label><input id="query" type="search" value={query} onInput={(event) => setQuery(event.currentTarget.value)} /></div>
         <div class="field"><label for="kind">Kind</label>
           <select id="kind" value={kind} onChange={(event) => setKind(event.currentTarget.value)}>

@@ -79,7 +79,7 @@ function Orders({ draft, info, change, children }: OrdersProps) {
         </div>
       )}
       {draft.preset !== "direct" && (
-        <label class="check"><input type="checkbox" checked={draft.twin} onChange={(event) => change({ twin: event.currentTarget.checked })} />beside it, the same without thinking</label>
+        <label class="check"><input type="checkbox" checked={draft.twin} onChange={(event) => change({ twin: event.currentTarget.checked })} />beside it, the words as they stand</label>
       )}
       <span class="spring" />
       {children}
@@ -130,7 +130,7 @@ function Both({ run, twin, before }: { run: Run; twin: Run; before?: string | nu
   return (
     <>
       <Stage story={live.story} busy={run.busy} twin={{ pictures: other.story.images.map((image) => image.picture), busy: twin.busy }} before={before} />
-      {other.state === "failed" && other.error && <p class="note">Without thinking: {other.error}</p>}
+      {other.state === "failed" && other.error && <p class="note">As it stands: {other.error}</p>}
     </>
   );
 }

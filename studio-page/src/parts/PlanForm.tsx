@@ -15,7 +15,7 @@ export const chooses = (draft: Draft, info: PlanInfo) => valueOf(draft, info, "c
 
 export function Choosing(props: Props) {
   const fields = props.info.fields.filter((field) => UP_FRONT.includes(field.name));
-  return <>{fields.map((field) => <PlanField key={field.name} field={field} {...props} />)}</>;
+  return <>{fields.map((field) => <PlanField key={field.name} field={field} brief {...props} />)}</>;
 }
 
 export function PlanForm({ draft, info, change }: Props) {
@@ -53,26 +53,26 @@ function changed(draft: Draft): string {
   return count ? ` (${count} changed)` : "";
 }
 
-function PlanField({ field, draft, info, change }: { field: Field } & Props) {
+function PlanField({ field, draft, info, change, brief }: { field: Field; brief?: boolean } & Props) {
   const id = `plan-${field.name}`;
   const value = valueOf(draft, info, field.name);
   const set = (text: string) => change({ fields: { ...draft.fields, [field.name]: text } });
   const about = FIELDS[field.name];
   return (
-    <div class="field">
+    <div class={brief && !field.values ? "field narrow" : "field"}>
       <label for={id}>{about.title}</label>
       {field.values ? (
-        <select id={id} value={value} aria-describedby={`${id}-says`} onChange={(event) => set(event.currentTarget.value)}>
+        <select id={id} value={value} aria-describedby={brief ? undefined : `${id}-says`} onChange={(event) => set(event.currentTarget.value)}>
           {field.default === null && <option value="">{field.name === "judge" ? "the painter’s own eyes" : "the usual"}</option>}
           {field.values.map((one) => <option key={one} value={one}>{VALUES[one] ?? one}</option>)}
         </select>
       ) : (
         <input
-          id={id} value={value} aria-describedby={`${id}-says`} autocomplete="off" spellcheck={false}
+          id={id} value={value} aria-describedby={brief ? undefined : `${id}-says`} autocomplete="off" spellcheck={false}
           inputMode={field.type === "str" ? undefined : "decimal"} onInput={(event) => set(event.currentTarget.value)}
         />
       )}
-      <small id={`${id}-says`}>{about.says}</small>
+      {!brief && <small id={`${id}-says`}>{about.says}</small>}
     </div>
   );
 }

@@ -64,7 +64,7 @@ function Rows({ report }: { report: Report }) {
   return (
     <section class="rows" aria-label="Pictures">
       <h2>Every picture</h2>
-      <div class="search">
+      <div class="filters">
         <div class="field"><label for="show">Show</label><select id="show" value={show} onChange={(event) => setShow(event.currentTarget.value)}><option>all</option><option>right</option><option>not right</option></select></div>
         <div class="field"><label for="task">Task</label><select id="task" value={tag} onChange={(event) => setTag(event.currentTarget.value)}><option value="">all tasks</option>{[...new Set(value.map((row) => row.tag))].map((name) => <option key={name}>{name}</option>)}</select></div>
       </div>

@@ -1,9 +1,16 @@
 // A run to look at: the canvas, the same without thinking, and the story beside them.
 import { useState } from "preact/hooks";
+import type { Plan } from "../events";
 import type { Story } from "../story";
 import { Canvas } from "./Canvas";
 import { Moments } from "./Moments";
 import { Picture } from "./Picture";
+
+/** What the plan did to the picture that stands beside the direct one. */
+function done(plan: Plan): string {
+  if (plan.think !== "never") return "After thinking";
+  return plan.choose !== "first" ? "After choosing" : "After looking back";
+}
 
 /** The same run under the direct plan: its pictures so far. */
 export type Twin = { pictures: (string | null)[]; busy: boolean };
@@ -15,7 +22,7 @@ export function Stage({ story, busy, twin, before }: Props) {
   const image = story.images[at];
   if (!image || !story.plan) return null;
   const searching = image.rounds.some((round) => round.looks.length > 0);
-  const name = twin ? "After thinking" : before ? "After" : "The picture";
+  const name = twin ? done(story.plan) : before ? "After" : "The picture";
   const shape = searching ? "stage searching" : before && twin ? "stage three" : "stage";
   return (
     <div class={shape}>
@@ -28,7 +35,7 @@ export function Stage({ story, busy, twin, before }: Props) {
         {twin && (
           <figure>
             <Picture src={twin.pictures[at] ?? null} alt={`As it stands: ${story.prompt}`} waiting={twin.busy ? "Waits its turn" : "Was not painted"} />
-            <figcaption>As it stands <span class="dim">same seed, no thinking</span></figcaption>
+            <figcaption>As it stands <span class="dim">the same seed</span></figcaption>
           </figure>
         )}
       </div>

@@ -28,10 +28,11 @@ export function Problem({ text }: { text: string }) {
 /** What is wrong, and what to do: the sentences of Reverie have a semicolon or a full stop between them. */
 function halves(text: string): [string, string] {
   const at = text.search(/[;.] /);
-  if (at < 0) return [text, ""];
-  const rest = text.slice(at + 2);
-  return [text.slice(0, at) + ".", rest[0].toUpperCase() + rest.slice(1)];
+  return at < 0 ? [begun(text), ""] : [begun(text.slice(0, at)) + ".", begun(text.slice(at + 2))];
 }
+
+/** With a capital, unless it begins with the name of a model or a field. */
+const begun = (text: string) => (/^[a-z]+[ ,]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text);
 
 function words(live: Live): string {
   switch (live.state) {
