@@ -307,7 +307,11 @@ def test_edit_takes_a_picture_and_shows_it_before_and_after(page, studio, tmp_pa
     assert (asked["kind"], asked["prompt"]) == ("edit", "a red fish in the middle")
     upload = studio.ask("GET", f"/api/uploads/{asked['picture']}.png")[1]
     assert Image.open(io.BytesIO(upload)).getpixel((0, 0)) == (0x88, 0xAA, 0xDD)
-    page.locator(".watched .pulse.done, .watched .problem").first.wait_for(timeout=LONG)
+    state(page, "done")
+    shown(page, ".canvases figure:nth-child(1) img")
+    shown(page, ".canvases figure:nth-child(2) img")
+    captions = page.locator(".canvases figcaption").all_inner_texts()
+    assert [caption.split()[0] for caption in captions] == ["Before", "After"]
 
 
 def test_parts_of_a_context_are_put_in_order_by_keyboard(page, studio, tmp_path):
@@ -328,7 +332,8 @@ def test_parts_of_a_context_are_put_in_order_by_keyboard(page, studio, tmp_path)
     context = json.loads(sent.value.post_data)["context"]
     assert context[0] == {"text": "the sky"}
     assert list(context[1]) == ["image"]
-    page.locator(".watched .pulse.done, .watched .problem").first.wait_for(timeout=LONG)
+    state(page, "done")
+    shown(page, ".canvases img")
 
 
 def test_the_gallery_finds_and_deletes(page, studio):
