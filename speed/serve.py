@@ -14,9 +14,11 @@ Afterwards every run that was accepted must be done, with its picture on disk. T
 from __future__ import annotations
 
 import argparse
+import cProfile
 import http.client
 import json
 import os
+import pstats
 import statistics
 import subprocess
 import sys
@@ -161,14 +163,48 @@ def lost(port: int, folder: str, runs: list[str]) -> list[str]:
     return missing
 
 
+def where(runs: int) -> None:
+    """Paints one batch in this process and says what the time went into."""
+    from reverie.reason import Plan
+    from reverie.studio.request import Request
+    from reverie.studio.worker import Worker
+
+    worker = Worker("atelier-janus", None, None, lambda message: None)
+    worker.warm()
+    requests = [Request("generate", PROMPTS[i % len(PROMPTS)], "atelier-janus", Plan(), i) for i in range(runs)]
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [{"id": str(i), "folder": f"{folder}/{i}", "request": r.to_json()} for i, r in enumerate(requests)]
+        profile = cProfile.Profile()
+        profile.runcall(worker.paint, {"runs": jobs, "batch": runs, "uploads": folder})
+    seconds: dict[str, float] = {}
+    for (file, _, name), (_, _, _, cumulative, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        place = f"{Path(file).name}:{name}"
+        seconds[place] = max(seconds.get(place, 0.0), cumulative)
+    whole = seconds["worker.py:paint"]
+    for label, place in (
+        ("painting", "next_token.py:advance"),
+        ("decoding", "next_token.py:preview"),
+        ("traces", "worker.py:hear"),
+    ):
+        print(f"{label:10} {seconds[place] / whole:6.1%} of {whole:.1f} s for {runs} runs")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--model", default="atelier-janus", help="a small one shows many more runs")
+    parser.add_argument("--queue", default="64", help="of the server: fewer places than clients make it refuse some")
     parser.add_argument("--batch", default="32", help="of the server")
+    parser.add_argument("--where", action="store_true", help="only say what the time of a batch goes into")
     arguments = parser.parse_args()
+    if arguments.where:
+        where(int(arguments.batch))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        server, port = start(folder, ["--batch", arguments.batch])
+        server, port = start(
+            folder, ["--batch", arguments.batch, "--max-queue", arguments.queue, "--model", arguments.model]
+        )
         try:
             idle = [paint_first(port) for _ in range(10)]
             children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()

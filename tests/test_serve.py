@@ -4,6 +4,7 @@ import io
 import random
 import threading
 import time
+import urllib.request
 from shlex import split
 
 import pytest
@@ -176,6 +177,8 @@ def test_bodies_paths_and_origins(served):
     assert served.ask("GET", "/healthz", headers={"Host": "evil.example"})[0] == 403
     assert served.ask("POST", "/api/runs", {"prompt": "x"}, headers={"Origin": "http://evil.example"})[0] == 403
     assert served.ask("GET", "/healthz", headers={"Origin": served.address})[0] == 200
+    with urllib.request.urlopen(served.address + "/healthz") as answer:
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
 
 
 def form(content: bytes, name: str = "picture.png") -> tuple[bytes, dict]:

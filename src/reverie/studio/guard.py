@@ -32,12 +32,18 @@ MULTIPART_ROOM = 1 << 20
 """What a form may hold beside its files."""
 
 
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 SAFE = (
+    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
-"""Headers of every answer: a browser takes nothing for what it is not, and nobody shows the page inside another one."""
+"""Headers of every answer: a browser takes nothing for what it is not, runs and fetches nothing that is not ours, and
+nobody shows the page inside another one."""
 MOST_DRAINED = 256 << 20
 
 
