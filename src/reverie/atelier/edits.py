@@ -3,10 +3,11 @@
 The four families are those of RISEBench (Zhao et al. 2025, arXiv:2504.02826): temporal (what time does to a thing),
 causal (what an event does to it), spatial (where things are to stand) and logical (all, none, as many, and so on).
 An edit changes what its instruction asks for and nothing else: what is not touched keeps its place to the last digit.
-Neither picture shows what `language.held_out_*` keep for benchmarks.
+Neither picture shows what `language.held_out_*` keep for benchmarks; those that do are the split `held-out`.
 
     edit(random.Random(0))             # any family
     edit(random.Random(0), "causal")
+    edit(random.Random(0), "causal", "held-out")
 """
 
 from __future__ import annotations
@@ -45,14 +46,15 @@ class Edit:
 Drawn = tuple[Scene, str, Scene, str]  # before, instruction, after, reasoning
 
 
-def edit(rng: random.Random, family: str | None = None) -> Edit:
-    """Draw one edit; ValueError for an unknown family."""
+def edit(rng: random.Random, family: str | None = None, split: str = "train") -> Edit:
+    """Draw one edit; ValueError for an unknown family. split: `train`, or `held-out`, of which at least one picture
+    shows a pair of kinds, a colour of a kind or a number of a kind that training never shows."""
     family = family or rng.choice(FAMILIES)
     if family not in _MAKERS:
         raise ValueError(f"There is no family {family!r} of edits: use one of {', '.join(FAMILIES)}.")
     while True:
         before, instruction, after, reasoning = rng.choice(_MAKERS[family])(rng)
-        if fair(before) and fair(after):
+        if (fair(before) and fair(after)) == (split == "train"):
             return Edit(family, before, instruction, after, reasoning)
 
 

@@ -60,8 +60,8 @@ def episode(rng: random.Random, task: int, shots: int) -> Episode:
     return _episode(task, rng.sample(usable[theta], shots + 1), theta, rng)
 
 
-def benchmark(task: int, shots: int) -> list[Episode]:
-    """The fixed episodes of a task, one a record of `index_lists`, in its order.
+def benchmark(task: int, shots: int, number: int = RECORDS) -> list[Episode]:
+    """The first `number` fixed episodes of a task, one a record of `index_lists`, in its order.
 
     As in CoBSAT the words are the first of x_list and the hidden value is number `shots` + 1 of theta_list (from 0);
     values that cannot be drawn are passed over. ValueError if the task is unknown or has too few values.
@@ -70,10 +70,10 @@ def benchmark(task: int, shots: int) -> list[Episode]:
     _check_shots(task, shots, most=min(len(words) - 1, len(thetas) - 2))
     all_words, all_thetas = _all_values(task)
     episodes = []
-    for number, record in enumerate(index_lists()):
+    for place, record in enumerate(index_lists()[:number]):
         drawn = [all_words[i] for i in record["x_list"] if all_words[i] in words]
         hidden = [all_thetas[i] for i in record["theta_list"] if all_thetas[i] in thetas]
-        rng = random.Random(f"cobsat {task} {shots} {number}")  # for the places of things only
+        rng = random.Random(f"cobsat {task} {shots} {place}")  # for the places of things only
         episodes.append(_episode(task, drawn[: shots + 1], hidden[shots + 1], rng))
     return episodes
 

@@ -64,7 +64,7 @@ def _match(kind: str, include: tuple[Clause, ...], sighting: Sighting, matched: 
     things = [thing for thing in sighting.objects if thing.kind == kind]
     if len(things) != len(slots):
         return [f"expected {len(slots)} {kind}, found {len(things)}"]
-    wrong = [[_differences(include[slot], thing, sighting.style) for thing in things] for slot in slots]
+    wrong = [[differences(include[slot], thing, sighting.style) for thing in things] for slot in slots]
     order = _assign([[not differences for differences in row] for row in wrong])
     if order is None:
         nearest = [min(row, key=len) for row in wrong]
@@ -94,7 +94,7 @@ def _assign(fits: list[list[bool]]) -> list[int] | None:
     return [columns[row] for row in range(len(fits))]
 
 
-def _differences(clause: Clause, thing: Seen, style: str) -> list[str]:
+def differences(clause: Clause, thing: Seen, style: str) -> list[str]:
     """In what a thing of the right kind is not what the clause asks for: "colour red, found blue"."""
     states = KINDS[clause.kind].states
     looks: dict[str, tuple[Any, Any]] = {

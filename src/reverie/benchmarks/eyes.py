@@ -45,6 +45,14 @@ class Shown:
     picture: Image
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """A picture and what the inspector saw in it."""
+
+    sighting: Any
+    picture: Image
+
+
 class Inspecting:
     """A detector of the Atelier, such as its inspector; loaded when the first picture comes."""
 
@@ -69,7 +77,10 @@ class Inspecting:
 
             self.detector = Inspector.load(self.folder, self.device or usual_device())
         seen = self.detector.look([case.picture for case in cases])
-        return [benchmark.judge(case.sample, one) for case, one in zip(cases, seen, strict=True)]
+        shown = (
+            [Inspected(one, case.picture) for case, one in zip(cases, seen, strict=True)] if benchmark.pixels else seen
+        )
+        return [benchmark.judge(case.sample, one) for case, one in zip(cases, shown, strict=True)]
 
 
 def usual_device() -> str:

@@ -173,6 +173,9 @@ class Benchmark:
     """Where evaluators look: the tag of a sample ("" for all others) to a name for `evaluators.for_benchmark`."""
     nouns: Mapping[str, str] = field(default_factory=dict)
     """What a detector must know to be told what to look for, see `compbench_rules.noun_table`."""
+    pixels: bool = False
+    """Whether the rule also looks at pixels: then the inspector's sighting comes with its picture
+    (`eyes.Inspected`)."""
     official_judge: str | None = None
     """Who looks in the benchmark's own code; others give numbers that are not comparable."""
     missing: Judgement = Judgement(None, end="missing")

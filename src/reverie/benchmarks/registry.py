@@ -14,6 +14,9 @@ from .protocol import Benchmark
 ATELIER = {
     "atelier-geneval": "atelier_geneval:benchmark",
     "atelier-wise": "atelier_wise:benchmark",
+    "atelier-compbench": "atelier_compbench:benchmark",
+    "atelier-cobsat": "atelier_cobsat:benchmark",
+    "atelier-rise": "atelier_rise:benchmark",
 }
 """Name to a module of this package and a function in it that returns a `protocol.Benchmark`."""
 
