@@ -8,7 +8,7 @@ unless another fits clearly better.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,15 +35,15 @@ REACH = {"texture": 0.5, "action": 0.75}
 """Of a thing's scale: how far from its centre pixels are compared. Props stand outside of the thing's own square."""
 
 
-def look_again(picture: Image, sighting: Sighting, fields: Iterable[Field]) -> Sighting:
-    """The sighting with these fields read from the pixels instead: textures of all things, actions of animals."""
+def look_again(picture: Image, sighting: Sighting, fields: Iterable[Field], kinds: Container[str]) -> Sighting:
+    """The sighting with these fields of things of these kinds read from the pixels instead; actions of animals only."""
     from PIL.Image import Resampling
 
     pixels = np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Resampling.BOX), np.float32)
     for field in fields:
         things = list(sighting.objects)
         for place, thing in enumerate(things):
-            if field == "texture" or KINDS[thing.kind].family == "animals":
+            if thing.kind in kinds and (field == "texture" or KINDS[thing.kind].family == "animals"):
                 things[place] = _read(pixels, sighting, thing, field)
         sighting = replace(sighting, objects=tuple(things))
     return sighting

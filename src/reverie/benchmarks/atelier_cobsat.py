@@ -79,10 +79,10 @@ def judge(sample: Sample, shown: Inspected) -> Judgement:
     one = episode(sample)
     theme = theme_of(one.task)
     fields: list[Field] = ["texture"] if theme == "texture" else ["action"] if theme == "action" else []
-    sighting = look_again(shown.picture, shown.sighting, fields)
+    sighting = look_again(shown.picture, shown.sighting, fields, {one.answer.things[0].kind})
     found = check(one, sighting)
     wanted = {"object": one.answer.things[0].kind, "attribute": f"{theme} {_value(one)}"}
-    wrong = [f"expected the {name} {wanted[name]}" for name, field in PARTS.items() if not getattr(found, field)][:2]
+    wrong = [f"expected the {name} {wanted[name]}" for name in wanted if not getattr(found, PARTS[name])]
     about = "; ".join(text for text in (seen(sighting), sighting.background, sighting.style) if text != "plain")
     return Judgement(float(found.correct), "\n".join(wrong), about, vars(found))
 

@@ -142,7 +142,7 @@ def judge(sample: Sample, shown: Inspected) -> Judgement:
     include = demand.include
     fields: list[Field] = ["texture"] if any(clause.texture != "plain" for clause in include) else []
     fields += ["action"] if any(clause.action for clause in include) else []
-    sighting = look_again(shown.picture, shown.sighting, fields)
+    sighting = look_again(shown.picture, shown.sighting, fields, {clause.kind for clause in include})
     if sample.tag == "numeracy":
         score = numeracy(include, sighting, reasons)
     elif sample.tag == "spatial":

@@ -76,8 +76,8 @@ def inputs(sample: Sample) -> Inputs:
 
 def judge(sample: Sample, shown: Inspected) -> Judgement:
     before, after = (Scene.from_json(sample.record[name]) for name in ("before", "after"))
-    acting = any(thing.action for thing in parted(before, after)[1])
-    sighting = look_again(shown.picture, shown.sighting, ["action"] if acting else [])
+    acting = {thing.kind for thing in parted(before, after)[1] if thing.action}
+    sighting = look_again(shown.picture, shown.sighting, ["action"] if acting else [], acting)
     wrong, astray = unreasoned(before, after, sighting), strayed(before, after, sighting)
     changed = otherwise(before, after, shown.picture)
     consistent = not astray and changed <= ALLOWED
