@@ -88,6 +88,7 @@ def test_truth_scores_one_and_nonsense_less(tmp_path):
         wrong = [row for row in read_rows(tmp_path / name) if not row.score]
         assert not wrong, wrong[0]
         assert scores["overall"]["mean"] == 1
+        assert ("all images" in scores["scores"]) == (name == "atelier-geneval"), "there overall is a mean of tasks"
         assert scores["overall"]["low"] < 1
         assert scores["spent"]["work"] == {"drawn": scores["images_scored"]}
         folder = tmp_path / f"{name}-bare"

@@ -86,17 +86,25 @@ def _by_tag(benchmark: Benchmark) -> Any:
     """The scores of a benchmark without rules of its own: the mean, overall and by tag."""
 
     def outcome(rows: Sequence[Row]) -> Outcome:
-        values: dict[str, dict[str, list[float | None]]] = {}
-        best: dict[str, dict[str, list[float | None]]] = {}
+        tags: dict[str, dict[str, list[float | None]]] = {}
+        everything: dict[str, list[float | None]] = {}
+        prompts: dict[str, list[float]] = {}
+        clusters: dict[str, str] = {}
         for row in rows:
-            values.setdefault(row.tag, {}).setdefault(row.cluster, []).append(row.score)
-            best.setdefault(row.cluster, {}).setdefault(row.id, []).append(float(row.score == 1))
-        right = {cluster: [max(one for one in group if one is not None) for group in prompts.values()]
-                 for cluster, prompts in best.items()}  # fmt: skip
-        scores = {"overall": of_strata(values, benchmark.weighting)}
-        scores |= {tag: of_prompts(group) for tag, group in values.items()}
-        scores["all images"] = of_strata(values, "items")
-        scores["prompts with a correct image"] = of_prompts(right)
+            tags.setdefault(row.tag, {}).setdefault(row.cluster, []).append(row.score)
+            everything.setdefault(row.cluster, []).append(row.score)
+            prompts.setdefault(row.id, []).append(float(row.score == 1))
+            clusters[row.id] = row.cluster
+        together = of_prompts(everything)
+        scores = {"overall": of_strata(tags) if benchmark.weighting == "strata" else together}
+        scores |= {tag: of_prompts(group) for tag, group in tags.items()}
+        if benchmark.weighting == "strata":
+            scores["all images"] = together
+        if max(map(len, prompts.values()), default=0) > 1:
+            right: dict[str, list[float | None]] = {}
+            for name, values in prompts.items():
+                right.setdefault(clusters[name], []).append(max(values))
+            scores["prompts with a correct image"] = of_prompts(right)
         return Outcome(benchmark.name, scores)
 
     return outcome
