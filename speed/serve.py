@@ -189,74 +189,6 @@ def where(runs: int) -> None:
         print(f"{label:10} {seconds[place] / whole:6.1%} of {whole:.1f} s for {runs} runs")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--model", default="atelier-janus", help="a small one shows many more runs")
-    parser.add_argument("--queue", default="64", help="of the server: fewer places than clients make it refuse some")
-    parser.add_argument("--batch", default="32", help="of the server")
-    parser.add_argument("--where", action="store_true", help="only say what the time of a batch goes into")
-    arguments = parser.parse_args()
-    if arguments.where:
-        where(int(arguments.batch))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        server, port = start(
-            folder, ["--batch", arguments.batch, "--max-queue", arguments.queue, "--model", arguments.model]
-        )
-        try:
-            idle = [paint_first(port) for _ in range(10)]
-            children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-            worker = int(children[0])
-            spent = [cpu_seconds(worker)]
-            single, took = load(port, 1, arguments.seconds / 2)
-            alone = len(single.whole) / took
-            spent.append(cpu_seconds(worker))
-            seen: dict[str, list[float]] = {"server": [], "worker": []}
-            stop = threading.Event()
-            pids = {"server": server.pid, "worker": worker}
-            watcher = threading.Thread(target=watch, args=(pids, stop, seen))
-            watcher.start()
-            many, took = load(port, arguments.clients, arguments.seconds)
-            stop.set()
-            watcher.join()
-            together = len(many.whole) / took
-            batches = batch_sizes(port)
-            spent.append(cpu_seconds(worker))
-            cpu = [(spent[1] - spent[0]) / len(single.whole), (spent[2] - spent[1]) / len(many.whole)]
-            report = {
-                "first_event_ms": {"median": round(1000 * statistics.median(idle)), "worst": round(1000 * max(idle))},
-                "alone": {"pictures": len(single.whole), "per_minute": round(60 * alone, 1)},
-                "together": {
-                    "clients": arguments.clients,
-                    "pictures": len(many.whole),
-                    "per_minute": round(60 * together, 1),
-                    "answers": dict(many.answers),
-                    "seconds_a_picture": round(statistics.median(many.whole), 1),
-                },
-                "batches": batches,
-                "gain": round(together / alone, 2),
-                "cpu_seconds_a_picture": {"alone": round(cpu[0], 2), "together": round(cpu[1], 2)},
-                "gain_in_cpu": round(cpu[0] / cpu[1], 2),
-                "memory_mib": {
-                    name: {
-                        "first_third": round(max(values[: len(values) // 3])),
-                        "last_third": round(max(values[-len(values) // 3 :])),
-                    }
-                    for name, values in seen.items()
-                },
-                "lost": lost(port, folder, single.runs + many.runs),
-                "listed": len(single.runs + many.runs),
-            }
-        finally:
-            server.terminate()
-            server.wait()
-    for name, value in report.items():
-        print(f"{name:16} {value}")
-    print(json.dumps(report))
-
-
 def paint_first(port: int) -> float:
     """Seconds to the first event; the run is cancelled then, and waited for."""
     began = time.monotonic()
@@ -272,6 +204,76 @@ def paint_first(port: int) -> float:
     ask(port, "POST", f"/api/runs/{run}/cancel")
     time.sleep(1.0)
     return took
+
+
+def measured(port: int, server: int, folder: str, clients: int, seconds: float) -> dict[str, object]:
+    """All three measurements over a server that is ready, and what became of the runs."""
+    idle = [paint_first(port) for _ in range(10)]
+    worker = int(Path(f"/proc/{server}/task/{server}/children").read_text().split()[0])
+    spent = [cpu_seconds(worker)]
+    single, took = load(port, 1, seconds / 2)
+    alone = len(single.whole) / took
+    spent.append(cpu_seconds(worker))
+    seen: dict[str, list[float]] = {"server": [], "worker": []}
+    stop = threading.Event()
+    watcher = threading.Thread(target=watch, args=({"server": server, "worker": worker}, stop, seen))
+    watcher.start()
+    many, took = load(port, clients, seconds)
+    stop.set()
+    watcher.join()
+    together = len(many.whole) / took
+    spent.append(cpu_seconds(worker))
+    cpu = [(spent[1] - spent[0]) / len(single.whole), (spent[2] - spent[1]) / len(many.whole)]
+    return {
+        "first_event_ms": {"median": round(1000 * statistics.median(idle)), "worst": round(1000 * max(idle))},
+        "alone": {"pictures": len(single.whole), "per_minute": round(60 * alone, 1)},
+        "together": {
+            "clients": clients,
+            "pictures": len(many.whole),
+            "per_minute": round(60 * together, 1),
+            "answers": dict(many.answers),
+            "seconds_a_picture": round(statistics.median(many.whole), 1),
+        },
+        "batches": batch_sizes(port),
+        "gain": round(together / alone, 2),
+        "cpu_seconds_a_picture": {"alone": round(cpu[0], 2), "together": round(cpu[1], 2)},
+        "gain_in_cpu": round(cpu[0] / cpu[1], 2),
+        "memory_mib": {
+            name: {"first_third": peak(v[: len(v) // 3]), "last_third": peak(v[-len(v) // 3 :])}
+            for name, v in seen.items()
+        },
+        "lost": lost(port, folder, single.runs + many.runs),
+        "listed": len(single.runs + many.runs),
+    }
+
+
+def peak(values: list[float]) -> int | None:
+    return round(max(values)) if values else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--model", default="atelier-janus", help="a small one shows many more runs")
+    parser.add_argument("--queue", default="64", help="of the server: fewer places than clients make it refuse some")
+    parser.add_argument("--batch", default="32", help="of the server")
+    parser.add_argument("--where", action="store_true", help="only say what the time of a batch goes into")
+    arguments = parser.parse_args()
+    if arguments.where:
+        where(int(arguments.batch))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--batch", arguments.batch, "--max-queue", arguments.queue, "--model", arguments.model]
+        server, port = start(folder, options)
+        try:
+            report = measured(port, server.pid, folder, arguments.clients, arguments.seconds)
+        finally:
+            server.terminate()
+            server.wait()
+    for name, value in report.items():
+        print(f"{name:22} {value}")
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ BAD = [
     ({"prompt": "a cat", "keep_prompt": "false"}, "true or false"),
     ({"prompt": "a cat", "guidance": float("nan")}, "at least 0"),
     ({"prompt": "a cat", "seed": -1}, "whole number between"),
-    ({"prompt": "a cat", "n": 1000}, "at most 8"),
+    ({"prompt": "a cat", "n": 1000}, "at most 10"),
     ({"prompt": "a cat", "n": 8, "candidates": 20, "choose": "orm"}, "at most 64 pictures"),
     ({"prompt": "a cat", "model": "/etc"}, "not served here"),
     ({"prompt": "a cat", "model": "someone/else"}, "not served here"),

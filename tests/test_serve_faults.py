@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -265,3 +266,27 @@ def test_a_run_that_takes_too_long_is_ended(tmp_path):
         worker = other.worker()
         assert other.wait(other.run(prompt="a cat", seed=1))["state"] == "done"
         assert other.worker() == worker, "it was interrupted and not killed"
+
+
+def test_a_server_that_is_killed_leaves_no_worker_behind_and_the_next_one_knows(tmp_path):
+    model = tiny_folder(tmp_path / "model")
+    with serving(tmp_path, model) as first:
+        done = first.wait(first.run(prompt="a cat", seed=5))
+        running = first.run(**LONG)
+        first.events(running, until="verdict")
+        waiting = first.run(prompt="a dog", seed=1)
+        worker = Path(f"/proc/{first.worker()}")
+        first.stop(signal.SIGKILL)
+        until = time.monotonic() + 20
+        while worker.exists() and "zombie" not in (worker / "status").read_text():
+            assert time.monotonic() < until, "the worker outlives its server"
+            time.sleep(0.05)
+    with serving(tmp_path, model, data=tmp_path / "data") as second:
+        assert second.ask("GET", f"/api/runs/{done['id']}")[1] == done
+        for run in (running, waiting):
+            about = second.ask("GET", f"/api/runs/{run}")[1]
+            assert about["state"] == "failed"
+            assert "the server ended before this run did" in about["error"]
+        heard = [event["event"] for _, event in second.events(running)]
+        assert heard[0] == "started", "what was painted until then is there"
+        assert heard[-1] == "failed"

@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--keep-days", type=float, metavar="D", help="delete finished runs that are older (default: never)")
     option("--keep-gib", type=float, metavar="G", help="delete the oldest runs beyond so many GiB (default: never)")
     option("--max-queue", type=int, default=64, metavar="N", help="runs that may wait (default: 64)")
-    option("--max-images", type=int, default=8, metavar="N", help="images of one run (default: 8)")
+    option("--max-images", type=int, default=10, metavar="N", help="images of one run (default: 10)")
     option("--max-seconds", type=float, default=900, metavar="S", help="of painting for a run (default: 900)")
     option("--batch", type=int, default=32, metavar="N", help="images painted at once (default: 32)")
     option("--grace", type=float, default=30, metavar="S", help="for what is being painted when stopped (default: 30)")

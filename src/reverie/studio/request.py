@@ -35,8 +35,8 @@ TYPES = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 class Limits:
     """How much is painted for one request, and at once."""
 
-    images: int = 8
-    """Finished images of one run."""
+    images: int = 10
+    """Finished images of one run; as many as OpenAI's interface allows."""
     rows: int = 64
     """Candidates of all images of one run, painted or not."""
     batch: int = 32
