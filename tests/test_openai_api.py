@@ -139,3 +139,4 @@ def test_a_client_that_goes_away_is_not_painted_for(served):
     listed = served.ask("GET", "/api/runs?query=gone", headers={"X-API-Key": KEY})[1]["runs"]
     about = served.wait(listed[0]["id"], headers={"X-API-Key": KEY})
     assert about["state"] == "cancelled"
+    assert "Traceback" not in served.log.read_text()

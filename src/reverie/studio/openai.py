@@ -179,6 +179,8 @@ async def _painted(request: Request, record: Mapping[str, Any], own: Mapping[str
         elif event["event"] in ("failed", "cancelled"):
             message = event.get("error") or "the run was cancelled."
             return failure(request, 500, message)
+    if len(finished) < run.request.n:
+        return Response(status_code=499)  # the client has gone, and nobody reads this
     finished.sort(key=lambda event: event["image"])
     data = [await run_in_threadpool(_entry, request, engine, run.id, event, wishes) for event in finished]
     size = await run_in_threadpool(_said_size, engine, run.id, finished[0], wishes)
@@ -191,11 +193,15 @@ async def _followed(request: Request, engine: Engine, run: Live) -> AsyncIterato
     row = engine.row(run.id)
     assert row is not None
     try:
+        looked = time.monotonic()
         async for item in stream.told(engine, row, pulse=LISTEN):
             if item is not None:
                 yield item
-            elif await request.is_disconnected():
-                break
+            # By the clock, and not only in silence: a run may have much to tell.
+            if time.monotonic() - looked >= LISTEN:
+                looked = time.monotonic()
+                if await request.is_disconnected():
+                    break
     finally:
         if engine.live.get(run.id) is run:
             engine.cancel(run)
