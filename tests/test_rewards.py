@@ -21,8 +21,10 @@ from reverie.events import Verdict
 from reverie.judges import View, rewards
 from reverie.judges.load import open_judge
 from reverie.models.judge_names import family_of, scorer, split
-from reverie.models.registry import resolve
+from reverie.models.registry import entries, resolve
 from reverie.vlms import Message
+from reverie.vlms.named import check as check_name
+from reverie.vlms.named import open_vlm
 
 PROMPTS = ["a red cat", "a bench", "two of the dog", "a red cat"]
 
@@ -157,6 +159,32 @@ def test_any_chat_model_and_any_server_judges(folders):
         (answer,) = served.ask("orm", [view])
     assert answer.yes == pytest.approx(0.9)
     assert "a red cat" in json.dumps(model.bodies[0])
+
+
+def test_a_janus_answers_like_any_other_model(folders):
+    """A name, a folder and a server are one to whoever asks: a benchmark's judge, VQAScore."""
+    vlm = open_vlm(str(folders["painter"]))
+    talk = [Message("user", "Is this a cat? yes or no", (picture(1),))]
+    assert 0 < vlm.yes_probability(talk) < 1
+    assert rewards.load(f"vqascore:{folders['painter']}")(["a cat"], [picture(1)])[0] > 0
+    assert check_name(str(folders["painter"])).folder == folders["painter"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("clipscore:", "gives scores and cannot answer questions"),
+        ("atelier-inspector", "cannot answer questions"),
+        ("llamagen-xl", "cannot judge pictures"),
+        ("nowhere", "no folder nowhere for the judge"),
+    ],
+)
+def test_who_cannot_answer_is_refused(name, message):
+    folder = entries()[name].folder if name in entries() else None
+    if folder is not None and not folder.is_dir():
+        pytest.skip(f"{name} is not installed")
+    with pytest.raises(ValueError, match=message):
+        open_vlm(name)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reverie.models.registry import Source, fetched, resolve
+from reverie.models.registry import Source, resolve
 from reverie.reason import PYTHON, Plan
 from reverie.refusals import check_judges
 
@@ -108,26 +108,16 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
     check_named(source)
     if source.family == "reward":
         return _open_reward(source, device)
-    if source.family in ("served", "chat") or (source.family is None and _is_chat(source)):
-        return _open_vlm(source, device)
-    source = fetched(source)
-    check_judges(source)
-    assert source.folder is not None
     from reverie.judges.vlm import VLMJudge, Wording
+    from reverie.vlms.named import load_vlm, open_vlm
 
-    wording, name = Wording.of(source.judge), source.name
-    if source.family == "llava":
-        from reverie.models.llava_checkpoint import load_llava
-        from reverie.vlms.llava import LlavaEyes
-
-        llava = load_llava(source.folder, dtype=dtype, device=device)
-        view = (llava.raw.get("reverie") or {}).get("view", "pad")
-        return lambda work, official: VLMJudge(LlavaEyes(llava, view=view, work=work), wording, name, official, work)
-    from reverie.models.janus_checkpoint import load_janus
-    from reverie.vlms.janus import JanusEyes
-
-    model, tokenizer = load_janus(source.folder, dtype=dtype, device=device)
-    return lambda work, official: VLMJudge(JanusEyes(model, tokenizer, work=work), wording, name, official, work)
+    name = source.name
+    if source.family == "served":
+        served, plain = open_vlm(name), Wording.of("instruct")
+        return lambda work, official: VLMJudge(served, plain, name, official, work)
+    source, make = load_vlm(source, device, dtype)
+    wording = Wording.of(source.judge)
+    return lambda work, official: VLMJudge(make(work), wording, name, official, work)
 
 
 def _open_reward(source: Source, device: str) -> Opened:
@@ -136,20 +126,3 @@ def _open_reward(source: Source, device: str) -> Opened:
 
     judged = rewards.as_judge_function(rewards.load(source.name, device))
     return lambda work, official: FunctionJudge(judged, source.name, work=work)
-
-
-def _open_vlm(source: Source, device: str) -> Opened:
-    """A served model, or a chat model of transformers; both are asked in plain words."""
-    from reverie.judges.vlm import VLMJudge, Wording
-    from reverie.vlms.named import open_vlm
-
-    vlm, wording = open_vlm(source.name, device), Wording.of("instruct")
-    return lambda work, official: VLMJudge(vlm, wording, source.name, official, work)
-
-
-def _is_chat(source: Source) -> bool:
-    """Of a hub id that is not listed: fetches its configuration and looks."""
-    from reverie.models.janus_checkpoint import resolve as fetch
-    from reverie.models.judge_names import is_chat
-
-    return is_chat(fetch(source.name, ("config.json",)))
