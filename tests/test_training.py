@@ -168,6 +168,12 @@ def test_only_answers_carry_loss(task: JanusTask) -> None:
         assert answer.endswith("<｜end▁of▁sentence｜>")
 
 
+def test_no_precision_need_not_be_quoted(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("task: tokenizer\nout: x")
+    recipe = recipes.read(tmp_path / "recipe.yaml", ["loop.precision=no"])
+    assert recipes.section(recipe, "loop", LoopConfig).precision == "no"
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "says"),
     [
@@ -179,6 +185,7 @@ def test_only_answers_carry_loss(task: JanusTask) -> None:
         ("task: tokenizer\nout: x", ["loop.steps=0"], "steps=0"),
         ("task: janus\nout: x\ntokenizer: nowhere", [], "there is no tokenizer run"),
         ("[1", [], "not valid YAML"),
+        ("task: tokenizer\nout: x\nfrom: y\nexport: z", [], "set decoder_only"),
     ],
 )
 def test_bad_recipes_are_refused_in_a_sentence(tmp_path: Path, text: str, overrides: list[str], says: str) -> None:

@@ -80,6 +80,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: must be at least 1")
+        if self.precision is False:  # what YAML makes of an unquoted no
+            self.precision = "no"
         if self.precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"precision={self.precision!r}: must be one of no, bf16, fp16")
         if self.schedule not in ("linear", "cosine"):
