@@ -7,11 +7,13 @@ import re
 import shutil
 import time
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from served import Served, serving
+from tiny import tiny_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "studio-page"
@@ -241,7 +243,7 @@ def test_an_error_is_told_kindly_and_keeps_what_was_typed(page, studio):
     visit(page, studio, "generate")
     page.get_by_label("What shall be seen?").fill("a unicorn")
     page.get_by_role("radio", name="Choose", exact=True).check()
-    page.get_by_label("Judge").select_option("atelier-inspector")
+    page.get_by_label("Judge", exact=True).select_option("atelier-inspector")
     page.get_by_role("button", name="Paint").click()
     assert "I do not know the word 'unicorn'" in page.get_by_role("alert").inner_text()
     assert page.get_by_label("What shall be seen?").input_value() == "a unicorn"
@@ -271,6 +273,19 @@ def test_a_busy_studio_is_waited_for(page, studio):
         studio.ask("POST", f"/api/runs/{run}/cancel")
     state(page, "done")
     shown(page, ".canvases img")
+
+
+def test_a_studio_with_a_key_asks_for_it(browser, tmp_path):
+    with serving(tmp_path, tiny_folder(tmp_path / "model"), "--key", "open sesame", ready=False) as served:
+        page = browser.new_page()
+        page.goto(served.address)
+        page.get_by_label("Key").fill("open barley")
+        page.get_by_role("button", name="Come in").click()
+        assert "wrong" in page.get_by_role("alert").inner_text()
+        page.get_by_label("Key").fill("open sesame")
+        page.get_by_label("Key").press("Enter")
+        page.get_by_label("What shall be seen?").wait_for()
+        page.close()
 
 
 def test_compare_paints_one_prompt_under_several_plans(page, studio):
@@ -454,10 +469,13 @@ def test_every_page_on_a_phone_can_be_read_and_named(browser, studio, colours):
     for way in (*[(name,) for name in PAGES], ("run", run)):
         visit(page, studio, *way)
         page.wait_for_load_state("networkidle")
+        page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, f"{way} is wider than the phone"
         assert page.evaluate(CONTRAST) == [], f"{way}, {colours}"
         assert nameless(page) == [], way
         assert page.locator("h1").count() == 1
+        levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(e => Number(e.tagName[1]))")
+        assert all(after <= before + 1 for before, after in pairwise(levels)), f"{way}: {levels}"
         assert page.locator("main, nav").count() == 2
         ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
         assert len(ids) == len(set(ids)), f"{way}: an id stands twice"

@@ -117,7 +117,7 @@ function Watched({ session, before }: { session: Session; before?: string | null
   }, [run]);
   return (
     <section class="watched" aria-label="The run" ref={here}>
-      <Status run={run} live={live} />
+      <Status run={run} live={live} cancel={() => { void run.cancel(); if (session.twin?.busy) void session.twin.cancel(); }} />
       {session.twin ? <Both run={run} twin={session.twin} before={before} /> : <Stage story={live.story} busy={run.busy} before={before} />}
       {live.id && !run.busy && <p class="more"><a href={to("run", live.id)}>The whole story, with its recipe</a></p>}
     </section>

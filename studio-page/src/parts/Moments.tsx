@@ -26,7 +26,7 @@ function Told({ moment, image, plan, prompt, writing }: ToldProps) {
     case "thought":
       return (
         <Fragment>
-          <h4>Thought{moment.region ? `, region ${moment.region}` : ""}</h4>
+          <h3>Thought{moment.region ? `, region ${moment.region}` : ""}</h3>
           <p class="thought-text">
             {moment.text}
             {moment.fresh && <span class="fresh" key={moment.text.length}>{moment.fresh}</span>}
@@ -39,11 +39,11 @@ function Told({ moment, image, plan, prompt, writing }: ToldProps) {
         </Fragment>
       );
     case "schedule":
-      return <Fragment><h4>The picture is divided</h4><Note text={moment.note} /></Fragment>;
+      return <Fragment><h3>The picture is divided</h3><Note text={moment.note} /></Fragment>;
     case "critique":
       return (
         <Fragment>
-          <h4>
+          <h3>
             Critique{moment.region ? `, region ${moment.region}` : ""}
             {moment.good !== null && (
               <span class={moment.good ? "mark good" : "mark bad"}>
@@ -51,7 +51,7 @@ function Told({ moment, image, plan, prompt, writing }: ToldProps) {
               </span>
             )}
             {moment.score !== null && <span class="dim score">{score(moment.score)}</span>}
-          </h4>
+          </h3>
           {moment.reason && <p>{moment.reason}</p>}
           <Note text={moment.note} />
         </Fragment>
@@ -59,7 +59,7 @@ function Told({ moment, image, plan, prompt, writing }: ToldProps) {
     case "again":
       return (
         <Fragment>
-          <h4><Icon name="again" />{moment.region ? `Region ${moment.region} is painted again` : `Round ${moment.round}: the picture is painted again`}</h4>
+          <h3><Icon name="again" />{moment.region ? `Region ${moment.region} is painted again` : `Round ${moment.round}: the picture is painted again`}</h3>
           {moment.prompt && <p class="rewritten"><span class="dim">from</span> “{moment.prompt}”</p>}
           <Note text={moment.note} />
         </Fragment>
@@ -74,7 +74,7 @@ function Told({ moment, image, plan, prompt, writing }: ToldProps) {
     case "chosen":
       return (
         <Fragment>
-          <h4><Icon name="star" />Candidate {moment.candidate + 1} is kept{moment.left > 1 ? `, of ${moment.left} that were left` : ""}</h4>
+          <h3><Icon name="star" />Candidate {moment.candidate + 1} is kept{moment.left > 1 ? `, of ${moment.left} that were left` : ""}</h3>
           <Note text={moment.note} />
         </Fragment>
       );

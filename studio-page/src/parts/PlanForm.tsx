@@ -39,7 +39,7 @@ export function PlanForm({ draft, info, change }: Props) {
       <details class="fine">
         <summary>Fine-tune the plan{changed(draft)}</summary>
         <div class="fields">
-          {Object.keys(FIELDS).filter((name) => !hidden.includes(name)).map((name) => info.fields.find((field) => field.name === name)).filter((field) => field !== undefined).map((field) => (
+          {inOrder(info.fields).filter((field) => !hidden.includes(field.name)).map((field) => (
             <PlanField key={field.name} field={field} draft={draft} info={info} change={change} />
           ))}
         </div>
@@ -47,6 +47,18 @@ export function PlanForm({ draft, info, change }: Props) {
     </>
   );
 }
+
+/** The fields that have plain words here first, in the order of these; then the others. */
+function inOrder(fields: Field[]): Field[] {
+  const names = Object.keys(FIELDS);
+  const place = ({ name }: Field) => (names.includes(name) ? names.indexOf(name) : names.length);
+  return [...fields].sort((a, b) => place(a) - place(b));
+}
+
+/** `first` is a word of several fields and means something else in each. */
+const worded = (name: string, value: string) => (name === "think" || name === "choose" ? VALUES[value] ?? value : value);
+
+const begun = (text: string) => text[0].toUpperCase() + text.slice(1);
 
 function changed(draft: Draft): string {
   const count = Object.values(draft.fields).filter((value) => value !== "").length;
@@ -57,14 +69,15 @@ function PlanField({ field, draft, info, change, brief }: { field: Field; brief?
   const id = `plan-${field.name}`;
   const value = valueOf(draft, info, field.name);
   const set = (text: string) => change({ fields: { ...draft.fields, [field.name]: text } });
-  const about = FIELDS[field.name];
+  const about = FIELDS[field.name] ?? { title: begun(field.name.replaceAll("_", " ")), says: field.help };
+  const values = field.type === "bool" ? ["false", "true"] : field.values;
   return (
-    <div class={brief && !field.values ? "field narrow" : "field"}>
+    <div class={brief && !values ? "field narrow" : "field"}>
       <label for={id}>{about.title}</label>
-      {field.values ? (
+      {values ? (
         <select id={id} value={value} aria-describedby={brief ? undefined : `${id}-says`} onChange={(event) => set(event.currentTarget.value)}>
           {field.default === null && <option value="">{field.name === "judge" ? "the painter’s own eyes" : "the usual"}</option>}
-          {field.values.map((one) => <option key={one} value={one}>{VALUES[one] ?? one}</option>)}
+          {values.map((one) => <option key={one} value={one}>{worded(field.name, one)}</option>)}
         </select>
       ) : (
         <input

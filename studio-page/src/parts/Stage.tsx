@@ -48,7 +48,7 @@ export function Stage({ story, busy, twin, before }: Props) {
           ))}
         </div>
       )}
-      {image.moments.length > 0 && <section class="telling" aria-label="What it thinks"><Moments image={image} story={story} busy={busy} /></section>}
+      {image.moments.length > 0 && <section class="telling"><h2 class="sr-only">What it thinks</h2><Moments image={image} story={story} busy={busy} /></section>}
     </div>
   );
 }

@@ -2,7 +2,8 @@
 import type { Live, Run } from "../follow";
 import { Icon } from "./Icon";
 
-export function Status({ run, live }: { run: Run; live: Live }) {
+/** `cancel` in place of cancelling this run alone. */
+export function Status({ run, live, cancel }: { run: Run; live: Live; cancel?: () => void }) {
   const { state, story } = live;
   const share = Math.round((100 * story.step) / story.steps);
   return (
@@ -10,7 +11,7 @@ export function Status({ run, live }: { run: Run; live: Live }) {
       <div class="status-line">
         <span class={`pulse ${state}`} aria-hidden="true" />
         <span class="status-words">{words(live)}</span>
-        {run.busy && <button class="quiet-button" onClick={() => run.cancel()}><Icon name="cross" />Cancel</button>}
+        {run.busy && <button class="quiet-button" onClick={cancel ?? (() => run.cancel())}><Icon name="cross" />Cancel</button>}
       </div>
       {run.busy && <progress max="100" value={state === "running" ? share : 0} aria-label="Painted">{share}%</progress>}
       <p class="sr-only" role="status">{milestone(live)}</p>
