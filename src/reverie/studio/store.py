@@ -17,6 +17,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,13 @@ class _Transaction:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files in a folder. The worker may still be writing there: what vanishes meanwhile counts nothing."""
+    total = 0
+    for name, _, files in os.walk(folder):
+        for file in files:
+            with suppress(OSError):
+                total += (Path(name) / file).stat().st_size
+    return total
 
 
 def _lock(folder: Path) -> Any:

@@ -46,6 +46,8 @@ async def told(
 ) -> AsyncIterator[Told | None]:
     """The run from where the client stopped listening, to its end; None after each `pulse` seconds of silence."""
     run = engine.live.get(row.id)
+    if run is None:  # it may have ended since the caller looked
+        row = engine.row(row.id) or row
     heard, first = place(last_id)
     while True:
         attempt = run.attempt if run is not None else row.attempt
@@ -57,10 +59,7 @@ async def told(
             yield item
         if run is None or run.attempt == attempt:
             break
-    if run is None:
-        state, error = row.state, row.error
-    else:
-        state, error = run.state, run.error
+    state, error = (row.state, row.error) if run is None else (run.state, run.error)
     yield event_id(attempt, tail.count), {"event": state} | ({"error": error} if error else {})
 
 
