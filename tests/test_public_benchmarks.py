@@ -169,7 +169,7 @@ def test_evaluators_by_name(name, parts, limit, replaced, tmp_path, capsys):
     for role, make in parts.items():
         words += ["--evaluator", f"{role}={make(models / role)}"]
     assert main([*words, "--evaluator", "eyes=x"]) == 2
-    assert f"{name} has no role 'eyes': its roles are {', '.join(sorted(parts))}" in capsys.readouterr().err
+    assert re.search(f"has no role 'eyes'.*its roles are .*{sorted(parts)[0]}", capsys.readouterr().err)
     assert main(words) == 0
     assert replaced in capsys.readouterr().out
     rows = read_rows(tmp_path / "out")
