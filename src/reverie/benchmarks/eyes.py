@@ -205,18 +205,11 @@ def _evaluators(benchmark: Benchmark, judge: Any, choices: Mapping[str, Any], de
         return Evaluating(lambda tag: judge, judge.name, [note])
     from . import evaluators
 
-    wanted = {tag: evaluators.roles(name) for tag, name in benchmark.evaluators.items()}
-    if unknown := [role for role in choices if not any(role in roles for roles in wanted.values())]:
-        known = sorted({role for roles in wanted.values() for role in roles})
-        raise ValueError(f"{benchmark.name} has no role {unknown[0]!r}: its roles are {', '.join(known)}.")
-    chosen = {tag: {role: who for role, who in choices.items() if role in roles} for tag, roles in wanted.items()}
-    parts = {tag: evaluators.cast(name, chosen[tag]) for tag, name in benchmark.evaluators.items()}
-    every = list({(part.role, part.name): part for group in parts.values() for part in group}.values())
+    every = evaluators.cast_all(benchmark.name, choices)
 
     def load(tag: str) -> Evaluator:
-        tag = tag if tag in chosen else ""
-        return evaluators.for_benchmark(
-            benchmark.evaluators[tag], chosen[tag], device or usual_device(), benchmark.nouns
-        )
+        name = benchmark.evaluators.get(tag) or benchmark.evaluators[""]
+        chosen = {role: who for role, who in choices.items() if role in evaluators.roles(name)}
+        return evaluators.for_benchmark(name, chosen, device or usual_device(), benchmark.nouns)
 
     return Evaluating(load, evaluators.versions(every), [part.note for part in every if part.note])
