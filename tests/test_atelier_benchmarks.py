@@ -13,10 +13,10 @@ from reverie.atelier.edits import edit, fair
 from reverie.atelier.inspector import Inspector, Seen, Sighting
 from reverie.atelier.language import held_out_colour, held_out_pair
 from reverie.atelier.language_parse import Demand, parse
-from reverie.atelier.sample import compose
 from reverie.atelier.scene import ACTIONS, TEXTURES, Scene, Thing
 from reverie.atelier.second_look import look_again
 from reverie.benchmarks import atelier_cobsat, atelier_compbench, atelier_rise
+from reverie.benchmarks.drawn import truths, write
 from reverie.benchmarks.eyes import Inspected, inspector_folder
 from reverie.benchmarks.harness import evaluate
 from reverie.benchmarks.protocol import Painted, Row
@@ -45,15 +45,6 @@ def exactly(scene: Scene) -> Sighting:
 
 def inspected(scene: Scene) -> Inspected:
     return Inspected(exactly(scene), draw(scene))
-
-
-def truths(name: str, samples) -> list[Scene]:
-    """A right picture for each sample."""
-    if name == "atelier-compbench":
-        rng = random.Random(1)
-        return [compose(Demand.from_record(sample.record["demand"]), rng) for sample in samples]
-    key = "answer" if name == "atelier-cobsat" else "after"
-    return [Scene.from_json(sample.record[key]) for sample in samples]
 
 
 @pytest.mark.parametrize("name", CHECKSUMS)
@@ -216,3 +207,12 @@ def test_the_harness_gives_inputs_and_writes_a_table(tmp_path):
     assert all(given.picture is not None for given in painter.given)
     assert scores["scores"]["accuracy"]["mean"] >= 0.75
     assert "accuracy" in (tmp_path / "table.md").read_text()
+
+
+@needs_inspector
+def test_drawn_truths_are_judged_like_painted_pictures(tmp_path):
+    assert write("atelier-rise", tmp_path / "drawn") == 200
+    scores = evaluate("atelier-rise", None, tmp_path / "out", images=tmp_path / "drawn", limit=12)
+    assert scores["scores"]["accuracy"]["mean"] >= 0.75
+    with pytest.raises(ValueError, match="could be drawn"):
+        write("atelier-geneval", tmp_path / "none")
