@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_reason import Greys, Parrot
 from tiny import tiny_folder
+from vlm_toy import save_toy
 
 from reverie.canvas import Conditions, Work
 from reverie.cli import main
 from reverie.events import Finished, Revised, Spent, Thought
+from reverie.eyes import check_eyes
 from reverie.generators.diffusion import DiffusionPainter
 from reverie.inputs import LARGEST_COPY, NOTHING, WORKING_AREA, Inputs, Picture, from_messages
 from reverie.judges.mixed import FunctionJudge
@@ -488,3 +490,18 @@ def test_the_same_in_python_with_any_eyes(here, tiny, monkeypatch):
 def test_thirty_pictures_are_read(here, tiny):
     result = load(tiny, "cpu").generate("a zebra", context=[noise(i) for i in range(30)], seed=1)
     assert len(result.recipes[0]["told"]["seen"]) == 30
+
+
+def test_eyes_by_name_are_of_many_kinds(here, tiny, tmp_path):
+    painter = load(tiny, "cpu")
+    chat = str(save_toy(tmp_path / "chat"))
+    context = [noise(0), "one", noise(1), "two"]
+    told = painter.generate("three", context=context, eyes=chat, seed=1).recipes[0]["told"]
+    assert told["seen"] == []  # this model reads pictures between words, and nobody describes them first
+    other = str(tiny_folder(tmp_path / "other", thinker="instruct"))
+    told = painter.generate("three", picture=noise(), eyes=other, seed=1).recipes[0]["told"]
+    assert len(told["seen"]) == 1
+    assert check_eyes("openai:model@http://localhost:1/v1").family == "served"
+    for name, words in (("clipscore:", "cannot look"), ("openai:@x", "names no served model"), (".", "config")):
+        with pytest.raises(ValueError, match=words):
+            check_eyes(name)

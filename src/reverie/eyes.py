@@ -6,7 +6,6 @@ behind a server (openai:MODEL@URL), or any VLM in Python.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.loading import load_model
-from reverie.models.registry import FAMILIES, HUB_ID, JUDGES, Source, check_length, fetched, resolve
+from reverie.models.registry import Source, check_length, fetched, resolve
 from reverie.reason import PYTHON
 from reverie.relay import LOOK_TOKENS, WORDS, Relay, Words
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from reverie.canvas import Work
     from reverie.vlms import VLM
 
-SERVED = "openai:"
-"""How the names of models behind servers begin (vlms/named.py)."""
 LOOKING = ("janus", "showo", "llava", "inspector")
 """Families of our own that look at pictures."""
 
@@ -53,15 +50,8 @@ def check_eyes(name: str | None) -> Source | None:
     """What the name stands for as eyes, None for none and for Python objects; ValueError for what cannot look."""
     if name is None or name.startswith(PYTHON):
         return None
-    if name.startswith(SERVED):
-        from reverie.vlms.named import split
-
-        split(name)
-        return None
-    if _foreign(name):
-        return Source(name, None, Path(name))
     source = resolve(name, "judge")
-    if source.family is not None and source.family not in LOOKING:
+    if source.family not in (None, "served", "chat", *LOOKING):
         raise ValueError(f"{name} cannot look at pictures; name a model that can with --eyes, such as atelier-janus.")
     return source
 
@@ -74,31 +64,23 @@ def open_eyes(eyes: Any, device: str) -> Callable[[Work], Eyes]:
         if not hasattr(eyes, "write_batch"):
             raise ValueError("eyes are a name, a folder, or a VLM (reverie.vlms); this is none of them.")
         own = str(name_of(eyes)).removeprefix(PYTHON)
-        return lambda work: asked(own, eyes, "instruct", getattr(eyes, "interleaves", False))
-    if str(eyes).startswith(SERVED):
-        from reverie.vlms.named import open_vlm
-
-        served = open_vlm(str(eyes), device)
-        return lambda work: asked(str(eyes), served, "instruct", interleaved=True)
+        return lambda work: asked(own, eyes, "instruct")
     source = check_eyes(str(eyes))
     if source is None:
         raise ValueError(f"the eyes {eyes!s} are a Python object and not here; pass them as eyes=.")
-    if source.family is None and (source.folder is not None or not _ours(source)):
-        return _chat_model(source, device)
     if source.family == "inspector":
         return _inspector(source, device)
-    source = fetched(source)
-    if source.family not in LOOKING:
-        raise ValueError(f"{source.name} cannot look at pictures; name a model that can with --eyes.")
-    assert source.folder is not None
-    if source.family == "llava":
-        from reverie.models.llava_checkpoint import load_llava
-        from reverie.vlms.llava import LlavaEyes
+    if source.family == "showo":
+        source = fetched(source)
+        model, tokenizer = load_model(source, device)
+        return lambda work: own_eyes(source, model, tokenizer, work)
+    from reverie.vlms.named import load_vlm, open_vlm
 
-        llava = load_llava(source.folder, device=device)
-        return lambda work: asked(source.name, LlavaEyes(llava, work=work), "instruct")
-    model, tokenizer = load_model(source, device)
-    return lambda work: own_eyes(source, model, tokenizer, work)
+    if source.family == "served":
+        served = open_vlm(str(eyes), device)
+        return lambda work: asked(str(eyes), served, "instruct")
+    found, made = load_vlm(source, device)
+    return lambda work: asked(found.name, made(work), "atelier" if found.thinker == "atelier" else "instruct")
 
 
 def own_eyes(source: Source, model: Any, tokenizer: Any, work: Work) -> Eyes:
@@ -134,7 +116,7 @@ def _anything(text: str) -> None:
     """Nothing is known about what fits into a model of another kind."""
 
 
-def asked(name: str, vlm: VLM, wording: str, interleaved: bool = False) -> Eyes:
+def asked(name: str, vlm: VLM, wording: str) -> Eyes:
     """Eyes of a model that writes: it is asked what it sees."""
     from reverie.vlms import Message
 
@@ -143,7 +125,7 @@ def asked(name: str, vlm: VLM, wording: str, interleaved: bool = False) -> Eyes:
     def look(pictures: Sequence[Image]) -> list[str]:
         return vlm.write_batch([[Message("user", words.look, (picture,))] for picture in pictures], LOOK_TOKENS)
 
-    return Eyes(name, look, vlm, words, interleaved)
+    return Eyes(name, look, vlm, words, getattr(vlm, "interleaves", False))
 
 
 def _showo(name: str, model: Any, tokenizer: Any, wording: str) -> Eyes:
@@ -166,35 +148,3 @@ def _inspector(source: Source, device: str) -> Callable[[Work], Eyes]:
         return [canonical(demand_of(scene)) if scene.things else "nothing" for scene in scenes]
 
     return lambda work: Eyes(source.name, look, None, WORDS["atelier"])
-
-
-def _chat_model(source: Source, device: str) -> Callable[[Work], Eyes]:
-    from reverie.vlms.transformers import TransformersVLM
-
-    vlm = TransformersVLM.load(source.folder or source.name, device=device)
-
-    def made(work: Work) -> Eyes:
-        vlm.work = work
-        return asked(source.name, vlm, "instruct", interleaved=True)
-
-    return made
-
-
-def _ours(source: Source) -> bool:
-    """Whether an unlisted hub id is a checkpoint of one of our families; its config.json is fetched to tell."""
-    from reverie.models.pretrained import read_config
-
-    return getattr(read_config(source.name), "model_type", None) in FAMILIES
-
-
-def _foreign(name: str) -> bool:
-    """Whether this is the folder of a chat model that transformers loads, and not of a family of our own."""
-    path = Path(name) / "config.json"
-    if HUB_ID.fullmatch(name) and not path.is_file():
-        return False
-    try:
-        config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        kind, architecture = config.get("model_type"), (config.get("architectures") or [""])[0]
-    except (ValueError, AttributeError):
-        return False  # resolve says what is wrong with it
-    return bool(kind) and kind not in FAMILIES and architecture not in JUDGES
