@@ -381,7 +381,7 @@ def test_reports_are_tables_with_intervals_pictures_and_curves(page, studio):
     assert page.locator(".judged").count() == 0, "a painter of nothing is never right"
     visit(page, studio, "reports", "0", "train")
     assert page.get_by_role("img", name="loss: 2 at step 1, 0.6667 at step 3").count() == 1
-    page.wait_for_function("document.querySelector('.sheets img')?.naturalWidth === 192")
+    page.wait_for_function("() => document.querySelector('.sheets img')?.naturalWidth === 192")
 
 
 def test_the_way_by_keyboard(page, studio):
