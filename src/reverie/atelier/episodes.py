@@ -127,12 +127,12 @@ def _for_training(task: int, word: str, theta: str) -> bool:
 
 
 def _episode(task: int, words: list[str], theta: str, rng: random.Random) -> Episode:
-    pairs = [(_SHOWN_AS.get(word, word), _scene(task, word, theta, rng)) for word in words]
+    pairs = [(_SHOWN_AS.get(word, word), shown(task, word, theta, rng)) for word in words]
     query, answer = pairs[-1]
     return Episode(task, tuple(pairs[:-1]), query, answer, theta)
 
 
-def _scene(task: int, word: str, theta: str, rng: random.Random) -> Scene:
+def shown(task: int, word: str, theta: str, rng: random.Random) -> Scene:
     """One thing, with the detail that the word or the hidden value asks for."""
     theme = theme_of(task)
     detail, kind = (word, theta) if task % 2 else (theta, word)

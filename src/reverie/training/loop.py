@@ -325,6 +325,22 @@ def _save(path: Path, model: nn.Module, opts: list[Any], ema: Ema, progress: Pro
     write_atomically(path, lambda part: torch.save(state, part))
 
 
+@torch.no_grad()
+def load_mean(path: Path, model: nn.Module) -> None:
+    """Puts the EMA weights of a run's `state.pt` into `model`, whose learning parameters must be those of that run.
+    ValueError where there is no such run, or another's."""
+    if not path.is_file():
+        raise ValueError(f"There is no finished run with {path}; train that first.")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(state["model"])
+        means = dict(zip((n for n, p in model.named_parameters()), state["ema"]["mean"], strict=True))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is of a model of other sizes; use the recipe it was trained with.") from error
+    for name, parameter in model.named_parameters():
+        parameter.copy_(means[name])
+
+
 def _resume(path: Path, model: nn.Module, opts: list[Any], ema: Ema) -> Progress:
     if not path.exists():
         return Progress()

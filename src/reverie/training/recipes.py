@@ -230,6 +230,33 @@ def _showo(recipe: dict[str, Any], out: Path) -> Path:
     return out
 
 
+def _vlm(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: model (VlmSizes), mix (VlmTraining), loop; from: an earlier run of this task to go on from (heads and
+    all); glimpse: captions and episodes of each task tried at every sample; export: folder for the finished checkpoint.
+    """
+    from .card import write_card
+    from .loop import LoopConfig, load_mean, train
+    from .vlm import VlmTask, VlmTraining
+    from .vlm_build import VlmSizes, build_processor, build_tokenizer, build_vlm, save_vlm
+    from .vlm_report import glimpse
+
+    _allow(recipe, "model", "mix", "from", "glimpse", "export")
+    sizes, mix = section(recipe, "model", VlmSizes), section(recipe, "mix", VlmTraining)
+    loop, seed = section(recipe, "loop", LoopConfig), _seed(recipe)
+    processor = build_processor(sizes, build_tokenizer(sizes))
+    task = VlmTask(build_vlm(sizes, processor.tokenizer), processor.tokenizer, sizes, mix, seed)
+    if recipe.get("from"):
+        load_mean(Path(recipe["from"]) / "state.pt", task.model)
+    tries = int(recipe.get("glimpse", 6))
+    train(task, loop, out, lambda step, folder: glimpse(task.vlm, processor, step, folder, tries), recipe)
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    save_vlm(task.vlm, processor, folder)
+    write_card(
+        out, folder, "Qwen2-VL of the Atelier", ["Trained from scratch on drawn scenes; it never saw a painter."]
+    )
+    return out
+
+
 def _inspector(recipe: dict[str, Any], out: Path) -> Path:
     """Sections: model (InspectorSizes), data (InspectorConfig), loop; from: a folder of weights to go on from;
     export: folder for the finished weights."""
@@ -373,6 +400,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "janus": _janus,
     "llamagen": _llamagen,
     "showo": _showo,
+    "vlm": _vlm,
     "inspector": _inspector,
     "reinforce": _reinforce,
     "stories": _stories,
