@@ -1,0 +1,147 @@
+"""What aligned vectors say, before any diffusion model is at hand: episodes answered by a VLM, read in two ways.
+
+    python -m reverie.training.align_report --vlm VLM --t5 T5 --aligner full=runs/full/aligner.safetensors \\
+        --aligner input=runs/input/aligner.safetensors:input --out runs/align-report
+
+Rows: the oracle (the T5 encoder's vectors of a right caption), the VLM's own text, the relay (the T5 encoder's vectors
+of that text) and every aligner, all on the same answers to the same episodes of `atelier-cobsat`. Two readers: the T5's
+own decoder, whose greedy text is parsed, and a small classifier that knows encoder vectors alone (`text_reader.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..atelier.episode_answers import said
+from ..atelier.episodes import Episode, benchmark
+from ..atelier.language import canonical, demand_of
+from ..models.aligner import Aligner, load_aligner
+from ..models.t5 import encode_text, load_t5, read_back
+from ..vlms.transformers import TransformersVLM
+from .align import Words, stack_features
+from .text_reader import TextReader, learn_to_read, read_scene
+from .vlm_report import TASKS, question, share
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An episode, what the VLM wrote, and its features: of the answer's tokens, and of the question's."""
+
+    episode: Episode
+    text: str
+    features: Tensor
+    asked: Tensor
+
+
+def answer_all(vlm: TransformersVLM, shots: int, count: int, batch: int = 20, limit: int = 40) -> list[Answered]:
+    """Greedy answers to so many episodes of each task."""
+    episodes = [one for task in TASKS for one in benchmark(task, shots, count)]
+    found = []
+    for first in range(0, len(episodes), batch):
+        some = episodes[first : first + batch]
+        talks = [question(one) for one in some]
+        answers, asked = vlm.answers(talks, limit), vlm.features_batch(talks)
+        found += [Answered(e, a.text, a.features, q) for e, a, q in zip(some, answers, asked, strict=True)]
+    return found
+
+
+@torch.no_grad()
+def aligned(aligner: Aligner, answered: Sequence[Answered], which: str = "generated") -> tuple[Tensor, Tensor]:
+    """Vectors (B, L, D) and their mask, of the answers' features or of the questions' (`input`)."""
+    rows = [(one.features if which == "generated" else one.asked).float() for one in answered]
+    features, mask = stack_features(rows)
+    return aligner(features), mask
+
+
+def encoded(t5: Any, words: Words, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    ids, mask = words.ids(texts)
+    return encode_text(t5, ids, mask).float(), mask
+
+
+class Judges:
+    """The T5's decoder and the reader of vectors."""
+
+    def __init__(self, t5: Any, words: Words, reader: TextReader):
+        self.t5, self.words, self.reader = t5, words, reader
+
+    def __call__(self, vectors: Tensor, mask: Tensor, answered: Sequence[Answered]) -> dict[str, Any]:
+        episodes = [one.episode for one in answered]
+        ids = read_back(self.t5, vectors, mask, 40)
+        texts = self.words.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        decoder = [said(plain(text), one) for text, one in zip(texts, episodes, strict=True)]
+        size = (vectors[mask.bool()].square().mean() / self.t5.encoder.final_layer_norm.weight.square().mean()).sqrt()
+        reader = read_scene(self.reader, vectors, mask, episodes)
+        told = [[one.text, text] for one, text in zip(answered, texts, strict=True)][:: max(1, len(texts) // 10)]
+        return _shares(decoder, reader, episodes) | {"scale": size.item(), "examples": told}
+
+
+def plain(text: str) -> str:
+    """Without the words with which a VLM is asked to begin."""
+    return text.removeprefix("Create an image of").strip()
+
+
+def _shares(
+    decoder: list[tuple[bool, bool]], reader: list[tuple[bool, bool]], episodes: Sequence[Episode]
+) -> dict[str, Any]:
+    tasks = [
+        share([result for result, one in zip(reader, episodes, strict=True) if one.task == task])["both"]
+        for task in TASKS
+    ]
+    return {"decoder": share(decoder), "reader": share(reader), "reader by task": tasks}
+
+
+def rows_of(
+    judges: Judges, answered: Sequence[Answered], aligners: Mapping[str, tuple[Aligner, str]]
+) -> dict[str, dict[str, Any]]:
+    """The table's rows: see the top of this file."""
+    right = [canonical(demand_of(one.episode.answer)) for one in answered]
+    own = [said(one.text, one.episode) for one in answered]
+    rows: dict[str, dict[str, Any]] = {
+        "VLM text": {"text": share(own)},
+        "oracle": judges(*encoded(judges.t5, judges.words, right), answered),
+        "relay": judges(*encoded(judges.t5, judges.words, [one.text for one in answered]), answered),
+    }
+    return rows | {name: judges(*aligned(a, answered, which), answered) for name, (a, which) in aligners.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m reverie.training.align_report`."""
+    parser = argparse.ArgumentParser(description="Read what aligned vectors of in-context episodes say.")
+    parser.add_argument("--vlm", required=True, help="folder of the VLM")
+    parser.add_argument("--t5", required=True, help="folder of the T5, decoder included")
+    parser.add_argument("--aligner", action="append", default=[], metavar="NAME=FILE[:input]", help="repeatable")
+    parser.add_argument("--shots", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("-n", type=int, default=30, help="episodes of each task")
+    parser.add_argument("--steps", type=int, default=400, help="with which the reader of vectors is taught")
+    parser.add_argument("--out", required=True, help="folder for report.json")
+    given = parser.parse_args(arguments)
+    vlm = TransformersVLM.load(given.vlm)
+    t5, tokenizer = load_t5(given.t5)
+    aligners = {}
+    for told in given.aligner:
+        name, _, path = told.partition("=")
+        which = "input" if path.endswith(":input") else "generated"
+        loaded = load_aligner(path.removesuffix(":input"), source=vlm.width, target=t5.config.d_model)
+        aligners[name] = (loaded, which)
+    judges = Judges(t5, Words(tokenizer, 64), learn_to_read(t5, tokenizer, given.steps))
+    result = {f"{n}-shot": rows_of(judges, answer_all(vlm, n, given.n), aligners) for n in given.shots}
+    out = Path(given.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), "utf-8")
+    for shots, rows in result.items():
+        for name, row in rows.items():
+            told = {way: [round(row[way][k], 3) for k in ("object", "detail", "both")]
+                    for way in ("text", "decoder", "reader") if way in row}  # fmt: skip
+            print(shots, name, told, f"scale {row['scale']:.2f}" if "scale" in row else "")
+
+
+if __name__ == "__main__":
+    main()
