@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..files import write_atomically
@@ -46,7 +47,7 @@ def write_book(folder: str | Path, count: int, seed: int = 0, side: int = 96) ->
         name = f"pictures/{number:06}.png"
         path = folder / name
         if not path.is_file():
-            write_atomically(path, lambda part, scene=scene: draw(scene, side).save(part, "PNG"))
+            write_atomically(path, partial(draw(scene, side).save, format="PNG"))
         lines.append(json.dumps({"image": name, "caption": caption, "scene": scene.to_json()}))
     captions = folder / "captions.jsonl"
     write_atomically(captions, lambda part: part.write_text("\n".join(lines) + "\n", "utf-8"))

@@ -90,14 +90,20 @@ class AlignConfig:
     """batch: samples of a step and process. text: longest text in T5 tokens.
     bucket: so many batches are drawn together and dealt by the length of their targets, which saves padding; 1: off.
     dropout: the T5's own, while the aligner learns (the authors leave it on).
+    noise: largest deviation of noise on the aligned vectors, relative to the size of the T5 encoder's, another for every
+    sample; 0 is the paper's method. What the norm lets out is limited, so noise leaves no room for directions that the
+    decoder does not read: these carry nothing in the encoder's vectors, and a diffusion model has never met them.
     """
 
     batch: int = 32
     text: int = 128
     bucket: int = 1
     dropout: bool = True
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.noise < 0:
+            raise ValueError(f"noise={self.noise}: must not be negative.")
         if min(self.batch, self.text, self.bucket) < 1:
             raise ValueError(f"batch={self.batch}, text={self.text}, bucket={self.bucket}: all must be at least 1.")
 
@@ -143,7 +149,11 @@ class AlignTask:
         for place in self._places(step):
             sample = self.source[self.order[place]]
             samples.append(fed_and_said(sample, self.source.kind, self.masking, self._rng(place)))
-        return self.collate(samples)
+        found = self.collate(samples)
+        if self.config.noise:
+            shape = (*found["mask"].shape, self.t5.config.d_model)
+            found["noise"] = uneven_noise(shape, self.config.noise, f"{self.seed}/{step}/noise")
+        return found
 
     def collate(self, samples: Sequence[tuple[Tensor, Sequence[int]]]) -> dict[str, Tensor]:
         """Pairs (features fed, token ids to be said) as a batch."""
@@ -155,7 +165,8 @@ class AlignTask:
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float | Tensor]]:
         self.place(batch["features"].device)
         memory = self.model(batch["features"].float())
-        loss = reading_loss(self.t5, memory, batch["mask"], batch["labels"], batch["label_mask"])
+        read = shaken(memory, batch.get("noise"), self.t5)
+        loss = reading_loss(self.t5, read, batch["mask"], batch["labels"], batch["label_mask"])
         return loss, {"scale": relative_scale(memory, batch["mask"], self.t5)}
 
     def place(self, device: torch.device | str) -> None:
@@ -190,6 +201,20 @@ def attached(aligner: Aligner, t5: T5ForConditionalGeneration) -> Any:
             f"The T5 is {t5.config.d_model} wide and the aligner writes {aligner.config.target}; make them equal."
         )
     return t5
+
+
+def uneven_noise(shape: Sequence[int], most: float, seed: str) -> Tensor:
+    """(B, L, D) normal noise whose deviation is uniform in 0 .. `most`, another for each row."""
+    generator = torch.Generator().manual_seed(random.Random(seed).getrandbits(63))
+    deviation = torch.rand(shape[0], 1, 1, generator=generator) * most
+    return torch.randn(*shape, generator=generator) * deviation
+
+
+def shaken(memory: Tensor, noise: Tensor | None, t5: T5ForConditionalGeneration) -> Tensor:
+    """Vectors with noise, which is told in units of the encoder's vectors."""
+    if noise is None:
+        return memory
+    return memory + noise.to(memory) * t5.encoder.final_layer_norm.weight.detach().square().mean().sqrt()
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from ..data.features import Order
 from ..models.aligner import Aligner
 from ..models.t5 import encode_text, reading_loss
 from ..models.vision_tokens import clip_pixels, image_tokens
-from .align import AlignConfig, Words, attached, relative_scale
+from .align import AlignConfig, Words, attached, relative_scale, shaken, uneven_noise
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionModel, PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -74,6 +74,7 @@ class ClipAlignTask:
         self.model, self.t5 = aligner, attached(aligner, t5)
         self.t5.train(config.dropout)
         self.words, self.captions, self.config = Words(words, config.text), captions, config
+        self.side = tower.config.image_size // tower.config.patch_size
         self.factor, self.seed, self.order = factor, seed, Order([len(captions)], seed)
 
     def batch(self, step: int) -> dict[str, Tensor]:
@@ -84,7 +85,12 @@ class ClipAlignTask:
             with Image.open(path) as picture:
                 pixels.append(clip_pixels(picture, self.tower.config.image_size))
             parts.append(split_caption(caption, random.Random(f"{self.seed}/{place}")))
-        return self.collate(torch.stack(pixels), parts)
+        found = self.collate(torch.stack(pixels), parts)
+        if self.config.noise:
+            tokens = 1 + (self.side // (self.factor or 1)) ** 2
+            shape = (len(parts), tokens, self.t5.config.d_model)
+            found["noise"] = uneven_noise(shape, self.config.noise, f"{self.seed}/{step}/noise")
+        return found
 
     def collate(self, pixels: Tensor, parts: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
         """Pixels (B, 3, S, S) and pairs (words that are given, words to be said) as a batch."""
@@ -97,6 +103,7 @@ class ClipAlignTask:
     def memory(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What the decoder reads, and its mask: image tokens, then the encoded first words."""
         aligned = self.model(image_tokens(self.tower, batch["pixels"], self.factor).float())
+        aligned = shaken(aligned, batch.get("noise"), self.t5)
         return beside(aligned, encode_text(self.t5, batch["given"], batch["given_mask"]), batch["given_mask"])
 
     def place(self, device: torch.device | str) -> None:

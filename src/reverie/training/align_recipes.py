@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..data.webdataset import open_features
 from ..models.aligner import Aligner, AlignerConfig, load_aligner, save_aligner
 from ..models.t5 import load_t5, read_back
-from ..models.vision_tokens import load_blip2
+from ..models.vision_tokens import load_blip2, load_tower
 from .align import AlignConfig, AlignTask, Masking, stack_features
 from .align_clip import ClipAlignTask, read_captions
 from .loop import LoopConfig, train
@@ -55,10 +55,18 @@ def clip(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     setup, config = section(recipe, "aligner", AlignerSetup), section(recipe, "data", AlignConfig)
     loop, captions = section(recipe, "loop", LoopConfig), read_captions(_needed(recipe, "captions"))
     begun = _begun(recipe, None)
-    tower, t5, words = load_blip2(_needed(recipe, "blip2"), dtype=_dtype())
+    tower, t5, words = _looking(recipe)
     aligner = _fresh(setup, tower.config.hidden_size, t5, "clip") if begun is None else begun
     task = ClipAlignTask(aligner, tower, t5, words, captions, config, recipe.get("downsample", 2), seed)
     return _run(task, loop, out, recipe, None)
+
+
+def _looking(recipe: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """(vision tower, T5, its tokenizer): those of a BLIP-2, as published, or of a CLIP and of a T5 of their own."""
+    if recipe.get("tower"):
+        t5, words = load_t5(_needed(recipe, "t5"), dtype=_dtype())
+        return load_tower(recipe["tower"], _dtype()), t5, words
+    return load_blip2(_needed(recipe, "blip2"), dtype=_dtype())
 
 
 def readings(task: AlignTask, step: int, out: Path, count: int = 8) -> None:

@@ -232,29 +232,19 @@ def _showo(recipe: dict[str, Any], out: Path) -> Path:
 
 def _vlm(recipe: dict[str, Any], out: Path) -> Path:
     """Sections: model (VlmSizes), mix (VlmTraining), loop; from: an earlier run of this task to go on from (heads and
-    all); glimpse: captions and episodes of each task tried at every sample; export: folder for the finished checkpoint.
-    """
-    from .card import write_card
-    from .loop import LoopConfig, load_mean, train
-    from .vlm import VlmTask, VlmTraining
-    from .vlm_build import VlmSizes, build_processor, build_tokenizer, build_vlm, save_vlm
-    from .vlm_report import glimpse
+    all); glimpse: captions and episodes of each task tried at every sample; export: folder for the checkpoint."""
+    from .vlm_recipes import vlm
 
     _allow(recipe, "model", "mix", "from", "glimpse", "export")
-    sizes, mix = section(recipe, "model", VlmSizes), section(recipe, "mix", VlmTraining)
-    loop, seed = section(recipe, "loop", LoopConfig), _seed(recipe)
-    processor = build_processor(sizes, build_tokenizer(sizes))
-    task = VlmTask(build_vlm(sizes, processor.tokenizer), processor.tokenizer, sizes, mix, seed)
-    if recipe.get("from"):
-        load_mean(Path(recipe["from"]) / "state.pt", task.model)
-    tries = int(recipe.get("glimpse", 6))
-    train(task, loop, out, lambda step, folder: glimpse(task.vlm, processor, step, folder, tries), recipe)
-    folder = Path(recipe.get("export") or out / "checkpoint")
-    save_vlm(task.vlm, processor, folder)
-    write_card(
-        out, folder, "Qwen2-VL of the Atelier", ["Trained from scratch on drawn scenes; it never saw a painter."]
-    )
-    return out
+    return vlm(recipe, out, _seed(recipe))
+
+
+def _clip(recipe: dict[str, Any], out: Path) -> Path:
+    """Sections: model (ClipSizes), mix (ClipTraining), loop; export: folder for the finished checkpoint."""
+    from .vlm_recipes import clip
+
+    _allow(recipe, "model", "mix", "export")
+    return clip(recipe, out, _seed(recipe))
 
 
 def _inspector(recipe: dict[str, Any], out: Path) -> Path:
@@ -324,10 +314,11 @@ def _thinkdiff_lvlm(recipe: dict[str, Any], out: Path) -> Path:
 
 
 def _thinkdiff_clip(recipe: dict[str, Any], out: Path) -> Path:
-    """Keys: captions (a JSONL file), blip2, downsample, from, export. Sections: aligner, data, loop, as above."""
+    """Keys: captions (a JSONL file), blip2 or tower (a CLIP) and t5, downsample, from, export. Sections: aligner, data,
+    loop, as above."""
     from .align_recipes import clip
 
-    _allow(recipe, "captions", "blip2", "downsample", "aligner", "data", "from", "export")
+    _allow(recipe, "captions", "blip2", "tower", "t5", "downsample", "aligner", "data", "from", "export")
     return clip(recipe, out, _seed(recipe))
 
 
@@ -401,6 +392,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "llamagen": _llamagen,
     "showo": _showo,
     "vlm": _vlm,
+    "clip": _clip,
     "inspector": _inspector,
     "reinforce": _reinforce,
     "stories": _stories,
