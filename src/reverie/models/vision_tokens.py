@@ -1,4 +1,4 @@
-"""Pictures as the tokens that ThinkDiff-CLIP feeds its aligner: BLIP-2's vision tower without the Q-Former, or CLIP's.
+"""Pictures as the tokens that ThinkDiff-CLIP feeds its aligner: BLIP-2's vision tower, without the Q-Former.
 
 EVA-CLIP ViT-g/14 at 224 pixels gives a class token and 16 x 16 patches; the patches are pooled to 8 x 8, so a picture
 is 65 tokens.
@@ -52,20 +52,6 @@ def pool_patches(hidden: Tensor, factor: int | None = 2) -> Tensor:
     grid = patches.transpose(1, 2).unflatten(2, (side, side))
     grid = F.interpolate(grid, size=(side // factor, side // factor), mode="bilinear", align_corners=False)
     return torch.cat((first, grid.flatten(2).transpose(1, 2)), 1)
-
-
-def load_tower(source: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The frozen vision tower of a CLIP in the transformers layout, for `image_tokens`: one that an aligner was trained
-    with in place of BLIP-2's."""
-    from transformers import CLIPVisionModel
-
-    config = read_config(source)
-    if config.model_type not in ("clip", "clip_vision_model"):
-        raise ValueError(f"{source} is a {config.model_type} model and has no CLIP vision tower; give one that has.")
-    try:
-        return frozen(CLIPVisionModel.from_pretrained(source, dtype=dtype))
-    except OSError as error:
-        raise ValueError(f"{source} lacks weights ({str(error).splitlines()[0]}).") from error
 
 
 def load_blip2(

@@ -90,7 +90,7 @@ class AlignConfig:
     """batch: samples of a step and process. text: longest text in T5 tokens.
     bucket: so many batches are drawn together and dealt by the length of their targets, which saves padding; 1: off.
     dropout: the T5's own, while the aligner learns (the authors leave it on).
-    noise: largest deviation of noise on the aligned vectors, relative to the size of the T5 encoder's, another for every
+    noise: largest deviation of noise on the aligned vectors, relative to the size of the T5 encoder's, another for each
     sample; 0 is the paper's method. What the norm lets out is limited, so noise leaves no room for directions that the
     decoder does not read: these carry nothing in the encoder's vectors, and a diffusion model has never met them.
     """
