@@ -53,7 +53,7 @@ def test_clip_learns_and_its_batches_repeat():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
-    assert row["right"] == 1
+    assert row["right"] > 0.5
     with pytest.raises(ValueError, match="at least 2"):
         ClipTraining(batch=1)
 

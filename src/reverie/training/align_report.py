@@ -1,11 +1,12 @@
-"""What aligned vectors say, before any diffusion model is at hand: episodes answered by a VLM, read in two ways.
+"""What aligned vectors say and paint: in-context episodes answered by a VLM, read in two ways, and drawn.
 
     python -m reverie.training.align_report --vlm VLM --t5 T5 --aligner full=runs/full/aligner.safetensors \\
-        --aligner input=runs/input/aligner.safetensors:input --out runs/align-report
+        --aligner input=runs/input/aligner.safetensors:input --out runs/align-report [--pipeline FLUX]
 
 Rows: the oracle (the T5 encoder's vectors of a right caption), the VLM's own text, the relay (the T5 encoder's vectors
 of that text) and every aligner, all on the same answers to the same episodes of `atelier-cobsat`. Two readers: the T5's
 own decoder, whose greedy text is parsed, and a small classifier that knows encoder vectors alone (`text_reader.py`).
+With a pipeline, its pictures are judged as well (`drawn_report.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from ..models.aligner import Aligner, load_aligner
 from ..models.t5 import encode_text, load_t5, read_back
 from ..vlms.transformers import TransformersVLM
 from .align import Words, stack_features
+from .drawn_report import Drawing
+from .recipes import shipped
 from .text_reader import TextReader, learn_to_read, read_scene
 from .vlm_report import TASKS, question, share
 
@@ -67,10 +70,10 @@ def encoded(t5: Any, words: Words, texts: Sequence[str]) -> tuple[Tensor, Tensor
 
 
 class Judges:
-    """The T5's decoder and the reader of vectors."""
+    """The T5's decoder, the reader of vectors and, if there is one, the painter."""
 
-    def __init__(self, t5: Any, words: Words, reader: TextReader):
-        self.t5, self.words, self.reader = t5, words, reader
+    def __init__(self, t5: Any, words: Words, reader: TextReader, drawing: Drawing | None = None):
+        self.t5, self.words, self.reader, self.drawing = t5, words, reader, drawing
 
     def __call__(self, vectors: Tensor, mask: Tensor, answered: Sequence[Answered]) -> dict[str, Any]:
         episodes = [one.episode for one in answered]
@@ -80,7 +83,11 @@ class Judges:
         size = (vectors[mask.bool()].square().mean() / self.t5.encoder.final_layer_norm.weight.square().mean()).sqrt()
         reader = read_scene(self.reader, vectors, mask, episodes)
         told = [[one.text, text] for one, text in zip(answered, texts, strict=True)][:: max(1, len(texts) // 10)]
-        return _shares(decoder, reader, episodes) | {"scale": size.item(), "examples": told}
+        found = {"decoder": decoder, "reader": reader}
+        if self.drawing is not None:
+            found["drawn"] = self.drawing(vectors, mask, episodes)
+        shares = {way: _shares(results, episodes) for way, results in found.items()}
+        return shares | {"scale": size.item(), "examples": told}
 
 
 def plain(text: str) -> str:
@@ -88,14 +95,12 @@ def plain(text: str) -> str:
     return text.removeprefix("Create an image of").strip()
 
 
-def _shares(
-    decoder: list[tuple[bool, bool]], reader: list[tuple[bool, bool]], episodes: Sequence[Episode]
-) -> dict[str, Any]:
-    tasks = [
-        share([result for result, one in zip(reader, episodes, strict=True) if one.task == task])["both"]
+def _shares(results: list[tuple[bool, bool]], episodes: Sequence[Episode]) -> dict[str, Any]:
+    each = [
+        share([result for result, one in zip(results, episodes, strict=True) if one.task == task])["both"]
         for task in TASKS
     ]
-    return {"decoder": share(decoder), "reader": share(reader), "reader by task": tasks}
+    return share(results) | {"tasks": each}
 
 
 def rows_of(
@@ -105,7 +110,7 @@ def rows_of(
     right = [canonical(demand_of(one.episode.answer)) for one in answered]
     own = [said(one.text, one.episode) for one in answered]
     rows: dict[str, dict[str, Any]] = {
-        "VLM text": {"text": share(own)},
+        "VLM text": {"text": _shares(own, [one.episode for one in answered])},
         "oracle": judges(*encoded(judges.t5, judges.words, right), answered),
         "relay": judges(*encoded(judges.t5, judges.words, [one.text for one in answered]), answered),
     }
@@ -121,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[2, 4])
     parser.add_argument("-n", type=int, default=30, help="episodes of each task")
     parser.add_argument("--steps", type=int, default=400, help="with which the reader of vectors is taught")
+    parser.add_argument("--pipeline", help="folder of a diffusion pipeline that paints from the same T5's vectors")
+    parser.add_argument("--inspector", help="folder of its weights; the shipped ones if left out")
     parser.add_argument("--out", required=True, help="folder for report.json")
     given = parser.parse_args(arguments)
     vlm = TransformersVLM.load(given.vlm)
@@ -131,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         which = "input" if path.endswith(":input") else "generated"
         loaded = load_aligner(path.removesuffix(":input"), source=vlm.width, target=t5.config.d_model)
         aligners[name] = (loaded, which)
-    judges = Judges(t5, Words(tokenizer, 64), learn_to_read(t5, tokenizer, given.steps))
+    drawing = Drawing(given.pipeline, given.inspector or shipped("atelier-inspector")) if given.pipeline else None
+    judges = Judges(t5, Words(tokenizer, 64), learn_to_read(t5, tokenizer, given.steps), drawing)
     result = {f"{n}-shot": rows_of(judges, answer_all(vlm, n, given.n), aligners) for n in given.shots}
     out = Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -139,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for shots, rows in result.items():
         for name, row in rows.items():
             told = {way: [round(row[way][k], 3) for k in ("object", "detail", "both")]
-                    for way in ("text", "decoder", "reader") if way in row}  # fmt: skip
+                    for way in ("text", "decoder", "reader", "drawn") if way in row}  # fmt: skip
             print(shots, name, told, f"scale {row['scale']:.2f}" if "scale" in row else "")
 
 

@@ -269,7 +269,7 @@ def _inspector(recipe: dict[str, Any], out: Path) -> Path:
     return out
 
 
-def _shipped(name: str) -> Path:
+def shipped(name: str) -> Path:
     from ..models.registry import entries
 
     folder = entries()[name].folder
@@ -292,8 +292,8 @@ def _reinforce(recipe: dict[str, Any], out: Path) -> Path:
     _allow(recipe, "tree", "grpo", "alarms", "from", "inspector", "export")
     tree, grpo = section(recipe, "tree", AtelierRl), section(recipe, "grpo", GrpoConfig)
     alarms, loop, _ = section(recipe, "alarms", Alarms), section(recipe, "loop", LoopConfig), _seed(recipe)
-    source = resolve(recipe.get("from") or _shipped("atelier-janus"))
-    inspector = Inspector.load(recipe.get("inspector") or _shipped("atelier-inspector"))
+    source = resolve(recipe.get("from") or shipped("atelier-janus"))
+    inspector = Inspector.load(recipe.get("inspector") or shipped("atelier-inspector"))
     model, words = load_janus(source)
     task = atelier_task(model, words, "atelier", inspector, tree, grpo, alarms)
     reinforce(task, loop, out, recipe)
