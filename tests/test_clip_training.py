@@ -14,8 +14,9 @@ from reverie.models.aligner import Aligner, AlignerConfig, load_aligner
 from reverie.models.thinkdiff import look
 from reverie.models.vision_tokens import load_tower
 from reverie.training import recipes
-from reverie.training.align import AlignConfig, AlignTask, Masking, shaken, uneven_noise
+from reverie.training.align import AlignConfig, AlignTask, Masking, Words, shaken, uneven_noise
 from reverie.training.clip import ClipSizes, ClipTask, ClipTraining, build_clip, contrast
+from reverie.training.encoder_space import SpacedAligner, principal_space
 
 SMALL = {"vision_width": 32, "vision_layers": 1, "vision_heads": 2, "text_width": 32, "text_layers": 1, "text_heads": 2,
          "shared": 16, "vocabulary": 320, "texts": 100}  # fmt: skip
@@ -128,3 +129,35 @@ def test_noise_is_another_for_every_row_and_step_and_in_units_of_the_encoder(tmp
     assert loud["noise"].shape == (*loud["mask"].shape, t5.config.d_model)
     assert torch.equal(quiet["features"], loud["features"])
     assert tasks[1].loss(loud)[0] != tasks[1].loss(quiet)[0]
+
+
+def test_an_aligner_in_the_encoders_space_folds_into_an_ordinary_one(tmp_path):
+    t5, words = tiny_t5(), t5_words()
+    texts = [sample(number).text for number in range(9)]
+    mean, basis = principal_space(t5, Words(words, 64), texts, 6)
+    ids, mask = Words(words, 64).ids(texts)
+    plain = t5.encoder(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
+    plain = plain / t5.encoder.final_layer_norm.weight
+    torch.testing.assert_close(mean, plain.mean(0))
+    centred = plain - mean
+    principal = torch.linalg.svd(centred).Vh[:6]
+    torch.testing.assert_close(basis @ torch.linalg.pinv(basis), principal.T @ principal, atol=1e-4, rtol=1e-3)
+    deviations = torch.linalg.svdvals(centred)[:6] / len(centred) ** 0.5
+    torch.testing.assert_close(basis.norm(dim=0).flip(0), deviations, atol=1e-4, rtol=1e-3)
+    fresh = Aligner(AlignerConfig(32, t5.config.d_model)).initialise(t5.encoder.final_layer_norm.weight)
+    spaced = SpacedAligner(fresh, mean, basis)
+    features = torch.randn(2, 5, 32)
+    torch.testing.assert_close(spaced.folded()(features), spaced(features))
+    with pytest.raises(ValueError, match="directions"):
+        principal_space(t5, Words(words, 64), texts, 99)
+    with pytest.raises(ValueError, match="two layers"):
+        SpacedAligner(Aligner(AlignerConfig(32, 32, 2, "none")), mean, basis)
+    with FeatureWriter(tmp_path / "f", FeatureKind("generated", 32, "toy")) as writer:
+        for number in range(6):
+            writer.add(sample(number))
+    toy_tokenizer().save_pretrained(tmp_path / "f" / "tokenizer")
+    t5.save_pretrained(tmp_path / "t5")
+    words.save_pretrained(tmp_path / "t5")
+    given = [f"features={tmp_path}/f", f"t5={tmp_path}/t5", f"out={tmp_path}/out", "loop.steps=2", "loop.workers=0"]
+    recipes.run("recipes/atelier/aligner.yaml", [*given, "data.batch=2", "aligner.space=4"])
+    assert load_aligner(tmp_path / "out" / "aligner.safetensors", source=32, target=t5.config.d_model)

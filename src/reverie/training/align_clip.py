@@ -74,7 +74,8 @@ class ClipAlignTask:
         self.model, self.t5 = aligner, attached(aligner, t5)
         self.t5.train(config.dropout)
         self.words, self.captions, self.config = Words(words, config.text), captions, config
-        self.side = tower.config.image_size // tower.config.patch_size
+        settings: Any = tower.config
+        self.side = settings.image_size // settings.patch_size
         self.factor, self.seed, self.order = factor, seed, Order([len(captions)], seed)
 
     def batch(self, step: int) -> dict[str, Tensor]:

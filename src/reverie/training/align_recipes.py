@@ -15,8 +15,9 @@ from ..data.webdataset import open_features
 from ..models.aligner import Aligner, AlignerConfig, load_aligner, save_aligner
 from ..models.t5 import load_t5, read_back
 from ..models.vision_tokens import load_blip2, load_tower
-from .align import AlignConfig, AlignTask, Masking, stack_features
+from .align import AlignConfig, AlignTask, Masking, Words, stack_features
 from .align_clip import ClipAlignTask, read_captions
+from .encoder_space import SpacedAligner, principal_space
 from .loop import LoopConfig, train
 from .recipes import section
 
@@ -25,11 +26,14 @@ from .recipes import section
 class AlignerSetup:
     """type: one of the authors' projector types. copy_norm: its norms start as the T5 encoder's final norm (False: at
     1, the paper's ablation). std: linear layers start normal with this deviation and zero biases; None: torch's rule.
+    space: so many principal directions of the encoder's vectors are all that the aligner writes (`encoder_space.py`);
+    0: it writes what it likes, the paper's method.
     """
 
     type: str = "mlp2x_gelu_t5_norm"
     copy_norm: bool = True
     std: float | None = None
+    space: int = 0
 
 
 def lvlm(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
@@ -44,8 +48,11 @@ def lvlm(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         raise ValueError(f"{recipe['features']} holds no tokenizer; name the VLM that wrote the answers as `answers`.")
     answers = AutoTokenizer.from_pretrained(recipe.get("answers") or kept)
     begun = _begun(recipe, source.width)
-    t5, words = load_t5(_needed(recipe, "t5"), encoder=False, dtype=_dtype())
-    aligner = _fresh(setup, source.width, t5, "lvlm") if begun is None else begun
+    t5, words = load_t5(_needed(recipe, "t5"), encoder=setup.space > 0, dtype=_dtype())
+    aligner: Any = _fresh(setup, source.width, t5, "lvlm") if begun is None else begun
+    if setup.space:
+        texts = [source[number].text for number in range(min(sum(source.shards), 4096))]
+        aligner = SpacedAligner(aligner, *principal_space(t5, Words(words, config.text), texts, setup.space))
     task = AlignTask(aligner, t5, words, source, answers, config, masking, seed)
     return _run(task, loop, out, recipe, lambda step, folder: readings(task, step, folder))
 
@@ -109,8 +116,9 @@ def _run(
     # Before the loop starts its workers, which would otherwise keep the copy of the frozen parts that the CPU holds.
     task.place(PartialState().device)
     trained: nn.Module = train(task, loop, out, on_sample, recipe)
-    assert isinstance(trained, Aligner)
-    save_aligner(trained, Path(recipe.get("export") or out / "aligner.safetensors"))
+    finished = trained.folded() if isinstance(trained, SpacedAligner) else trained
+    assert isinstance(finished, Aligner)
+    save_aligner(finished, Path(recipe.get("export") or out / "aligner.safetensors"))
     return out
 
 

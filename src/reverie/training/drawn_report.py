@@ -44,7 +44,7 @@ class Drawing:
         for first in range(0, len(self.rows), batch):
             numbers = range(first, min(first + batch, len(self.rows)))
             # Every row is a context of its own, so that the painter asks for its condition.
-            asked = Conditions([""] * len(numbers), contexts=tuple((str(number),) for number in numbers))
+            asked = Conditions(("",) * len(numbers), contexts=tuple((str(number),) for number in numbers))
             canvas = self.painter.advance(self.painter.start(asked, list(numbers)))
             pictures += [Image.fromarray(pixels) for pixels in self.painter.preview(canvas)]
         return pictures

@@ -1,8 +1,8 @@
 """Where a T5 encoder's vectors live, and an aligner that cannot leave it.
 
 The vectors of a small encoder fill a few dozen directions of its width. The frozen decoder that teaches an aligner
-answers to all others too, so an aligner finds vectors that the decoder reads well and that no encoder would write; a diffusion
-model, which has only met the encoder's, takes the rest of them for noise. Here the last linear layer writes
+answers to all others too, so an aligner finds vectors that the decoder reads well and that no encoder would write; a
+diffusion model, which has only met the encoder's, takes the rest of them for noise. Here the last linear layer writes
 coordinates along the principal directions instead, each in units of its own deviation, around the mean. Directions,
 deviations and mean come from the encoder's vectors of the VLM's own answers, so nothing but the T5 and the features is
 needed, and the loss stays the proxy task alone. Afterwards all of it folds into one matrix: what is saved is an
@@ -41,13 +41,17 @@ def principal_space(t5: Any, words: Words, texts: Sequence[str], directions: int
 class SpacedAligner(nn.Module):
     """Linear, GELU, Linear to coordinates, mean + basis, norm: an aligner of two layers with a norm, once folded."""
 
+    mean: Tensor
+    basis: Tensor
+
     def __init__(self, aligner: Aligner, mean: Tensor, basis: Tensor):
         """aligner: fresh; its first layer and its norm are taken over as they are."""
         super().__init__()
         if aligner.config.depth != 2 or not aligner.norms:
             raise ValueError("aligner.space needs an aligner of two layers and a norm, such as mlp2x_gelu_t5_norm.")
         self.config = aligner.config
-        self.first, self.norm = aligner[0], aligner.norms[0]
+        self.first: Any = aligner[0]
+        self.norm = aligner.norms[0]
         self.coordinates = nn.Linear(aligner.config.target, basis.shape[1])
         self.register_buffer("mean", mean)
         self.register_buffer("basis", basis)
