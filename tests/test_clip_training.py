@@ -61,7 +61,7 @@ def test_clip_learns_and_its_batches_repeat():
 
 def test_from_pictures_to_an_aligner_of_thinkdiff_clip_by_recipe(tmp_path):
     """Tower, aligner, conditions: as a user goes, on a few pictures."""
-    common = ["loop.minutes=null", "loop.workers=0", "loop.steps=2", "loop.precision=no"]  # one precision a process
+    common = ["loop.minutes=null", "loop.workers=0", "loop.steps=2", 'loop.precision="no"']
     clip = [f"model.{name}={value}" for name, value in SMALL.items()] + ["mix.batch=4", "mix.variants=1"]
     recipes.run("recipes/atelier/clip.yaml", [*common, *clip, f"out={tmp_path}/clip", f"export={tmp_path}/tower"])
     t5 = tiny_t5()
@@ -69,7 +69,7 @@ def test_from_pictures_to_an_aligner_of_thinkdiff_clip_by_recipe(tmp_path):
     t5_words().save_pretrained(tmp_path / "t5")
     captions = write_book(tmp_path / "book", 6)
     given = [f"captions={captions}", f"tower={tmp_path}/tower", f"t5={tmp_path}/t5", f"out={tmp_path}/aligner"]
-    given += ["data.batch=2", "data.noise=0.5", "loop.steps=2"]
+    given += ["data.batch=2", "data.noise=0.5", "loop.steps=2", 'loop.precision="no"']
     recipes.run("recipes/atelier/aligner-clip.yaml", [*given, "loop.log_every=1"])
     aligner, tower = load_aligner(tmp_path / "aligner" / "aligner.safetensors"), load_tower(tmp_path / "tower")
     assert (aligner.config.source, aligner.config.target) == (32, t5.config.d_model)
@@ -159,5 +159,5 @@ def test_an_aligner_in_the_encoders_space_folds_into_an_ordinary_one(tmp_path):
     t5.save_pretrained(tmp_path / "t5")
     words.save_pretrained(tmp_path / "t5")
     given = [f"features={tmp_path}/f", f"t5={tmp_path}/t5", f"out={tmp_path}/out", "loop.steps=2", "loop.workers=0"]
-    recipes.run("recipes/atelier/aligner.yaml", [*given, "data.batch=2", "aligner.space=4"])
+    recipes.run("recipes/atelier/aligner.yaml", [*given, "data.batch=2", "aligner.space=4", 'loop.precision="no"'])
     assert load_aligner(tmp_path / "out" / "aligner.safetensors", source=32, target=t5.config.d_model)

@@ -201,7 +201,14 @@ def test_from_eyes_to_episodes_by_recipe(tmp_path):
     """Two recipes as a user runs them; the checkpoint loads as any chat model does, and a stopped run goes on."""
     eyes, out = tmp_path / "eyes", tmp_path / "vlm"
     common = [f"model.{name}={value}" for name, value in SMALL.items()]
-    common += ["loop.minutes=null", "loop.steps=2", "loop.workers=0", "loop.sample_every=0", "glimpse=1"]
+    common += [
+        "loop.minutes=null",
+        "loop.steps=2",
+        "loop.workers=0",
+        "loop.sample_every=0",
+        'loop.precision="no"',
+        "glimpse=1",
+    ]
     eyes_mix = ["mix.pictures=2", "mix.look=1", "mix.told=1"]
     recipes.run("recipes/atelier/vlm-eyes.yaml", [*common, *eyes_mix, f"out={eyes}"])
     mix = ["mix.episodes=2", "mix.variants=1", f"from={eyes}", f"out={out}", f"export={out}/checkpoint"]
