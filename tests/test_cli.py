@@ -306,7 +306,6 @@ BAD = {
     ),
     "candidates": (["generate", "a cat", "--candidates", "4"], "candidates=4"),
     "reflection": (["generate", "a cat", "--reflect", "-1"], "reflect=-1"),
-    "later preset": (["generate", "a cat", "--preset", "thinkdiff"], "not part of this version yet"),
     "a judge of regions": (["generate", "a cat", "--preset", "twig", "--judge", "atelier-inspector"], "painter itself"),
     "choosing among thoughts": (["generate", "a cat", "--preset", "twig", "--choose", "orm"], "leave choose=first"),
     "unknown preset": (["generate", "a cat", "--preset", "t2gg"], "did you mean t2g?"),

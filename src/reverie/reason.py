@@ -153,14 +153,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "twig": {"think": "during", "regions": 3, "reflect": 1},
     "parm": PARM,
     "parm++": PARM | {"reflect": 3},
+    "thinkdiff": {},  # what thinks is the model, about the context that it is given
 }
-LATER_PRESETS = ("thinkdiff",)
 
 
 def make_plan(preset: str | None = None, **chosen: Any) -> Plan:
     """The plan of a preset (`direct` if None), with the fields that are given and not None put in its place."""
-    if preset in LATER_PRESETS:
-        raise ValueError(f"preset {preset!r} is not part of this version yet; there are {', '.join(PRESETS)}.")
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}; there are {', '.join(PRESETS)}.")
     return Plan.from_json(
