@@ -284,3 +284,18 @@ def test_widths_must_agree(saved, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if "tower" not in k}))
     with pytest.raises(ValueError, match="24 wide"):
         load_thinkdiff(tmp_path)
+
+
+def test_the_shipped_model_finds_what_the_pictures_have_in_common():
+    """Of a red car and a red hat the apple is red: its VLM says so, and the picture has red in it."""
+    from reverie.atelier.draw import draw
+    from reverie.atelier.scene import Scene, Thing
+
+    car, hat = (draw(Scene((Thing(kind, "red", scale=0.5),))) for kind in ("car", "hat"))
+    painted = reverie.load("atelier-thinkdiff").generate("apple", context=(car, "car", hat, "hat"), seed=1)
+    assert painted.recipes[0]["answer"].split()[-2:] == ["red", "apple"]
+    red, green, blue = np.asarray(painted.image, int).transpose(2, 0, 1)
+    assert ((red > green + 60) & (red > blue + 60)).mean() > 0.02
+    plain = reverie.load("atelier-thinkdiff").generate("a blue hat", seed=1)
+    red, green, blue = np.asarray(plain.image, int).transpose(2, 0, 1)
+    assert ((blue > red + 60) & (blue > green + 40)).mean() > 0.02
