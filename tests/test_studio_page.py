@@ -1,9 +1,7 @@
-"""The studio's page in a real browser, over the real server and the shipped model; and what it is built from."""
+"""The studio's page in a real browser, over the real server and the shipped model."""
 
-import hashlib
 import io
 import json
-import re
 import shutil
 import time
 from functools import cache
@@ -12,53 +10,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from reading import CONTRAST, nameless
 from served import Served, serving
 from tiny import tiny_folder
 
-ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "studio-page"
-BUILT = ROOT / "src" / "reverie" / "studio" / "page"
 PAGES = ("generate", "edit", "context", "compare", "gallery", "reports", "nowhere")
 RIDDLE = "the animal that gives us wool, beside what Newton saw fall"
 SEARCH = {
     "prompt": "a red fish", "seed": 1, "choose": "prm", "candidates": 2, "judge_steps": 3, "judge": "atelier-inspector",
 }  # fmt: skip
 LONG = 180_000  # milliseconds that a run may take on a busy machine
-
-
-# --- What is shipped.
-
-
-def test_the_page_is_built_from_its_present_source():
-    """The digest of vite.config.js, computed anew; `npm ci && npm run build` in studio-page/ repairs it."""
-    tops = ("index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.js")
-    sources = [SOURCE / name for name in tops] + [path for path in (SOURCE / "src").rglob("*") if path.is_file()]
-    digest = hashlib.sha256()
-    for name, path in sorted((path.relative_to(SOURCE).as_posix(), path) for path in sources):
-        digest.update(name.encode() + b"\0" + path.read_bytes())
-    assert json.loads((BUILT / "sources.json").read_text())["sha256"] == digest.hexdigest()
-
-
-def test_the_page_is_small_whole_and_fetches_nothing_from_elsewhere():
-    files = [path for path in BUILT.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 200_000
-    assert not [path for path in files if path.suffix == ".map"]
-    html = (BUILT / "index.html").read_text("utf-8")
-    for target in re.findall(r'(?:src|href)="([^"]+)"', html):
-        assert (BUILT / target).is_file(), f"index.html refers to {target}, which is not there"
-    for path in files:
-        if path.suffix in (".html", ".css", ".js"):
-            there = set(re.findall(r"https?://[\w.-]+", path.read_text("utf-8")))
-            assert there <= {"http://www.w3.org"}, f"{path.name} names {there}"  # the names of SVG and XHTML
-
-
-def test_the_lock_file_says_what_and_not_where_from():
-    packages = json.loads((SOURCE / "package-lock.json").read_text())["packages"]
-    assert all("resolved" not in package for package in packages.values())
-    assert all("integrity" in package for path, package in packages.items() if path)
-
-
-# --- In a browser.
 
 
 @pytest.fixture(scope="module")
@@ -403,61 +364,6 @@ def test_the_way_by_keyboard(page, studio):
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark", "the choice is kept"
-
-
-CONTRAST = """() => {
-  const parse = color => {
-    const numbers = color.match(/[\\d.]+/g).map(Number);
-    if (color.startsWith('color(')) for (let i = 0; i < 3; i++) numbers[i] *= 255;
-    return numbers.length < 4 ? [...numbers, 1] : numbers;
-  };
-  const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3]));
-  const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const luminance = c => [0.2126, 0.7152, 0.0722].reduce((sum, w, i) => sum + w * linear(c[i] / 255), 0);
-  const ground = element => {
-    const way = [];
-    for (let e = element; e; e = e.parentElement) way.unshift(parse(getComputedStyle(e).backgroundColor));
-    return way.reduce((below, color) => over(color, below), [255, 255, 255]);
-  };
-  const hidden = ':disabled, svg, noscript, .sr-only, [type=file]';
-  const bad = [];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const element = walk.currentNode.parentElement, text = walk.currentNode.data.trim();
-    if (!text || !element.checkVisibility() || element.closest(hidden)) continue;
-    const style = getComputedStyle(element), back = ground(element);
-    const [high, low] = [luminance(over(parse(style.color), back)), luminance(back)].sort((x, y) => y - x);
-    const least = parseFloat(style.fontSize) >= 24 ? 3 : 4.5;
-    const ratio = (high + 0.05) / (low + 0.05);
-    if (ratio < least) bad.push(`${ratio.toFixed(2)} ${element.className}: ${text.slice(0, 40)}`);
-  }
-  return bad;
-}"""
-
-SPOKEN = {
-    "button",
-    "link",
-    "textbox",
-    "searchbox",
-    "combobox",
-    "checkbox",
-    "radio",
-    "slider",
-    "spinbutton",
-    "image",
-    "tab",
-}
-
-
-def nameless(page) -> list[str]:
-    """Roles in the browser's accessibility tree that would be read out without a name."""
-    session = page.context.new_cdp_session(page)
-    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
-    return [
-        role
-        for node in nodes
-        if not node["ignored"] and (role := node["role"]["value"]) in SPOKEN and not node.get("name", {}).get("value")
-    ]
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
