@@ -1,4 +1,4 @@
-// Builds the page into the Python package, and notes there which sources it was built from (tests/test_studio_page.py
+// Builds the page into the Python package, and notes there which sources it was built from (tests/test_studio_build.py
 // compares). `npm run dev` serves it with reload and passes /api on to a running `reverie studio`.
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
