@@ -1,0 +1,50 @@
+"""Vectors that a pipeline paints and the inspector judges: rows keep their vectors, the main object counts."""
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers", reason="needs reverie[diffusion]")
+
+import diffusion_toy as toys
+import numpy as np
+
+from reverie.atelier.episodes import benchmark
+from reverie.atelier.inspector import Inspector, InspectorNet
+from reverie.atelier.scene import Scene, Thing
+from reverie.training.drawn_report import Drawing, shown_right
+
+
+def test_the_main_object_is_judged():
+    one = next(e for e in benchmark(1, 2) if (e.theta, e.query) == ("car", "purple"))
+    car, hat = Thing("car", "purple", scale=0.5), Thing("hat", "red", scale=0.3)
+    assert shown_right(Scene((car,)), one) == (True, True)
+    assert shown_right(Scene((hat, car)), one) == (True, True)
+    assert shown_right(Scene((Thing("car", "red", scale=0.5),)), one) == (True, False)
+    assert shown_right(Scene((Thing("hat", "purple", scale=0.6), car)), one) == (False, True)
+    assert shown_right(Scene(), one) == (False, False)
+    one = next(e for e in benchmark(4, 2) if e.theta == "beach")
+    kind = one.answer.things[0].kind
+    assert shown_right(Scene((Thing(kind),), "beach"), one) == (True, True)
+    assert shown_right(Scene((Thing(kind),), "cave"), one) == (True, False)
+
+
+def test_every_row_is_painted_from_its_own_vectors_without_padding(tmp_path):
+    toys.flux().save_pretrained(tmp_path / "flux")
+    torch.manual_seed(0)
+    Inspector(InspectorNet()).save(tmp_path / "inspector")
+    drawing = Drawing(tmp_path / "flux", tmp_path / "inspector", together=2)
+    drawing.painter.steps, drawing.painter.height, drawing.painter.width = 2, 32, 32
+    width = drawing.painter.pipeline.transformer.config.joint_attention_dim
+    vectors = torch.randn(3, 4, width, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])
+    pictures = [np.asarray(picture) for picture in drawing.paint(vectors, mask)]
+    other = vectors.clone()
+    other[1, 2:] = 7  # behind the end of its row
+    other[2] += 1
+    again = [np.asarray(picture) for picture in drawing.paint(other, mask)]
+    assert np.array_equal(pictures[0], again[0])
+    assert np.array_equal(pictures[1], again[1])
+    assert not np.array_equal(pictures[2], again[2])
+    assert len(drawing(vectors, mask, benchmark(1, 2, 3))) == 3
+    with pytest.raises(ValueError, match="no diffusion pipeline"):
+        Drawing(tmp_path, tmp_path / "inspector")
