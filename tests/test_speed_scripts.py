@@ -91,3 +91,16 @@ def test_parm_done_literally_keeps_the_same_candidates(script, tmp_path):
     found = parm.measure(str(tmp_path / "showo"), str(judge), n=3, prompts=2, repeats=1, clock=clock)
     assert found["seconds"]["literal"] > found["seconds"]["ours"] > 0
     assert set(found["stages"]["literal"]) == {"painting", "decoding", "judging"}
+
+
+def test_training_from_stored_features_is_compared_with_the_literal_way(script, tmp_path):
+    from t5_toy import t5_words, tiny_t5
+    from vlm_toy import picture, toy_vlm
+
+    from reverie.data.build_features import read_items
+
+    for number in range(2):
+        picture(number).save(tmp_path / f"{number}.png")
+    clock = iter(range(10**6)).__next__
+    found = script("align").compare(toy_vlm(), tiny_t5(), t5_words(), read_items(tmp_path), 2, 2, clock)
+    assert found == {"stored": 4.0, "literal": 2.0, "ratio": 2.0}
