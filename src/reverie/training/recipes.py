@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -322,42 +323,21 @@ def _thinkdiff_clip(recipe: dict[str, Any], out: Path) -> Path:
     return clip(recipe, out, _seed(recipe))
 
 
-def _stories(recipe: dict[str, Any], out: Path) -> Path:
-    """See story_recipes.sft."""
-    from . import story_recipes
+@dataclass(frozen=True)
+class Elsewhere:
+    """A task that stands, with what its recipe takes, in a module of its own."""
 
-    _allow(recipe, "model", "data", "mix", "lora", "export")
-    return story_recipes.sft(_named(_named(recipe, "model"), "data"), out, _seed(recipe))
+    module: str
+    function: str
+    keys: str
+    needs: str
 
-
-def _judge(recipe: dict[str, Any], out: Path) -> Path:
-    """See verify_recipes.judge."""
-    from . import verify_recipes
-
-    _allow(recipe, "model", "data", "wording", "judge", "lora", "export")
-    return verify_recipes.judge(_named(recipe, "model"), out, _seed(recipe))
-
-
-def _dpo(recipe: dict[str, Any], out: Path) -> Path:
-    """See verify_recipes.dpo."""
-    from . import verify_recipes
-
-    _allow(recipe, "model", "data", "reference", "judge", "dpo", "online", "lora", "export")
-    return verify_recipes.dpo(_named(recipe, "model"), out, _seed(recipe))
-
-
-def _dpo_iterative(recipe: dict[str, Any], out: Path) -> Path:
-    """See verify_recipes.dpo_iterative."""
-    from . import verify_recipes
-
-    _allow(recipe, "model", "prompts", "exclude", "reference", "judge", "rounds", "dpo", "online", "lora", "export")
-    return verify_recipes.dpo_iterative(_named(recipe, "model"), out, _seed(recipe))
-
-
-def _named(recipe: dict[str, Any], key: str) -> dict[str, Any]:
-    if not recipe.get(key):
-        raise ValueError(f"give `{key}`: a name, hub id or folder, such as {key}=atelier-janus")
-    return recipe
+    def __call__(self, recipe: dict[str, Any], out: Path) -> Path:
+        _allow(recipe, *self.keys.split(), *self.needs.split())
+        for key in self.needs.split():
+            if not recipe.get(key):
+                raise ValueError(f"give `{key}`: a name, hub id or folder, such as {key}=atelier-janus")
+        return getattr(import_module(f".{self.module}", __package__), self.function)(recipe, out, _seed(recipe))
 
 
 def _text_space(recipe: dict[str, Any], out: Path) -> Path:
@@ -395,10 +375,12 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "clip": _clip,
     "inspector": _inspector,
     "reinforce": _reinforce,
-    "stories": _stories,
-    "judge": _judge,
-    "dpo": _dpo,
-    "dpo-iterative": _dpo_iterative,
+    "stories": Elsewhere("story_recipes", "sft", "mix lora export", "model data"),
+    "judge": Elsewhere("verify_recipes", "judge", "data wording judge lora export", "model"),
+    "dpo": Elsewhere("verify_recipes", "dpo", "data reference judge dpo online lora export", "model"),
+    "dpo-iterative": Elsewhere(
+        "verify_recipes", "dpo_iterative", "prompts exclude reference judge rounds dpo online lora export", "model"
+    ),
     "text-space": _text_space,
     "autoencoder": _autoencoder,
     "flux": _flux,
