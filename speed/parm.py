@@ -23,14 +23,13 @@ from torch import Tensor
 
 import reverie
 import reverie.reason
-from reverie.canvas import Conditions, Work
+from reverie.canvas import Conditions
 from reverie.choose import Search, Task, look_steps, painted, prune
 from reverie.events import Preview
 from reverie.generators.showo import ShowoPainter
 from reverie.judges import Judge, View
-from reverie.judges.load import open_judge
+from reverie.judges.load import judge_by_name
 from reverie.judges.rules import GREEDY, highest, lowest
-from reverie.models.registry import resolve
 from reverie.models.showo import omni_mask
 
 PROMPTS = ("two red apples", "a blue cat left of a dog", "a green car and a yellow boat", "four white birds")
@@ -151,7 +150,7 @@ def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: C
     slow = LiteralShowo(
         loaded.model, loaded.tokenizer, guidance=fast.guidance, temperature=fast.temperature, steps=fast.steps
     )
-    eyes = open_judge(resolve(judge, "judge"), "cpu")(Work(), False)
+    eyes = judge_by_name(judge, "cpu")
     ways = {"literal": (literal, slow, Meter(clock)), "ours": (ours, fast, Meter(clock))}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):

@@ -48,10 +48,9 @@ def features(arguments: argparse.Namespace) -> int:
 
 def verifier(arguments: argparse.Namespace) -> int:
     """Images are painted and judged, and what a verifier or a painter learns from is made of them."""
-    from reverie.canvas import Work
     from reverie.data import prompts
     from reverie.data.build_verifier import build
-    from reverie.judges.load import check_atelier, open_judge
+    from reverie.judges.load import check_atelier, judge_by_name
     from reverie.models.registry import resolve
     from reverie.painter import load
 
@@ -67,7 +66,7 @@ def verifier(arguments: argparse.Namespace) -> int:
             check_atelier(prompt.text)
     check_writable(Path(arguments.out))
     painter = load(arguments.model, arguments.device, arguments.dtype)
-    judge = open_judge(judging, str(painter.model.device))(Work(), False)
+    judge = judge_by_name(arguments.judge, str(painter.model.device))
     stats = build(wanted, painter, judge, found, arguments.out, arguments.paths, None if arguments.quiet else _part)
     if stats is None:
         print(f"{arguments.out}: this part is done; the last one to finish puts the data together.")
@@ -133,9 +132,8 @@ def thoughts(arguments: argparse.Namespace) -> int:
 
 
 def _teacher(arguments: argparse.Namespace, painter: Painter, found: Prompts) -> AtelierTeacher | VlmTeacher:
-    from reverie.canvas import Work
     from reverie.data.teachers import AtelierTeacher, VlmTeacher
-    from reverie.judges.load import open_judge
+    from reverie.judges.load import judge_by_name
     from reverie.models.registry import resolve
     from reverie.reason import Plan
     from reverie.vlms.named import open_vlm
@@ -148,7 +146,7 @@ def _teacher(arguments: argparse.Namespace, painter: Painter, found: Prompts) ->
             painter.model.encode_image, generator.steps, row, arguments.regions, arguments.wrong, side, arguments.seed
         )
     device = str(painter.model.device)
-    judge = open_judge(resolve(arguments.judge, "judge"), device)(Work(), False) if arguments.judge else None
+    judge = judge_by_name(arguments.judge, device) if arguments.judge else None
     own = resolve(arguments.model).thinker
     wording = own if own == "atelier" else "instruct"
     return VlmTeacher(

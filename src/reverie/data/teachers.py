@@ -110,6 +110,11 @@ class VlmTeacher:
     seed: int = 0
     name: str = "vlm"
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The step at which each region ends."""
+        return bands((1,) * self.regions, self.generator.steps, getattr(self.generator, "row", 1))
+
     def teach(self, numbers: Sequence[int]) -> list[Made | None]:
         stories = [Story(dialogue(self.wording), self.prompts[number].text, self.regions) for number in numbers]
         for region in range(1, self.regions + 1):
@@ -120,13 +125,12 @@ class VlmTeacher:
         good = self._passed(stories, canvas)
         critiques = self._critiques(stories, canvas, [i for i, passed in enumerate(good) if passed])
         codes = self._codes(canvas)
-        ends = bands((1,) * self.regions, self.generator.steps, getattr(self.generator, "row", 1))
         made: list[Made | None] = []
         for place, (number, story) in enumerate(zip(numbers, stories, strict=True)):
             if not good[place]:
                 made.append(None)
                 continue
-            told = Told(f"{number:06}", story.prompt, ends, tuple(story.thoughts), critiques[place])
+            told = Told(f"{number:06}", story.prompt, self.ends, tuple(story.thoughts), critiques[place])
             made.append(Made(told, codes[place], codes[place]))
         return made
 
@@ -153,9 +157,8 @@ class VlmTeacher:
         self, stories: Sequence[Story], canvas: Canvas, rows: Sequence[int]
     ) -> dict[int, tuple[Critique, ...]]:
         """Of each region, looking at the canvas as it was when the region was done."""
-        ends = bands((1,) * self.regions, self.generator.steps, getattr(self.generator, "row", 1))
         found: dict[int, list[Critique]] = {row: [] for row in rows}
-        for number, end in enumerate(ends, 1):
+        for number, end in enumerate(self.ends, 1):
             if not rows:
                 break
             shown = self._shown(canvas, rows, end)

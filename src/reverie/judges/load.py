@@ -120,6 +120,13 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
     return lambda work, official: VLMJudge(make(work), wording, name, official, work)
 
 
+def judge_by_name(name: str, device: str) -> Judge:
+    """A judge that is loaded now and keeps an account of its own: for building data and training, outside of runs."""
+    from reverie.canvas import Work
+
+    return open_judge(resolve(name, "judge"), device)(Work(), False)
+
+
 def _open_reward(source: Source, device: str) -> Opened:
     from reverie.judges import rewards
     from reverie.judges.mixed import FunctionJudge

@@ -179,13 +179,11 @@ def _scorer(kind: str, learner: CodePainter, model: Any, score: Scorer) -> Score
 
 def open_judge(name: str | None, painter: Painter) -> Judge:
     """A judge by name; ValueError where none is named."""
-    from ..canvas import Work
-    from ..judges.load import open_judge as load_judge
-    from ..models.registry import resolve
+    from ..judges.load import judge_by_name
 
     if not name:
         raise ValueError("give `judge`, the reward model that guides: a name, hub id or folder.")
-    return load_judge(resolve(name, "judge"), str(painter.model.device))(Work(), False)
+    return judge_by_name(name, str(painter.model.device))
 
 
 def save_painter(painter: Painter, folder: Path) -> None:
