@@ -237,7 +237,7 @@ def test_two_updates_share_a_roll_out() -> None:
         for step in range(2):
             loss, row = task.loss(task.batch(step))
             seen.append(row["u/text/ratio_gap"])
-            assert len(task._share(task._held[1]["u"], task.batch(step))) == trees * 6
+            assert len(task._share(task._held[0][0]["u"], task.batch(step))) == trees * 6
             loss.backward()
             with torch.no_grad():
                 task.model.table -= task.model.table.grad

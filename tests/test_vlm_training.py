@@ -14,7 +14,7 @@ from reverie.atelier.episodes import benchmark, episode, theme_of
 from reverie.atelier.language import held_out_colour
 from reverie.models.thinkdiff import in_context
 from reverie.training import recipes
-from reverie.training.loop import load_mean
+from reverie.training.state import load_mean
 from reverie.training.vlm import VlmTask, VlmTraining, caption_row, episode_row, told_row
 from reverie.training.vlm_build import (
     END,

@@ -113,6 +113,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, key, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, key, bias=False)
         self.o_proj = nn.Linear(query, config.hidden_size, bias=False)
+        self.size = config.head_dim
 
 
 class MLP(nn.Module):
@@ -139,6 +140,11 @@ class Layer(nn.Module):
     def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.input_layernorm(x)
         return self.self_attn.q_proj(x), self.self_attn.k_proj(x), self.self_attn.v_proj(x)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+        """(B, T, D) to the same, without a cache; see `attend` for the bias."""
+        query, key, value = heads_of(self.before(x), rotary, x.shape[0], self.self_attn.size)
+        return self.after(x, attend(query, key, value, bias))
 
     def joined(self, x: Tensor) -> Tensor:
         """The three results of `before`, side by side."""
@@ -248,8 +254,7 @@ class Llama(nn.Module):
             seen = seen[None, None] if mask is None else seen & mask[:, None, None, :].bool()
             bias = additive(seen, x.dtype)
         for layer in self._layers():
-            query, key, value = self._heads(layer.before(x), rotary, x.shape[0])
-            x = layer.after(x, attend(query, key, value, bias))
+            x = layer(x, rotary, bias)
         return self.model.norm(x)
 
     def _cached(
@@ -297,13 +302,14 @@ class Llama(nn.Module):
     def _layers(self) -> Iterable[Layer]:
         return cast(Iterable[Layer], self.model.layers)
 
-    def _heads(self, projected, rotary: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(..., heads * head size) to (B, heads, T, head size), rotated by position (values are not)."""
-        query, key, value = (
-            p.reshape(batch, -1, p.shape[-1] // self.config.head_dim, self.config.head_dim) for p in projected
-        )
-        query, key = rotate(query, rotary), rotate(key, rotary)  # before transposing, while memory is in order
-        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+
+def heads_of(
+    projected: tuple[Tensor, Tensor, Tensor], rotary: tuple[Tensor, Tensor], batch: int, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(..., heads * size) to (B, heads, T, size), rotated by position (values are not)."""
+    query, key, value = (p.reshape(batch, -1, p.shape[-1] // size, size) for p in projected)
+    query, key = rotate(query, rotary), rotate(key, rotary)  # before transposing, while memory is in order
+    return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:

@@ -107,6 +107,9 @@ class MLP(nn.Module):
 class Layer(nn.Module):
     """One block, cut where rows meet: `before` and `after` treat every token alone, attention stands between them."""
 
+    parts = ("before", "after")
+    """What is called of it, in place of the whole."""
+
     def __init__(self, config: PhiConfig):
         super().__init__()
         self.self_attn, self.mlp = Attention(config), MLP(config)

@@ -128,6 +128,9 @@ class PairBatch:
 class Guidance(Protocol):
     """Guidance by a reward model: a `GrpoTask` (policy gradient) or `OnlinePairs` (fresh pairs)."""
 
+    def share(self, batches: int) -> None:
+        """How many batches make an update."""
+
     def batch(self, step: int) -> Turn:
         """What is explored in a step."""
 
@@ -155,6 +158,11 @@ class DpoTask:
         if isinstance(self.reference, Tensor) and self.reference.shape != (len(self.pairs), 2):
             raise ValueError(f"the reference table is {tuple(self.reference.shape)}; it must be ({len(self.pairs)}, 2)")
         self.model.eval()
+
+    def share(self, batches: int) -> None:
+        """Says how many batches make an update, to whoever explores."""
+        if self.online is not None:
+            self.online.share(batches)
 
     def batch(self, step: int) -> tuple[PairBatch, Turn | None]:
         """From (seed, step) alone: pairs in an order shuffled anew for each pass."""

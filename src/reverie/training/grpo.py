@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from ..canvas import copy_seed
 from .alarms import Alarms, identical_images
-from .learner import Learner
+from .learner import Learner, PolicyLearner
 from .loop import LoopConfig, train
+from .sharding import is_sharded, whole
 from .tree import Lesson, Tree, lessons, reward_log
 
 Explore = Callable[[Sequence[str], Sequence[int]], list[Tree]]
@@ -69,7 +70,7 @@ def staged(order: Sequence[str], switches: Sequence[int]) -> Schedule:
 @dataclass
 class GrpoConfig:
     prompts: int = 16
-    """Prompts of a roll-out, for each process."""
+    """Prompts of a roll-out, for each process and batch of an update."""
     updates: int = 1
     """Optimiser steps for each roll-out."""
     reuse: str = "split"
@@ -94,6 +95,8 @@ class Turn:
     part: int
     prompts: list[str]
     seeds: list[int]
+    place: int = 0
+    """Which of the batches of the update."""
 
 
 @dataclass
@@ -121,18 +124,24 @@ class GrpoTask:
                 raise ValueError(f"nobody learns in the stage from iteration {stage.start} on; give a weight above 0")
         self.model.eval()  # dropout between writing and scoring would move the ratio off 1
         self._sounding: set[str] = set()
-        self._held: tuple[int, dict[str, list[Lesson]], dict[str, float]] | None = None
+        self._held: dict[int, tuple[dict[str, list[Lesson]], dict[str, float]]] = {}
+        self._iteration, self._batches = -1, 1
+
+    def share(self, batches: int) -> None:
+        """Says how many batches make an update: those of all processes, and of all that accumulate."""
+        self._batches = batches
+        for learner in self.learners:
+            if isinstance(learner, PolicyLearner):
+                learner.lockstep = is_sharded(self.model)
 
     def batch(self, step: int) -> Turn:
         """From (seed, step) alone: prompts in an order that is shuffled anew for each pass over them."""
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        processes = torch.distributed.get_world_size() if distributed else 1
-        update, rank = divmod(step, processes)
+        update, which = divmod(step, self._batches)
         iteration, part = divmod(update, self.config.updates)
-        first = (iteration * processes + rank) * self.config.prompts
+        first = (iteration * self._batches + which) * self.config.prompts
         places = range(first, first + self.config.prompts)
         seeds = [copy_seed(self.config.seed, 0, place + 1) for place in places]
-        return Turn(iteration, part, [self._prompt(place) for place in places], seeds)
+        return Turn(iteration, part, [self._prompt(place) for place in places], seeds, which)
 
     def _prompt(self, place: int) -> str:
         epoch, index = divmod(place, len(self.prompts))
@@ -143,14 +152,17 @@ class GrpoTask:
     def loss(self, turn: Turn) -> tuple[Tensor, dict[str, float | Tensor]]:
         weights = self.schedule.weights(turn.iteration)
         learning = [learner for learner in self.learners if learner.name in weights]
-        if self._held is None or self._held[0] != turn.iteration:
-            self._held = (turn.iteration, *self._explored(turn, learning))
-        _, held, log = self._held
+        if self._iteration != turn.iteration:
+            self._iteration, self._held = turn.iteration, {}
+        if turn.place not in self._held:
+            self._held[turn.place] = self._explored(turn, learning)
+        held, log = self._held[turn.place]
         row: dict[str, float | Tensor] = {**log, "iteration": turn.iteration}
         losses = []
         for learner in learning:
             share = self._share(held[learner.name], turn)
-            loss, told = learner.loss(share, copy_seed(self.config.seed, 1, turn.iteration * 1000 + turn.part + 1))
+            seed = copy_seed(self.config.seed + turn.place, 1, turn.iteration * 1000 + turn.part + 1)
+            loss, told = learner.loss(share, seed)
             losses.append(weights[learner.name] * loss)
             row |= {f"{learner.name}/{name}": value.detach() for name, value in told.items()}
         self._heed(row, first=turn.part == 0)
@@ -158,12 +170,13 @@ class GrpoTask:
 
     def _explored(self, turn: Turn, learning: Sequence[Learner]) -> tuple[dict[str, list[Lesson]], dict[str, float]]:
         """The lessons of a new roll-out, and what to log of it."""
-        with torch.no_grad():
+        with torch.no_grad(), whole(self.model):  # processes do not know how long each other's thoughts will be
             trees = self.explore(turn.prompts, turn.seeds)
         held = lessons(trees, {learner.name: learner.credit for learner in learning})
         if self.config.updates > 1:
             for learner in learning:
-                learner.remember(held[learner.name])
+                earlier = [lesson for other, _ in self._held.values() for lesson in other[learner.name]]
+                learner.remember([*earlier, *held[learner.name]])
         return held, {**reward_log(trees), "identical": identical_images(trees)}
 
     def _share(self, held: list[Lesson], turn: Turn) -> list[Lesson]:

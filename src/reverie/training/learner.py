@@ -7,7 +7,7 @@ learn, are not scored at all. `chunk` bounds memory: each chunk's activations ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..models.flow_sde import gaussian_kl, velocity_gap
 from .policy_loss import Guard, PolicyRule, PolicyTerms, combine, combine_jointly, policy_terms, ratio_guard
+from .processes import most
 from .rollout import GaussianSteps, Policy, Scored
 from .tree import Credit, Lesson, Segment
 
@@ -54,6 +55,8 @@ class PolicyLearner:
     sequences, where rounding alone would clip. The largest difference is logged as `drift`."""
     chunk: int = 0
     """Segments scored at a time; 0 for all."""
+    lockstep: bool = False
+    """Whether all processes must score equally often, since each call of a sharded network is a message to all."""
     rescored: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -121,12 +124,19 @@ class PolicyLearner:
         return pad(rows).to(scored.log_prob)
 
     def _score(self, segments: Sequence[Segment]) -> Scored:
-        if not self.chunk or len(segments) <= self.chunk:
+        chunks = [segments]
+        if self.chunk:
+            chunks = [segments[i : i + self.chunk] for i in range(0, len(segments), self.chunk)]
+        # Where a network is sharded, every process computes as often as the one that has most to do.
+        idle = [chunks[0]] * (most(len(chunks)) - len(chunks)) if self.chunk and self.lockstep else []
+        if not idle and len(chunks) == 1:
             return self.policy.log_prob(segments)
-        chunks = [segments[i : i + self.chunk] for i in range(0, len(segments), self.chunk)]
         if not torch.is_grad_enabled():
-            return _joined([self.policy.log_prob(chunk) for chunk in chunks])
-        return _joined([checkpoint(self.policy.log_prob, chunk, use_reentrant=False) for chunk in chunks])
+            return _joined([self.policy.log_prob(chunk) for chunk in (*chunks, *idle)][: len(chunks)])
+        scored = [checkpoint(self.policy.log_prob, chunk, use_reentrant=False) for chunk in (*chunks, *idle)]
+        for one in scored[len(chunks) :]:
+            scored[0] = replace(scored[0], log_prob=scored[0].log_prob + 0.0 * one.log_prob.sum())
+        return _joined(scored[: len(chunks)])
 
 
 def _by_modality(lessons: Sequence[Lesson], rules: Mapping[str, PolicyRule]) -> dict[str, list[Lesson]]:

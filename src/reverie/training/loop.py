@@ -17,8 +17,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ..files import write_atomically
+from .blocks import forget, recompute
+from .processes import agreed, average_gradients, clip_gradients, mean_row
+from .sharding import Sharded, apart, whole
+from .state import resume, save
 
 TABLES = ("embed", "head", "shared", "relative_attention_bias")
 """Parts of the names of embeddings and heads; the last two are those of T5."""
@@ -69,6 +74,12 @@ class LoopConfig:
     final: float = 0.02
     clip: float = 1.0
     ema: float = 0.999
+    accumulate: int = 1
+    """Batches of an update, for each process; those of all processes together are numbered through."""
+    shard: bool = False
+    """Share the repeated blocks among the processes (FSDP2), and write sharded checkpoints."""
+    recompute: bool = False
+    """Compute the activations of the repeated blocks twice in place of keeping them."""
     precision: str = "bf16"
     workers: int = 0
     threads: int | None = None
@@ -80,12 +91,16 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: must be at least 1")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate={self.accumulate}: must be at least 1")
         if self.precision is False:  # what YAML makes of an unquoted no
             self.precision = "no"
         if self.precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"precision={self.precision!r}: must be one of no, bf16, fp16")
         if self.schedule not in ("linear", "cosine"):
             raise ValueError(f"schedule={self.schedule!r}: must be linear or cosine")
+        if self.shard and self.precision == "fp16":
+            raise ValueError("shard: its gradients are not scaled; take precision bf16 or no")
 
 
 def learning_rate(config: LoopConfig, progress: float) -> float:
@@ -167,7 +182,10 @@ class Ema:
     def update(self) -> None:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.mean, [p.detach() for p in self.live], 1 - decay)
+        for sharded in (False, True):  # one call cannot mix the two
+            pairs = [(m, p) for m, p in zip(self.mean, self.live, strict=True) if isinstance(p, DTensor) == sharded]
+            if pairs:
+                torch._foreach_lerp_([m for m, _ in pairs], [p.detach() for _, p in pairs], 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -178,30 +196,29 @@ class Ema:
             m.copy_(held)
 
 
-@dataclass
-class Progress:
-    step: int = 0
-    seconds: float = 0.0
+class _Turns(torch.utils.data.Dataset):
+    """The batches of one process as a map-style dataset, so that worker processes prepare coming ones in order. Those
+    of a step are numbered through its accumulation and its processes: any split of them sees the same data."""
 
-
-class _Steps(torch.utils.data.Dataset):
-    """Steps as a map-style dataset, so that worker processes prepare coming batches in order."""
-
-    def __init__(self, task: Task, steps: int, rank: int, processes: int):
-        self.task, self.steps, self.rank, self.processes = task, steps, rank, processes
+    def __init__(self, task: Task, turns: int, rank: int, processes: int):
+        self.task, self.turns, self.rank, self.processes = task, turns, rank, processes
 
     def __len__(self) -> int:
-        return self.steps
+        return self.turns
 
-    def __getitem__(self, step: int) -> Any:
-        return self.task.batch(step * self.processes + self.rank)
+    def __getitem__(self, turn: int) -> Any:
+        return self.task.batch(turn * self.processes + self.rank)
 
 
 def _batches(task: Task, config: LoopConfig, first: int, rank: int, processes: int) -> Iterator[Any]:
+    share = getattr(task, "share", None)
+    if share is not None:  # some must know how many batches make an update
+        share(config.accumulate * processes)
+    turns = config.steps * config.accumulate
     loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-        _Steps(task, config.steps, rank, processes),
+        _Turns(task, turns, rank, processes),
         batch_size=None,
-        sampler=range(first, config.steps),
+        sampler=range(first * config.accumulate, turns),
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
     )
@@ -231,18 +248,23 @@ def train(
     if accelerator.is_main_process:
         write_atomically(out / "recipe.json", lambda path: path.write_text(settings))
     accelerator.init_trackers("events")
-    opts = optimizers(task.model, config)
     task.model.to(accelerator.device)
+    blocks = recompute(task.model) if config.recompute else []
+    sharded = Sharded(task.model, accelerator.device) if config.shard and accelerator.num_processes > 1 else None
+    opts = optimizers(task.model, config)
+    if sharded:
+        for opt in opts:
+            apart(opt)
     prepared = [accelerator.prepare(opt) for opt in opts]
     ema = Ema(task.model, config.ema)
-    progress = _resume(out / "state.pt", task.model, prepared, ema)
+    progress = resume(out, task.model, prepared, ema, sharded is not None)
     bases = [config.lr, config.muon_lr or config.lr]  # of AdamW, of Muon
     clock = time.monotonic() - progress.seconds
     batches = _batches(task, config, progress.step, accelerator.process_index, accelerator.num_processes)
     main = accelerator.is_main_process
     with (out / "log.jsonl").open("a") as log:
         while progress.step < config.steps:
-            spent = _agreed(time.monotonic() - clock, accelerator) / 60
+            spent = agreed(time.monotonic() - clock, accelerator.device) / 60
             share = max(progress.step / config.steps, spent / config.minutes if config.minutes else 0.0)
             if share >= 1:
                 break
@@ -250,106 +272,61 @@ def train(
             for opt, base in zip(opts, bases, strict=False):
                 for group in opt.param_groups:
                     group["lr"] = base * factor * group.get("rate", 1.0)
-            row = _step(task, accelerator, prepared, ema, next(batches), config.clip)
+            rows = _step(task, accelerator, prepared, ema, batches, config, sharded is not None)
             progress.step += 1
             progress.seconds = time.monotonic() - clock
-            if main and (progress.step % config.log_every == 0 or progress.step == 1):
-                row = {k: float(v) for k, v in row.items()}
+            if progress.step % config.log_every == 0 or progress.step == 1:
+                row = mean_row(rows)
                 if not math.isfinite(row["loss"]):
                     raise RuntimeError(f"the loss became {row['loss']} at step {progress.step}; lower lr in the recipe")
                 row |= {"step": progress.step, "minutes": round(progress.seconds / 60, 3), "lr": factor * config.lr}
-                log.write(json.dumps({k: float(f"{v:.6g}") for k, v in row.items()}) + "\n")
-                log.flush()
-                accelerator.log({k: v for k, v in row.items() if k != "step"}, step=progress.step)
-            if main and progress.step % config.save_every == 0:
-                _save(out / "state.pt", task.model, opts, ema, progress)
-            if main and on_sample and config.sample_every and progress.step % config.sample_every == 0:
+                if main:
+                    _log(log, row, accelerator)
+            if progress.step % config.save_every == 0:
+                save(out, task.model, opts, ema, progress, config.shard, main)
+            if on_sample and config.sample_every and progress.step % config.sample_every == 0:
                 ema.swap()
-                on_sample(progress.step, out)
+                with whole(task.model):
+                    if main:
+                        on_sample(progress.step, out)
                 ema.swap()
-    if main:
-        _save(out / "state.pt", task.model, opts, ema, progress)
+    save(out, task.model, opts, ema, progress, config.shard, main)
     ema.swap()
+    forget(blocks)
+    if sharded:
+        sharded.join()
     if main and on_sample:
         on_sample(progress.step, out)
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # not end_training(): a recipe may train again, with the same processes
+        tracker.finish()
     return task.model
 
 
-def _average_gradients(model: nn.Module) -> None:
-    """Mean over processes, in one message: small models are bound by the number of messages. What this process's batch
-    did not touch counts as zero, since another's may have."""
-    learning = [p for p in model.parameters() if p.requires_grad]
-    for p in learning:
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    grads = [p.grad for p in learning if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in grads])
-    torch.distributed.all_reduce(flat)
-    flat /= torch.distributed.get_world_size()
-    for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(mean.view_as(grad))
+def _log(log: Any, row: dict[str, float], accelerator: Any) -> None:
+    log.write(json.dumps({k: float(f"{v:.6g}") for k, v in row.items()}) + "\n")
+    log.flush()
+    accelerator.log({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
 
 
-def _agreed(seconds: float, accelerator: Any) -> float:
-    """The main process's clock, for all: processes that disagree about the end would wait for each other for ever."""
-    if accelerator.num_processes == 1:
-        return seconds
-    clock = torch.tensor([seconds], dtype=torch.float64, device=accelerator.device)
-    torch.distributed.broadcast(clock, 0)
-    return float(clock)
-
-
-def _step(task: Task, accelerator: Any, opts: list[Any], ema: Ema, batch: Any, clip: float) -> dict[str, Any]:
-    batch = torch.utils._pytree.tree_map(lambda x: x.to(accelerator.device) if isinstance(x, Tensor) else x, batch)
-    with accelerator.autocast():
-        loss, row = task.loss(batch)
-    accelerator.backward(loss)
+def _step(
+    task: Task, accelerator: Any, opts: list[Any], ema: Ema, batches: Iterator[Any], config: LoopConfig, sharded: bool
+) -> list[dict[str, Any]]:
+    """One update; returns what to log of each of its batches here."""
+    rows = []
+    for _ in range(config.accumulate):
+        batch = torch.utils._pytree.tree_map(
+            lambda x: x.to(accelerator.device) if isinstance(x, Tensor) else x, next(batches)
+        )
+        with accelerator.autocast():
+            loss, row = task.loss(batch)
+        accelerator.backward(loss / config.accumulate)
+        rows.append({"loss": loss.detach(), **row})
     if accelerator.num_processes > 1:
-        _average_gradients(task.model)
-    norm = accelerator.clip_grad_norm_(task.model.parameters(), clip)
+        average_gradients(task.model)
+    clip = clip_gradients if sharded else accelerator.clip_grad_norm_
+    norm = clip(task.model.parameters(), config.clip)
     for opt in opts:
         opt.step()
         opt.zero_grad(set_to_none=True)
     ema.update()
-    return {"loss": loss.detach(), "grad_norm": norm, **row}
-
-
-def _save(path: Path, model: nn.Module, opts: list[Any], ema: Ema, progress: Progress) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizers": [opt.state_dict() for opt in opts],
-        "ema": {"mean": ema.mean, "steps": ema.steps},
-        "progress": {"step": progress.step, "seconds": progress.seconds},
-        "rng": torch.get_rng_state(),
-    }
-    write_atomically(path, lambda part: torch.save(state, part))
-
-
-@torch.no_grad()
-def load_mean(path: Path, model: nn.Module) -> None:
-    """Puts the EMA weights of a run's `state.pt` into `model`, whose learning parameters must be those of that run.
-    ValueError where there is no such run, or another's."""
-    if not path.is_file():
-        raise ValueError(f"There is no finished run with {path}; train that first.")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        model.load_state_dict(state["model"])
-        means = dict(zip((n for n, p in model.named_parameters()), state["ema"]["mean"], strict=True))
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is of a model of other sizes; use the recipe it was trained with.") from error
-    for name, parameter in model.named_parameters():
-        parameter.copy_(means[name])
-
-
-def _resume(path: Path, model: nn.Module, opts: list[Any], ema: Ema) -> Progress:
-    if not path.exists():
-        return Progress()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    for opt, saved in zip(opts, state["optimizers"], strict=True):
-        opt.load_state_dict(saved)
-    for mine, saved in zip(ema.mean, state["ema"]["mean"], strict=True):
-        mine.copy_(saved)
-    ema.steps = state["ema"]["steps"]
-    torch.set_rng_state(state["rng"])
-    return Progress(state["progress"]["step"], state["progress"]["seconds"])
+    return [{"loss": row.pop("loss"), "grad_norm": norm, **row} for row in rows]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,7 @@ from ..judges import View
 from ..judges.rules import passes, share
 from .dpo import DpoConfig, DpoTask, Pair, Scorer
 from .grpo import Turn
+from .sharding import is_sharded, whole
 
 if TYPE_CHECKING:
     from ..canvas import Generator as GeneratorOfImages
@@ -57,22 +58,33 @@ class OnlinePairs:
     prompts: Sequence[str]
     config: OnlineConfig
     dpo: DpoConfig
+    batches: int = 1
+    """Of an update."""
+    level: Pair | None = field(default=None, repr=False)
+    """An image of the last exploration against itself: nothing to learn."""
+
+    def share(self, batches: int) -> None:
+        self.batches = batches
 
     def batch(self, step: int) -> Turn:
         rng = random.Random(f"online/{self.dpo.seed}/{step}")
-        if step % self.config.every:
+        if step // self.batches % self.config.every:
             return Turn(step, 0, [], [])
         prompts = [rng.choice(self.prompts) for _ in range(self.config.prompts)]
         return Turn(step, 0, prompts, [copy_seed(self.dpo.seed, 2, step * 4096 + i + 1) for i in range(len(prompts))])
 
     def loss(self, turn: Turn) -> tuple[Tensor, dict[str, float | Tensor]]:
         pairs, told = self.pairs(turn)
+        weight = 1.0
+        if not pairs and self.level is not None and is_sharded(self.model):
+            # Another process may have pairs, and waits for this one wherever it computes.
+            pairs, weight = [self.level], 0.0
         if not pairs:
             return next(p for p in self.model.parameters() if p.requires_grad).sum() * 0.0, told
         quiet = replace(self.dpo, batch=len(pairs), online=0.0, sft=0.0)
         task = DpoTask(self.model, self.score, pairs, self.reference, quiet)
         loss, log = task.loss(task.batch(0))
-        return loss, {**told, **log}
+        return weight * loss, {**told, **log}
 
     @torch.no_grad()
     def pairs(self, turn: Turn) -> tuple[list[Pair], dict[str, float | Tensor]]:
@@ -81,11 +93,15 @@ class OnlinePairs:
             return [], {}
         k, device = self.config.images, next(self.model.parameters()).device
         generator = self.generator()
-        with torch.autocast(device.type, enabled=False):  # painted as ever, whatever the loop casts while it learns
+        with (
+            whole(self.model),
+            torch.autocast(device.type, enabled=False),
+        ):  # painted as ever, whatever the loop casts while it learns
             canvas = generator.advance(generator.start(Conditions(tuple(turn.prompts)), turn.seeds).fork(k))
             views = [View(turn.prompts[i // k], picture) for i, picture in enumerate(painted(generator, canvas))]
             answers = self.judge.ask("orm", views)
         codes = codes_of(generator, without_cache(canvas))
+        self.level = Pair(turn.prompts[0], codes[0], codes[0])
         found: list[Pair] = []
         for which, prompt in enumerate(turn.prompts):
             rows = range(which * k, (which + 1) * k)

@@ -27,7 +27,11 @@ def run(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     """Train what the recipe says; returns the folder with the result. ValueError, in one sentence, for bad recipes."""
     recipe = read(path, overrides)
     task = TASKS[recipe["task"]]
-    return task(recipe, Path(recipe["out"]))
+    done = task(recipe, Path(recipe["out"]))
+    from .processes import leave
+
+    leave()
+    return done
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from .card import write_card
 from .clip import ClipSizes, ClipTask, ClipTraining, build_clip, save_clip
-from .loop import LoopConfig, load_mean, train
+from .loop import LoopConfig, train
 from .recipes import section
+from .state import load_mean
 from .vlm import VlmTask, VlmTraining
 from .vlm_build import VlmSizes, build_processor, build_tokenizer, build_vlm, save_vlm
 from .vlm_report import glimpse

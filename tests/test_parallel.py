@@ -1,0 +1,116 @@
+"""Several processes learn what one learns, sharded or not, killed or not; what is said about them is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from janus_toy import toy_janus
+from torch import nn
+
+from reverie.training.blocks import blocks_of, forget, recompute
+from reverie.training.loop import LoopConfig, train
+from reverie.training.processes import mean_row
+
+HERE = Path(__file__).parent
+TRAINERS = "sft,often,dual,align,lora"
+ALONE = [sys.executable]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+
+
+def words(out: Path, names: str, **loop: object) -> list[str]:
+    return [str(out), names, "save_every=2", *(f"{key}={value}" for key, value in loop.items())]
+
+
+def run(how: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+    command = [*how, str(HERE / "parallel_run.py"), *words]
+    paths = os.pathsep.join([str(HERE.parent / "src"), *sys.path])
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1"}
+    return subprocess.run(command, env=env, text=True, capture_output=True, check=False)
+
+
+def losses(folder: Path) -> dict[int, float]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {int(row["step"]): row["loss"] for row in rows}
+
+
+def test_two_sharded_processes_learn_what_one_learns_and_one_goes_on_after_a_kill(tmp_path: Path) -> None:
+    """SFT, GRPO with several updates, Dual-GRPO, ThinkDiff's aligner, DPO of adapters. The sharded runs compute their
+    activations twice; one of them began with one process, and the last is killed in its third step."""
+    begun = words(tmp_path / "two", "align", steps=2, accumulate=2, shard="true")
+    alone = run(ALONE, *words(tmp_path / "one", TRAINERS, steps=6, accumulate=2), "--", *begun)
+    assert alone.returncode == 0, alone.stderr
+    both = run(TWO, *words(tmp_path / "two", TRAINERS, steps=4, shard="true", recompute="true", dies=5))
+    assert both.returncode != 0
+    assert "SIGKILL" in both.stderr, both.stderr
+    states = {name: sorted(p.name for p in (tmp_path / "two" / name).glob("state*")) for name in TRAINERS.split(",")}
+    assert states == {name: ["state-0000002" if name == "lora" else "state-0000004"] for name in states}
+    rest = run(ALONE, *words(tmp_path / "two", TRAINERS, steps=6, accumulate=2))
+    assert rest.returncode == 0, rest.stderr
+    for name in TRAINERS.split(","):
+        expected, found = losses(tmp_path / "one" / name), losses(tmp_path / "two" / name)
+        assert found.keys() == expected.keys()
+        assert all(abs(found[step] - expected[step]) < 1e-5 for step in expected), (name, expected, found)
+        assert not list((tmp_path / "two" / name).glob("state-*"))  # one process writes state.pt again
+
+
+def test_accumulated_batches_are_those_of_a_larger_one(tmp_path: Path) -> None:
+    class Line:
+        def __init__(self, size: int) -> None:
+            torch.manual_seed(0)
+            self.model, self.size = nn.Linear(3, 1).double(), size
+
+        def batch(self, step: int) -> torch.Tensor:
+            rows = range(step * self.size, (step + 1) * self.size)
+            make = (torch.randn(3, generator=torch.Generator().manual_seed(row), dtype=torch.float64) for row in rows)
+            return torch.stack(list(make))
+
+        def loss(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            return (self.model(batch) - batch.sum(1, keepdim=True)).square().mean(), {}
+
+    values = {"steps": 12, "lr": 0.05, "precision": "no", "log_every": 1}
+    large = train(Line(8), LoopConfig(**values), tmp_path / "large")
+    small = train(Line(2), LoopConfig(**values, accumulate=4), tmp_path / "small")
+    for a, b in zip(large.parameters(), small.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    expected, found = losses(tmp_path / "large"), losses(tmp_path / "small")
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_blocks_are_the_layers_that_learn_and_recomputing_changes_no_gradient() -> None:
+    model, _ = toy_janus()
+    tower = list(model.vision_model.vision_tower.blocks) if hasattr(model.vision_model, "vision_tower") else []
+    assert set(model.language_model.model.layers) <= set(blocks_of(model))
+    model.vision_model.requires_grad_(False)
+    model.vqmodel.requires_grad_(False)
+    assert not set(tower) & set(blocks_of(model))
+    assert blocks_of(nn.Linear(2, 2)) == []
+    x = torch.randn(2, 5, 32)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model.hidden(x).square().mean().backward()
+        return [p.grad.clone() for p in model.language_model.model.layers.parameters()]
+
+    plain = gradients()
+    blocks = recompute(model)
+    assert all(torch.equal(a, b) for a, b in zip(plain, gradients(), strict=True))
+    forget(blocks)
+    assert all("forward" not in vars(block) for block in blocks)
+
+
+def test_rows_are_means_over_the_batches_that_have_the_entry() -> None:
+    assert mean_row([{"loss": 1.0, "a": torch.tensor(3.0)}, {"loss": 2.0}]) == {"loss": 1.5, "a": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "says"), [({"accumulate": 0}, "at least 1"), ({"shard": True, "precision": "fp16"}, "bf16 or no")]
+)
+def test_what_cannot_be_is_refused(values: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        LoopConfig(**values)  # type: ignore[arg-type]
