@@ -57,7 +57,7 @@ def lesson(rng: random.Random, task: str | None = None) -> Lesson:
 
 def _think(rng: random.Random) -> Lesson:
     if rng.random() < 0.5:
-        asked = _train_riddle(rng)
+        asked = train_riddle(rng)
         prompt, thought, rewritten = asked.prompt, asked.thought, asked.rewritten
     else:
         demand = random_demand(rng)
@@ -66,7 +66,7 @@ def _think(rng: random.Random) -> Lesson:
     return Lesson("think", None, f"Think about this picture: {prompt}", f"{thought}\nPicture: {rewritten}")
 
 
-def _train_riddle(rng: random.Random) -> Riddle:
+def train_riddle(rng: random.Random) -> Riddle:
     """A riddle whose composition, if it is one, brings no held-out pair of kinds together."""
     while True:
         drawn = riddle(rng, "train")
@@ -341,7 +341,7 @@ def _critique(rng: random.Random) -> Lesson:
     prompt = say(demand, rng, rng.choice(("terse", "plain")), split="train")
     improved = canonical(demand)
     if rng.random() < RIDDLES:
-        asked = _train_riddle(rng)
+        asked = train_riddle(rng)
         known = Demand.from_record(asked.demand)
         if allowed(known.include) and not any(clause.position for clause in known.include[2:]):
             demand, prompt, improved = known, asked.prompt, asked.rewritten

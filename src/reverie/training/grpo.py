@@ -110,6 +110,8 @@ class GrpoTask:
     schedule: Schedule
     config: GrpoConfig = field(default_factory=GrpoConfig)
     alarms: Alarms = field(default_factory=Alarms)
+    begin: Callable[[int], None] | None = None
+    """Called with the number of each iteration before it explores: windows slide by it, slow copies follow."""
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -170,6 +172,8 @@ class GrpoTask:
 
     def _explored(self, turn: Turn, learning: Sequence[Learner]) -> tuple[dict[str, list[Lesson]], dict[str, float]]:
         """The lessons of a new roll-out, and what to log of it."""
+        if self.begin is not None:
+            self.begin(turn.iteration)
         with torch.no_grad(), whole(self.model):  # processes do not know how long each other's thoughts will be
             trees = self.explore(turn.prompts, turn.seeds)
         held = lessons(trees, {learner.name: learner.credit for learner in learning})

@@ -1,0 +1,226 @@
+"""Recipes of thinking before painting with diffusion models (arXiv 2601.10332): `think-sft` and `dual-grpo`.
+
+Both leave what they learnt beside the model as adapters: `text_encoder/` and `transformer/` in their folder, which
+`models/diffusion_adapters.py` and `adapters:` of a later recipe put on top of the same model. Trained without LoRA,
+the whole pipeline is saved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import write_atomically
+from ..loading import here
+from ..models.diffusion_checkpoint import load_pipeline
+from ..models.diffusion_families import Family, family_of
+from ..models.registry import Source, fetched, resolve
+from . import picture_rewards as paid
+from .adapted import Adapted, load_adapter, save_adapter
+from .adapters import Lora
+from .alarms import Alarms
+from .dual_grpo import DualTree, FlowSampling, Question, Side, dual_task
+from .grpo import GrpoConfig, reinforce
+from .loop import LoopConfig, train
+from .questions import questions
+from .recipes import section
+from .rollout import Reward
+from .think_sft import ThinkTask, ThinkTraining, states_similarity
+
+PARTS = ("text_encoder", "transformer")
+
+
+@dataclass
+class Asks:
+    """Section `data` of `dual-grpo`. prompts: see questions.py; riddles: share of the Atelier's that must be reasoned
+    about."""
+
+    prompts: str = ""
+    riddles: float = 0.65
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise ValueError("data.prompts: give atelier:N, atelier-edits:N or a file of prompts.")
+
+
+def opened(recipe: Mapping[str, Any]) -> tuple[Source, Any]:
+    """The pipeline that `model` names, on the best device in float32 (or `dtype`), with `adapters` added to it."""
+    if not recipe.get("model"):
+        raise ValueError("give model: a diffusion model by name, hub id or folder.")
+    source = resolve(recipe["model"])
+    if source.family not in (None, "diffusion"):
+        raise ValueError(f"{source.name} is no diffusion model; this recipe trains Qwen-Image, FLUX.1 and SD 3.")
+    folders = [Path(folder) for folder in recipe.get("adapters") or ()]
+    for folder in folders:
+        if not any((folder / part / "adapter_config.json").is_file() for part in PARTS):
+            raise ValueError(f"adapters: {folder} holds none; give the `adapters` folder of a finished run.")
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    kind = recipe.get("dtype", "float32")
+    if kind not in kinds:
+        raise ValueError(f"dtype={kind!r}: must be one of {', '.join(kinds)}.")
+    source = fetched(source)
+    assert source.folder is not None
+    pipeline = load_pipeline(source.folder, dtype=kinds[kind], device=here(None))
+    for folder in folders:
+        add_adapters(pipeline, folder)
+    return source, pipeline
+
+
+def add_adapters(pipeline: Any, folder: Path) -> None:
+    """Adds the adapters of a finished run to the weights of a pipeline."""
+    for part in PARTS:
+        if (folder / part / "adapter_config.json").is_file():
+            load_adapter(getattr(pipeline, part), folder / part)
+
+
+def _export(pipeline: Any, learnt: Mapping[str, Adapted], out: Path, about: Mapping[str, Any]) -> Path:
+    """The adapters, or, where all weights of a part learnt, the whole pipeline."""
+    learning = {part: one for part, one in learnt.items() if one.learns}
+    if all(one.lora.rank for one in learning.values()):
+        folder = out / "adapters"
+        for part, one in learning.items():
+            save_adapter(one.network, one.lora, folder / part)
+        text = json.dumps(dict(about), indent=1) + "\n"
+        write_atomically(folder / "adapters.json", lambda path: path.write_text(text, "utf-8"))
+        return folder
+    from .adapted import merge
+
+    folder = out / "pipeline"
+    for one in learning.values():
+        merge(one.network)
+    pipeline.save_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    index["_reverie"] = about.get("settings") or {}
+    text = json.dumps(index, indent=2) + "\n"
+    write_atomically(folder / "model_index.json", lambda path: path.write_text(text, "utf-8"))
+    return folder
+
+
+def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """Keys: model, adapters, dtype, data (rewrites: a folder or file), wording. Sections: mix (ThinkTraining), lora
+    (Lora; rank 0 trains the whole encoder), loop."""
+    from ..data.rewrites import read_rewrites
+
+    mix, lora = section(recipe, "mix", ThinkTraining), section(recipe, "lora", Lora)
+    loop = section(recipe, "loop", LoopConfig)
+    if not recipe.get("data"):
+        raise ValueError("give data: rewrites, as `reverie data build rewrites` makes them.")
+    rewrites = read_rewrites(recipe["data"])
+    source, pipeline = opened(recipe)
+    check_writer(pipeline, source.name)
+    family = family_of(pipeline)
+    adapted = Adapted(pipeline.text_encoder.eval(), lora, frozen=True)
+    task = ThinkTask(family, adapted, wording(recipe, source), rewrites, mix, seed)
+    train(task, loop, out, recipe=recipe)
+    folder = _export(pipeline, {"text_encoder": adapted}, out, _about(source, recipe))
+    usable(family, adapted, [one.refined_prompt for one in rewrites if one.image is None][:64], folder)
+    return out
+
+
+def usable(family: Family, adapted: Adapted, prompts: list[str], folder: Path) -> None:
+    """Writes how far the states of prompts have moved, which the frozen transformer goes on reading."""
+    if not prompts or not (adapted.lora.rank or adapted._frozen):
+        return
+    text = json.dumps({"prompts": len(prompts), **states_similarity(family, adapted, prompts)}, indent=1) + "\n"
+    write_atomically(folder / "encoder_space.json", lambda path: path.write_text(text, "utf-8"))
+
+
+def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """Keys: model, adapters, dtype, wording, judges (name of a reward to a judge, see judges/load.py), inspector.
+    Sections: data (Asks), tree (DualTree), flow (FlowSampling), thinker, painter (Side), grpo, alarms, loop."""
+    tree, flow = section(recipe, "tree", DualTree), section(recipe, "flow", FlowSampling)
+    thinker, painter = section(recipe, "thinker", Side), section(recipe, "painter", Side)
+    grpo, alarms = section(recipe, "grpo", GrpoConfig), section(recipe, "alarms", Alarms)
+    loop, data = section(recipe, "loop", LoopConfig), section(recipe, "data", Asks)
+    asked = questions(data.prompts, seed, data.riddles)
+    _check_rewards(recipe, data, tree, thinker, painter)
+    source, pipeline = opened(recipe)
+    if tree.thoughts:
+        check_writer(pipeline, source.name)
+    rewards = _rewards(recipe, data, {one.key: one for one in asked}, str(pipeline._execution_device))
+    made = dual_task(
+        pipeline, wording(recipe, source), asked, rewards, tree, _sized(flow, source), thinker, painter, grpo, alarms
+    )
+    reinforce(made.task, loop, out, recipe)
+    learnt = {"text_encoder": made.thinking, "transformer": made.painting}
+    _export(pipeline, learnt, out, _about(source, recipe))
+    return out
+
+
+def _sized(flow: FlowSampling, source: Source) -> FlowSampling:
+    """The size that the model's folder asks for, where the recipe names none."""
+    from dataclasses import replace
+
+    own = source.config.get("_reverie") or {}
+    height, width = flow.height or own.get("height"), flow.width or own.get("width")
+    return replace(flow, height=height or width, width=width or height)
+
+
+def wording(recipe: Mapping[str, Any], source: Source) -> str:
+    from ..thinkers import WORDINGS
+
+    name = recipe.get("wording") or source.thinker
+    if name not in WORDINGS:
+        raise ValueError(f"wording={name!r}: must be one of {', '.join(WORDINGS)}.")
+    return name
+
+
+def check_writer(pipeline: Any, name: str) -> None:
+    if not hasattr(pipeline.text_encoder, "generate"):
+        raise ValueError(f"the text encoder of {name} cannot write; set tree.thoughts: 0 and learn: painter.")
+
+
+def _about(source: Source, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    settings = dict(source.config.get("_reverie") or {})
+    return {
+        "base": source.name, "before": [str(folder) for folder in recipe.get("adapters") or ()],
+        "settings": settings | {"thinker": wording(recipe, source)},
+    }  # fmt: skip
+
+
+def _known(recipe: Mapping[str, Any], data: Asks) -> list[str]:
+    known = [*(recipe.get("judges") or {})]
+    if data.prompts.startswith("atelier-edits:"):
+        return [*known, *paid.EDITS, paid.LIKENESS]
+    if data.prompts.startswith("atelier:"):
+        return [*known, *paid.ATELIER]
+    return [*known, paid.LIKENESS]
+
+
+def _check_rewards(recipe: Mapping[str, Any], data: Asks, tree: DualTree, thinker: Side, painter: Side) -> None:
+    """Every reward that a learning side names is there, before anything is loaded."""
+    from ..judges.load import check_named
+
+    known = _known(recipe, data)
+    for name, side, learns in (("thinker", thinker, tree.learn != "painter"), ("painter", painter, tree.learn != "thinker")):
+        if learns and not side.rewards:
+            raise ValueError(f"{name}.rewards: name at least one reward and its weight; there are {', '.join(known)}.")
+        if unknown := sorted(set(side.rewards) - set(known)):
+            raise ValueError(f"{name}.rewards: there is no reward {unknown[0]!r}; there are {', '.join(known)}.")
+    for judge in (recipe.get("judges") or {}).values():
+        check_named(resolve(judge, "judge"))
+
+
+def _rewards(
+    recipe: Mapping[str, Any], data: Asks, table: Mapping[str, Question], device: str
+) -> dict[str, Reward]:
+    from ..judges.load import judge_by_name
+
+    rewards = {name: paid.judge_reward(judge_by_name(judge, device), table) for name, judge in (recipe.get("judges") or {}).items()}
+    if data.prompts.startswith(("atelier:", "atelier-edits:")):
+        from ..atelier.inspector import Inspector
+        from .recipes import shipped
+
+        inspector = Inspector.load(recipe.get("inspector") or shipped("atelier-inspector"), device, fast=device != "cpu")
+        edits = data.prompts.startswith("atelier-edits:")
+        rewards |= (paid.atelier_edit_rewards if edits else paid.atelier_rewards)(inspector, table)
+    if not data.prompts.startswith("atelier:"):
+        rewards[paid.LIKENESS] = paid.similarity(table)
+    return rewards
+
+
