@@ -205,6 +205,8 @@ def _train_arguments(parser: Parser) -> None:
 
 
 def _data_arguments(parser: Parser) -> None:
+    from reverie.commands import rewrites_options
+
     build = parser.add_subparsers(title="actions", required=True, metavar="ACTION", dest="action").add_parser(
         "build", help="make data to train on; goes on where it was stopped", allow_abbrev=False
     )
@@ -213,6 +215,7 @@ def _data_arguments(parser: Parser) -> None:
     _features_arguments(kinds.add_parser("features", help=help_text, description=help_text, allow_abbrev=False))
     help_text = "Thoughts and critiques region by region: what thinking while painting (TWIG) learns from."
     _thoughts_arguments(kinds.add_parser("thoughts", help=help_text, description=help_text, allow_abbrev=False))
+    rewrites_options.add(kinds)
     for name, help_text in VERIFIER_DATA.items():
         _verifier_arguments(kinds.add_parser(name, help=help_text, description=help_text, allow_abbrev=False), name)
 
@@ -352,9 +355,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    from reverie.commands import data
+    from reverie.commands import data, rewrites
 
-    made = {"features": data.features, "thoughts": data.thoughts}
+    made = {"features": data.features, "thoughts": data.thoughts, "rewrites": rewrites.rewrites}
     return made.get(arguments.what, data.verifier)(arguments)
 
 

@@ -39,7 +39,7 @@ class AtelierRewriter:
 
     def _prompt(self, number: int) -> Written:
         from ..atelier.language import canonical, say
-        from ..atelier.lessons import train_riddle, spelled_out
+        from ..atelier.lessons import spelled_out, train_riddle
         from ..atelier.sample import random_demand
 
         rng = random.Random(f"rewrites/{self.seed}/{number}")

@@ -76,7 +76,8 @@ def _parsed(file: Path) -> Iterator[Rewrite]:
         image = file.parent / row["image"] if row.get("image") else None
         if image is not None and not image.is_file():
             raise ValueError(f"{file}, line {number}: there is no picture {image}.")
-        yield Rewrite(*texts, str(row.get("source", "")), image)
+        key, prompt, cot, refined = texts
+        yield Rewrite(key, prompt, cot, refined, str(row.get("source", "")), image)
 
 
 @dataclass(frozen=True)

@@ -194,8 +194,6 @@ def load_adapter(network: nn.Module, folder: Path) -> None:
                 down, up = (tensors[f"{target}.lora_{side}.weight"].float() for side in "AB")
             except (AttributeError, KeyError) as error:
                 raise ValueError(f"{folder} is an adapter of another network: it has no layer {target}.") from error
-            weight = layer.weight
+            weight: Any = layer.weight
             weight += (scale * up.to(weight.device) @ down.to(weight.device)).to(weight)
     network.requires_grad_(False)
-
-

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..generators.diffusion import DiffusionPainter, Guided
+from ..models.diffusion_families import Text
 from ..models.flow_sde import SdeNoise, Window
 from ..models.prompt_states import Asked, read_prompts
 from .adapted import Adapted, follow, follower, swapped
@@ -68,10 +69,9 @@ class DiffusionPolicy(FlowPolicy):
         texts = read_prompts(family, [*asked, *blanks], self.rows)
         self.read += len({id(text) for text in texts})
         assert painter.size is not None
-        negative = texts[len(asked) :] or [None] * len(asked)
+        negative: Sequence[Text | None] = texts[len(asked) :] or [None] * len(asked)
         return [
-            Guided(text, blank, weight, painter.size)
-            for text, blank in zip(texts[: len(asked)], negative, strict=True)
+            Guided(text, blank, weight, painter.size) for text, blank in zip(texts[: len(asked)], negative, strict=True)
         ]
 
     @contextmanager

@@ -223,9 +223,7 @@ def dual_task(
         getattr(pipeline, name).requires_grad_(False).eval()
     thinking = _adapted(pipeline.text_encoder, thinker, thinks)
     painting = _adapted(pipeline.transformer, painter, paints)
-    canvas = DiffusionPainter(
-        pipeline, steps=flow.steps, guidance=flow.guidance, height=flow.height, width=flow.width
-    )
+    canvas = DiffusionPainter(pipeline, steps=flow.steps, guidance=flow.guidance, height=flow.height, width=flow.width)
     if canvas.size is None:
         canvas.size = (canvas.family.side, canvas.family.side)
     writes = _thinker(pipeline, wording, table, tree, thinking) if tree.thoughts else None
@@ -266,9 +264,7 @@ def dual_task(
             forward.follow()
 
     weights = {"thinker": thinker.weight, "painter": painter.weight}
-    task = GrpoTask(
-        model, list(table), explore, learners, _schedule(tree, weights), config, alarms or Alarms(), begin
-    )
+    task = GrpoTask(model, list(table), explore, learners, _schedule(tree, weights), config, alarms or Alarms(), begin)
     return DualTask(task, writes, policy, thinking, painting, table, clock)
 
 

@@ -102,13 +102,17 @@ def atelier_edit_rewards(inspector: Inspector, table: Mapping[str, Question]) ->
     look = Look(inspector)
 
     def consistency(key: str, seen: Sighting, picture: Any) -> float:
-        scenes = table[key].truth
-        kept = 1 / (1 + len(strayed(*scenes, seen)))
-        return kept * (1 - min(1.0, max(0.0, otherwise(*scenes, picture) - ALLOWED) * 4))
+        before, after = table[key].truth
+        kept = 1 / (1 + len(strayed(before, after, seen)))
+        return kept * (1 - min(1.0, max(0.0, otherwise(before, after, picture) - ALLOWED) * 4))
+
+    def reasoning(key: str, seen: Sighting) -> float:
+        before, after = table[key].truth
+        return 1 / (1 + len(unreasoned(before, after, seen)))
 
     return {
         "reasoning": lambda keys, pictures: [
-            1 / (1 + len(unreasoned(*table[key].truth, seen))) for key, seen in zip(keys, look(pictures), strict=True)
+            reasoning(key, seen) for key, seen in zip(keys, look(pictures), strict=True)
         ],
         "consistency": lambda keys, pictures: [
             consistency(key, seen, picture) for key, seen, picture in zip(keys, look(pictures), pictures, strict=True)

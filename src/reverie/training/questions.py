@@ -1,4 +1,4 @@
-"""What is asked in reinforcement: prompts of the Atelier with their truth, its edits, or prompts and edits of a file."""
+"""What is asked in reinforcement: prompts of the Atelier with their truth, its edits, or what a file asks."""
 
 from __future__ import annotations
 

@@ -382,7 +382,10 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "stories": Elsewhere("story_recipes", "sft", "mix lora export", "model data"),
     "think-sft": Elsewhere("t2g_recipes", "sft", "adapters dtype wording mix lora", "model data"),
     "dual-grpo": Elsewhere(
-        "t2g_recipes", "dual_grpo", "adapters dtype wording judges inspector tree flow thinker painter grpo alarms", "model data"
+        "t2g_recipes",
+        "dual_grpo",
+        "adapters dtype wording judges inspector tree flow thinker painter grpo alarms",
+        "model data",
     ),
     "judge": Elsewhere("verify_recipes", "judge", "data wording judge lora export", "model"),
     "dpo": Elsewhere("verify_recipes", "dpo", "data reference judge dpo online lora export", "model"),

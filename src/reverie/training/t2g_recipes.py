@@ -197,7 +197,10 @@ def _check_rewards(recipe: Mapping[str, Any], data: Asks, tree: DualTree, thinke
     from ..judges.load import check_named
 
     known = _known(recipe, data)
-    for name, side, learns in (("thinker", thinker, tree.learn != "painter"), ("painter", painter, tree.learn != "thinker")):
+    for name, side, learns in (
+        ("thinker", thinker, tree.learn != "painter"),
+        ("painter", painter, tree.learn != "thinker"),
+    ):
         if learns and not side.rewards:
             raise ValueError(f"{name}.rewards: name at least one reward and its weight; there are {', '.join(known)}.")
         if unknown := sorted(set(side.rewards) - set(known)):
@@ -206,21 +209,22 @@ def _check_rewards(recipe: Mapping[str, Any], data: Asks, tree: DualTree, thinke
         check_named(resolve(judge, "judge"))
 
 
-def _rewards(
-    recipe: Mapping[str, Any], data: Asks, table: Mapping[str, Question], device: str
-) -> dict[str, Reward]:
+def _rewards(recipe: Mapping[str, Any], data: Asks, table: Mapping[str, Question], device: str) -> dict[str, Reward]:
     from ..judges.load import judge_by_name
 
-    rewards = {name: paid.judge_reward(judge_by_name(judge, device), table) for name, judge in (recipe.get("judges") or {}).items()}
+    rewards = {
+        name: paid.judge_reward(judge_by_name(judge, device), table)
+        for name, judge in (recipe.get("judges") or {}).items()
+    }
     if data.prompts.startswith(("atelier:", "atelier-edits:")):
         from ..atelier.inspector import Inspector
         from .recipes import shipped
 
-        inspector = Inspector.load(recipe.get("inspector") or shipped("atelier-inspector"), device, fast=device != "cpu")
+        inspector = Inspector.load(
+            recipe.get("inspector") or shipped("atelier-inspector"), device, fast=device != "cpu"
+        )
         edits = data.prompts.startswith("atelier-edits:")
         rewards |= (paid.atelier_edit_rewards if edits else paid.atelier_rewards)(inspector, table)
     if not data.prompts.startswith("atelier:"):
         rewards[paid.LIKENESS] = paid.similarity(table)
     return rewards
-
-

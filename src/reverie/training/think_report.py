@@ -99,7 +99,9 @@ def paint(painter: DiffusionPainter, found: Sequence[Case], rows: int) -> list[A
     return pictures
 
 
-def judged(benchmark: Benchmark, inspector: Any, found: Sequence[Case], pictures: Sequence[Any]) -> list[dict[str, Any]]:
+def judged(
+    benchmark: Benchmark, inspector: Any, found: Sequence[Case], pictures: Sequence[Any]
+) -> list[dict[str, Any]]:
     rows = []
     for case, picture, seen in zip(found, pictures, inspector.look(stacked(pictures), batch=256), strict=True):
         verdict = benchmark.judge(case.sample, Inspected(seen, picture) if benchmark.pixels else seen)
@@ -172,7 +174,9 @@ def _sheet(pictures: Sequence[Any], path: Path, count: int = 48) -> None:
 
     from .samples import sheet
 
-    chosen = [np.asarray(pictures[i * len(pictures) // min(count, len(pictures))]) for i in range(min(count, len(pictures)))]
+    chosen = [
+        np.asarray(pictures[i * len(pictures) // min(count, len(pictures))]) for i in range(min(count, len(pictures)))
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet(chosen, 12).save(path)
 
@@ -198,14 +202,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from .t2g_recipes import opened, wording
 
     source, pipeline = opened({"model": given.model, "adapters": given.adapters})
-    own = {k: v for k, v in (source.config.get("_reverie") or {}).items() if k in ("steps", "guidance", "negative", "height", "width", "limit")}
+    own = {
+        k: v
+        for k, v in (source.config.get("_reverie") or {}).items()
+        if k in ("steps", "guidance", "negative", "height", "width", "limit")
+    }
     own |= {k: v for k, v in (("steps", given.steps), ("guidance", given.guidance)) if v is not None}
     device = str(pipeline._execution_device)
     inspector = Inspector.load(shipped("atelier-inspector"), device, fast=device != "cpu")
     with torch.autocast(pipeline._execution_device.type, torch.bfloat16, enabled=device != "cpu"):
         found = report(
-            pipeline, wording({"wording": given.wording}, source), inspector, given.benchmarks, given.ways, settings=own,
-            limit=given.limit, images=given.images, tokens=given.tokens, rows=given.rows, sheet=given.sheet,
+            pipeline, wording({"wording": given.wording}, source), inspector, given.benchmarks, given.ways,
+            settings=own, limit=given.limit, images=given.images, tokens=given.tokens, rows=given.rows,
+            sheet=given.sheet,
         )  # fmt: skip
     about = {"model": given.model, "adapters": [str(folder) for folder in given.adapters], "settings": own}
     text = json.dumps({"about": about, **found}) + "\n"

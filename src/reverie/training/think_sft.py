@@ -130,7 +130,7 @@ def encoder_gap(family: Family, adapted: Adapted, prompts: Sequence[str]) -> Ten
 
 @torch.no_grad()
 def states_similarity(family: Family, adapted: Adapted, prompts: Sequence[str]) -> dict[str, float]:
-    """Of the states of prompts now and as they were: mean and least cosine similarity over positions, relative drift."""
+    """Of the states of prompts now and as they were: mean and least cosine over positions, relative drift."""
     asked = [(prompt, ()) for prompt in prompts]
     now = read_prompts(family, asked)
     with adapted.reference():

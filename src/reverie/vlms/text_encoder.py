@@ -87,9 +87,7 @@ class TextEncoderWriter:
         inputs = self.inputs([self.conversation(messages) for messages in conversations], left=True)
         draws = _Draws(self, draw_uniforms(seeds, most), temperature, on_text)
         # What the checkpoint recommends (sampling, penalties) is left out: the tokens are those of `draws`.
-        how = GenerationConfig(
-            max_new_tokens=most, do_sample=False, eos_token_id=self.stop, pad_token_id=self.stop[-1]
-        )
+        how = GenerationConfig(max_new_tokens=most, do_sample=False, eos_token_id=self.stop, pad_token_id=self.stop[-1])
         written = self.pipeline.text_encoder.generate(**inputs, generation_config=how, logits_processor=[draws])
         rows = written[:, inputs["input_ids"].shape[1] :].tolist()
         found = [row[: next((i + 1 for i, token in enumerate(row) if token in self.stop), len(row))] for row in rows]
@@ -127,7 +125,7 @@ class TextEncoderWriter:
         ids = []
         for turn in turns:
             ids += [start, *self._turn(turn, counts), end, *self._plain("\n")]
-        return ids + [start, *self._plain("assistant\n")], seen
+        return [*ids, start, *self._plain("assistant\n")], seen
 
     def inputs(self, rows: Sequence[tuple[list[int], dict[str, Tensor]]], left: bool = False) -> dict[str, Tensor]:
         """What the model takes of several conversations (see `conversation`), padded at the end or on the left."""

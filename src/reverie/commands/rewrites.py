@@ -1,0 +1,66 @@
+"""`reverie data build rewrites`: a teacher reasons about prompts and rewrites them (see data/rewrites.py)."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reverie.commands.outputs import check_writable
+from reverie.loading import here
+
+if TYPE_CHECKING:
+    from reverie.data.rewrites import Teacher
+
+DRAWN = ("atelier", "atelier-edits")
+
+
+def rewrites(arguments: argparse.Namespace) -> int:
+    from reverie.data.rewrites import RewriteBuild, build_rewrites
+    from reverie.thinkers import WORDINGS
+
+    if arguments.wording not in WORDINGS:
+        raise ValueError(f"--wording {arguments.wording!r}: must be one of {', '.join(WORDINGS)}.")
+    if not 0 <= arguments.plain <= 1:
+        raise ValueError(f"--plain {arguments.plain}: a share, from 0 to 1.")
+    teacher, count = _teacher(arguments)
+    about = {name: getattr(arguments, name) for name in ("prompts", "seed")}
+    about |= {"plain": arguments.plain} if arguments.teacher == "atelier" else {"wording": arguments.wording}
+    check_writable(Path(arguments.out))
+    build = RewriteBuild(count, arguments.batch, arguments.part, arguments.parts)
+    counts = build_rewrites(teacher, arguments.out, build, about, None if arguments.quiet else _tell)
+    if counts is None:
+        print(f"{arguments.out}: this part is done; others are missing.")
+        return 0
+    for name, value in counts.items():
+        print(f"{name}: {value}")
+    return 0
+
+
+def _teacher(arguments: argparse.Namespace) -> tuple[Teacher, int]:
+    """Who writes, and about how many prompts."""
+    from reverie.data.rewriters import AtelierRewriter, VlmRewriter
+
+    name, _, count = arguments.prompts.rpartition(":")
+    if arguments.teacher == "atelier":
+        if name not in DRAWN or not re.fullmatch(r"[1-9]\d*", count):
+            raise ValueError("the teacher `atelier` knows its own prompts only; give --prompts atelier:N.")
+        return AtelierRewriter(arguments.seed, arguments.plain, name == "atelier-edits"), int(count)
+    if name == "atelier-edits":
+        raise ValueError("atelier-edits:N is for the teacher `atelier`; give a VLM a file of prompts with images.")
+    from reverie.data.prompts import read
+    from reverie.models.registry import resolve
+    from reverie.refusals import check_judges
+    from reverie.vlms.named import open_vlm
+
+    check_judges(resolve(arguments.teacher, "judge"))
+    found = read(arguments.prompts, arguments.exclude, arguments.seed).prompts
+    folder = Path(arguments.prompts).parent if Path(arguments.prompts).is_file() else Path()
+    vlm = open_vlm(arguments.teacher, here(arguments.device), cache=Path(arguments.out) / "answers")
+    return VlmRewriter(vlm, found, arguments.wording, folder, arguments.tokens, arguments.teacher), len(found)
+
+
+def _tell(done: int, count: int) -> None:
+    print(f"\rrewrites: {done} of {count} shards", end="\n" if done == count else "", file=sys.stderr, flush=True)
