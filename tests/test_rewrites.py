@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusion_toy import qwen_image, qwen_image_edit
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from reverie import thinkers
@@ -34,11 +34,15 @@ TEXT = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1).filter(
 @given(cot=TEXT, refined=TEXT, tags=st.booleans())
 def test_what_is_taught_is_read_again(cot: str, refined: str, tags: bool) -> None:
     hostile = ("Revised Prompt:", "<think>", "</think>")
-    if any(word in text for word in hostile for text in (cot, refined)) or refined.strip() != refined:
-        return
-    answer = Rewrite("1", "p", cot, refined).answer("atelier-t2g", tags)
-    read = thinkers.parse("atelier-t2g", answer, "p")
+    assume(refined.strip() == refined and not any(word in text for word in hostile for text in (cot, refined)))
+    answer = Rewrite("1", "p", cot, refined).answer("t2g", tags)
+    read = thinkers.parse("t2g", answer, "p")
     assert (read.prompt, read.note) == (refined, None)
+
+
+def test_wordings_of_one_line_are_read_again_too() -> None:
+    answer = Rewrite("1", "p", "Wool is shorn from sheep.", "a sheep").answer("atelier")
+    assert thinkers.parse("atelier", answer, "p").prompt == "a sheep"
 
 
 def test_the_atelier_tells_only_its_training_side(tmp_path: Path) -> None:
@@ -74,7 +78,7 @@ def test_edits_bring_their_picture(tmp_path: Path) -> None:
     assert all(one.image is not None and one.image.is_file() for one in found)
     family = family_of(qwen_image_edit())
     adapted = Adapted(family.pipeline.text_encoder.eval(), Lora(2, 4, "language_model"))
-    task = ThinkTask(family, adapted, "atelier-t2g", found, ThinkTraining(batch=3), 0)
+    task = ThinkTask(family, adapted, "atelier", found, ThinkTraining(batch=3), 0)
     batch = task.batch(0)
     (_, seen), answer = batch["rows"][0]
     assert "pixel_values" in seen
@@ -153,14 +157,14 @@ def test_four_rewrites_are_learnt_and_nothing_else_is_touched(records: list[Rewr
     family = family_of(pipe)
     still = {name: p.detach().clone() for part in (pipe.transformer, pipe.vae) for name, p in part.named_parameters()}
     adapted = Adapted(pipe.text_encoder.eval(), Lora(0), frozen=True)
-    task = ThinkTask(family, adapted, "atelier-t2g", records, ThinkTraining(batch=4, kept=2), 0)
+    task = ThinkTask(family, adapted, "atelier", records, ThinkTraining(batch=4, kept=2), 0)
     train(task, LoopConfig(steps=150, lr=1e-2, ema=0.0, precision="no", decay=0.3, log_every=50), tmp_path)
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert last["cross_entropy"] < 0.1
     writer = TextEncoderWriter(pipe)
     for one in records:
-        written = writer.write([Message("user", thinkers.request("atelier-t2g", one.prompt))], 64)
-        assert thinkers.parse("atelier-t2g", written, one.prompt).prompt == one.refined_prompt
+        written = writer.write([Message("user", thinkers.request("atelier", one.prompt))], 64)
+        assert thinkers.parse("atelier", written, one.prompt).prompt == one.refined_prompt
     for part in (pipe.transformer, pipe.vae):
         for name, p in part.named_parameters():
             assert torch.equal(p, still[name])
@@ -174,7 +178,7 @@ def test_keeping_the_states_keeps_them(records: list[Rewrite], tmp_path: Path) -
         pipe = qwen_image()
         family = family_of(pipe)
         adapted = Adapted(pipe.text_encoder.eval(), Lora(8, 16, "language_model"))
-        task = ThinkTask(family, adapted, "atelier-t2g", records, ThinkTraining(batch=4, keep=keep, kept=4), 0)
+        task = ThinkTask(family, adapted, "atelier", records, ThinkTraining(batch=4, keep=keep, kept=4), 0)
         train(task, LoopConfig(steps=40, lr=1e-2, ema=0.0, precision="no"), tmp_path / str(keep))
         drift[keep] = states_similarity(family, adapted, ["a sheep", "a cat", "an apple"])["drift"]
     assert drift[100.0] < drift[0.0] / 4
@@ -184,7 +188,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(records: list[Rewrite], tmp_p
     def run(out: Path, steps: int) -> dict[str, torch.Tensor]:
         family = family_of(qwen_image())
         adapted = Adapted(family.pipeline.text_encoder.eval(), Lora(2, 4, "language_model"))
-        task = ThinkTask(family, adapted, "atelier-t2g", records, ThinkTraining(batch=2), 0)
+        task = ThinkTask(family, adapted, "atelier", records, ThinkTraining(batch=2), 0)
         # The schedule looks at `steps`; decay 0 and no warm-up make the two runs' rates equal.
         loop = LoopConfig(steps=steps, lr=1e-2, ema=0.5, precision="no", save_every=3, warmup=0.0, decay=0.0)
         train(task, loop, out)
@@ -200,7 +204,7 @@ def test_the_longest_are_left_out_and_all_of_them_are_refused(records: list[Rewr
     family = family_of(qwen_image())
     adapted = Adapted.still(family.pipeline.text_encoder)
     longer = [*records, Rewrite("5", "p", "word " * 100, "a cat")]
-    task = ThinkTask(family, adapted, "atelier-t2g", longer, ThinkTraining(longest=100), 0)
+    task = ThinkTask(family, adapted, "atelier", longer, ThinkTraining(longest=100), 0)
     assert (len(task.rewrites), task.too_long) == (4, 1)
     with pytest.raises(ValueError, match="longer than longest=3"):
-        ThinkTask(family, adapted, "atelier-t2g", longer, ThinkTraining(longest=3), 0)
+        ThinkTask(family, adapted, "atelier", longer, ThinkTraining(longest=3), 0)

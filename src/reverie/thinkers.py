@@ -67,13 +67,6 @@ WORDINGS = {
         "Instruction:\n{prompt}",
         to_end=True,
     ),
-    # The same pattern in as few words as the small Qwen-Image of the Atelier needs; it learns it from rewrites.
-    "atelier-t2g": Wording(
-        "Think about this picture: {prompt}",
-        marker="Revised Prompt:",
-        edit="Think about this change: {prompt}",
-        to_end=True,
-    ),
 }
 
 
