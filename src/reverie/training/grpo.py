@@ -156,6 +156,8 @@ class GrpoTask:
         learning = [learner for learner in self.learners if learner.name in weights]
         if self._iteration != turn.iteration:
             self._iteration, self._held = turn.iteration, {}
+            if self.begin is not None:
+                self.begin(turn.iteration)
         if turn.place not in self._held:
             self._held[turn.place] = self._explored(turn, learning)
         held, log = self._held[turn.place]
@@ -172,8 +174,6 @@ class GrpoTask:
 
     def _explored(self, turn: Turn, learning: Sequence[Learner]) -> tuple[dict[str, list[Lesson]], dict[str, float]]:
         """The lessons of a new roll-out, and what to log of it."""
-        if self.begin is not None:
-            self.begin(turn.iteration)
         with torch.no_grad(), whole(self.model):  # processes do not know how long each other's thoughts will be
             trees = self.explore(turn.prompts, turn.seeds)
         held = lessons(trees, {learner.name: learner.credit for learner in learning})
