@@ -5,13 +5,25 @@ import torch
 
 pytest.importorskip("diffusers", reason="needs reverie[diffusion]")
 
+from dataclasses import fields
+
 import diffusion_toy as toys
 import numpy as np
 
 from reverie.atelier.episodes import benchmark
-from reverie.atelier.inspector import Inspector, InspectorNet
+from reverie.atelier.draw import draw
+from reverie.atelier.inspector import Inspector, InspectorNet, Seen, Sighting
 from reverie.atelier.scene import Scene, Thing
-from reverie.training.drawn_report import Drawing, shown_right
+from reverie.training import drawn_report
+from reverie.training.drawn_report import Drawing
+
+
+def shown_right(scene, one):
+    """Of a drawn scene whose things are seen as they are."""
+    objects = tuple(
+        Seen(**{field.name: getattr(thing, field.name) for field in fields(thing)}) for thing in scene.things
+    )
+    return drawn_report.shown_right(one, draw(scene), Sighting(objects, scene.background, scene.style))
 
 
 def test_the_main_object_is_judged():

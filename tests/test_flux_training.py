@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 import reverie
 from reverie.models.cells import vq_latents
-from reverie.models.folded_kl import FoldedKL, from_vq
+from reverie.models.diffusion_families import Text
+from reverie.models.folded_kl import FoldedKL, from_vq, widened
 from reverie.training.autoencoder import (
     AutoencoderTask,
     AutoencoderTraining,
@@ -141,6 +142,26 @@ def test_each_latent_is_written_from_its_own_pixels():
     assert ((a - b).abs().amax(1)[0] > 1e-6).nonzero().tolist() == [[1, 2]]
 
 
+def test_more_channels_begin_beside_the_old_ones():
+    vae = tiny_vae()
+    wide = widened(vae, 12)
+    pixels = torch.rand(1, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        old, new = latents_of(vae, pixels), latents_of(wide, pixels)
+    assert new.shape == (1, 12, 4, 4)
+    torch.testing.assert_close(F.normalize(new[:, :8], dim=1), old)
+    assert wide.config.scaling_factor == pytest.approx(12**0.5)
+    with pytest.raises(ValueError, match="has 8 already"):
+        widened(vae, 4)
+    with pytest.raises(ValueError, match="encoder: true"):
+        AutoencoderTraining(channels=16)
+    task = AutoencoderTask(tiny_vae(), AutoencoderTraining(batch=2, side=32, channels=12, encoder=True))
+    first = [p.clone() for p in task.model.encoder.parameters()]
+    found = losses(task)
+    assert found[-1] < 0.7 * found[0]
+    assert any(not torch.equal(a, b) for a, b in zip(first, task.model.encoder.parameters(), strict=True))
+
+
 def test_a_folded_autoencoder_is_on_disk_what_diffusers_knows(tmp_path):
     from diffusers import AutoencoderKL
 
@@ -157,17 +178,53 @@ def test_a_folded_autoencoder_is_on_disk_what_diffusers_knows(tmp_path):
     torch.testing.assert_close(F.pixel_shuffle(plain.decode(latents).sample, 4), folded.decode(latents).sample)
 
 
-def test_the_flux_learns_and_a_scene_keeps_its_latents(t5, words):
-    task = FluxTask(fresh_flux(SIZES, tiny_vae().eval(), t5, words), SIZES, FluxTraining(batch=4, pool=3))
-    batch = task.batch(5)
-    assert same(batch, task.batch(5))
-    first = task._latents(batch)
-    again = task.batch(5)
-    assert again["new"] == []
-    assert torch.equal(task._latents(again), first)
+@pytest.fixture
+def task(t5, words):
+    return FluxTask(
+        fresh_flux(SIZES, tiny_vae().eval(), t5, words), SIZES, FluxTraining(batch=8, fresh=2, pool=5, wordings=2)
+    )
+
+
+def test_the_flux_learns_from_a_pool_that_grows(task):
+    assert same(task.batch(1), task.batch(1))
+    assert [len(task.batch(step).get("pixels", ())) for step in range(4)] == [2, 2, 1, 0]
+    seen = [task.loss(task.batch(step))[1]["seen"] for step in range(4)]
+    assert seen == [2, 4, 5, 5]
     found = losses(task, 25)
     assert abs(found[0] - 2) < 0.4  # the prediction begins as zero; noise and latents have unit variance each
     assert min(found) < 0.95 * found[0]
+
+
+def test_a_run_that_goes_on_has_the_same_pool(task, t5, words):
+    again = FluxTask(task.pipeline, SIZES, task.mix)
+    there = [float(task.loss(task.batch(step))[0]) for step in range(4)]
+    assert float(again.loss(again.batch(3))[0]) == pytest.approx(there[3], abs=1e-5)
+    for a, b in zip(task.pool.kept, again.pool.kept, strict=True):
+        assert torch.equal(a[:5], b[:5])
+
+
+def test_captions_come_in_every_length_that_painting_has(task):
+    ids = torch.cat([task._ids(["a red cat"] * 400)[0], task.blank[0].repeat(400, 1)])
+    there = task._lengths(ids, torch.Generator().manual_seed(0)).sum(1)
+    told, blank = there[:400], there[400:]
+    assert told.min() == 4  # three words and the end
+    assert 0.3 < (told == 4).float().mean() < 0.5
+    assert 0.05 < (told == 32).float().mean() < 0.15
+    assert sorted(set(blank.tolist())) == list(range(1, 33))
+
+
+def test_missing_vectors_are_not_read(task):
+    """A row of a batch with a mask is the row alone without the vectors that are masked."""
+    for weight in task.pipeline.transformer.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    family, sigma = task.family, torch.tensor([0.3, 0.7])
+    x = torch.randn(2, 36, 32)
+    states, pooled = torch.randn(2, 6, 16), torch.randn(2, 8)
+    there = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]]).bool()
+    with torch.no_grad():
+        both = family.predict(x, sigma, [Text(states, pooled)], 1.0, (96, 96), there)
+        alone = family.predict(x[1:], sigma[1:], [Text(states[1:, :3], pooled[1:])], 1.0, (96, 96))
+    torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=1e-4)
 
 
 def test_what_is_saved_paints_as_diffusers_does(saved):
@@ -185,7 +242,7 @@ def test_what_is_saved_paints_as_diffusers_does(saved):
 
 def test_the_recipe_goes_from_words_to_a_painter(tmp_path):
     """The three recipes with tiny sizes, one after another, by the command's own function."""
-    loop = ["loop.steps=2", "loop.minutes=null", "loop.sample_every=0", 'loop.precision="no"', "loop.muon_lr=null"]
+    loop = ["loop.steps=2", "loop.workers=0", "loop.minutes=null", "loop.sample_every=0", 'loop.precision="no"', "loop.muon_lr=null"]
     run(
         "recipes/atelier/t5.yaml",
         [*loop, f"out={tmp_path / 't5'}", "model={width: 16, heads: 2, ffn: 16, encoder_layers: 1, decoder_layers: 1}",

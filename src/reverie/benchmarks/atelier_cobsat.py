@@ -27,6 +27,8 @@ from .outcome import Outcome, of_prompts, of_strata
 from .protocol import Benchmark, Inputs, Judgement, Row, Sample
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..atelier.inspector import Sighting
     from .eyes import Inspected
 
@@ -75,11 +77,17 @@ def check(one: Episode, sighting: Sighting) -> Check:
     return Check(detail, thing, *((detail, thing) if one.task % 2 else (thing, detail)))
 
 
+def look_closely(one: Episode, picture: Image, sighting: Sighting) -> Sighting:
+    """The sighting, with a second look at what the episode is about where the inspector needs one."""
+    theme = theme_of(one.task)
+    fields: list[Field] = ["texture"] if theme == "texture" else ["action"] if theme == "action" else []
+    return look_again(picture, sighting, fields, {one.answer.things[0].kind})
+
+
 def judge(sample: Sample, shown: Inspected) -> Judgement:
     one = episode(sample)
     theme = theme_of(one.task)
-    fields: list[Field] = ["texture"] if theme == "texture" else ["action"] if theme == "action" else []
-    sighting = look_again(shown.picture, shown.sighting, fields, {one.answer.things[0].kind})
+    sighting = look_closely(one, shown.picture, shown.sighting)
     found = check(one, sighting)
     wanted = {"object": one.answer.things[0].kind, "attribute": f"{theme} {_value(one)}"}
     wrong = [f"expected the {name} {wanted[name]}" for name in wanted if not getattr(found, PARTS[name])]

@@ -266,10 +266,24 @@ class Flux(Family):
         pooled = self.pipeline._get_clip_prompt_embeds(prompt=[pooled_text], device=self.device)
         return Text(vectors.to(self.device, self.dtype), pooled)
 
-    def predict(self, x: Tensor, sigma: Tensor, texts: Sequence[Text], weight: float, size: tuple[int, int]) -> Tensor:
+    def predict(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        texts: Sequence[Text],
+        weight: float,
+        size: tuple[int, int],
+        there: Tensor | None = None,
+    ) -> Tensor:
+        """there: (B, T), False for states that are not to be read: FLUX has no such mask, so rows of a batch are as if
+        each had been called alone with the others."""
         states, pooled = torch.cat([text.states for text in texts]), together(texts)
         rows, columns = size[0] // self.multiple, size[1] // self.multiple
         places = self.pipeline._prepare_latent_image_ids(len(x), rows, columns, x.device, x.dtype)
+        masked = None
+        if there is not None:
+            mask = torch.cat((there, there.new_ones(x.shape[:2])), 1)[:, None, None]
+            masked = {"attention_mask": mask}
         return self.pipeline.transformer(
             hidden_states=x,
             timestep=self._times(sigma).to(x.dtype) / 1000,
@@ -278,6 +292,7 @@ class Flux(Family):
             encoder_hidden_states=states,
             txt_ids=torch.zeros(states.shape[1], 3, device=x.device, dtype=x.dtype),
             img_ids=places,
+            joint_attention_kwargs=masked,
             return_dict=False,
         )[0]
 

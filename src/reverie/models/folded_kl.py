@@ -100,6 +100,30 @@ def from_vq(vq: VQ16) -> Any:
     return fold(vae)
 
 
+@torch.no_grad()
+def widened(vae: Any, channels: int) -> Any:
+    """A `FoldedKL` whose latents have more channels; the first write and are read as before, the others have random
+    weights until they are trained. ValueError if there would be fewer."""
+    old = vae.config.latent_channels
+    if channels < old:
+        raise ValueError(f"channels={channels}: the autoencoder has {old} already.")
+    settings = dict(vae.config) | {"latent_channels": channels, "scaling_factor": channels**0.5}
+    wide = fold(AutoencoderKL.from_config(settings))
+    weights, fresh = vae.state_dict(), wide.state_dict()
+    for name in ("encoder.conv_out.weight", "encoder.conv_out.bias"):
+        kept = fresh[name].clone()
+        for half in (0, 1):  # means, then logarithms of variances
+            kept[half * channels : half * channels + old] = weights[name][half * old : (half + 1) * old]
+        weights[name] = kept
+    weights["encoder.conv_out.weight"][channels:] = 0
+    weights["encoder.conv_out.bias"][channels:] = CERTAIN
+    read = fresh["decoder.conv_in.weight"].clone()
+    read[:, :old] = weights["decoder.conv_in.weight"] * (old / channels) ** -0.5
+    weights["decoder.conv_in.weight"] = read
+    wide.load_state_dict(weights)
+    return wide
+
+
 def _renamed(name: str) -> str:
     """A parameter of the tokenizer as diffusers calls it; both descend from the same network."""
     for old, new in (

@@ -23,11 +23,15 @@ IGNORED = -100
 
 
 def load_t5(
-    source: str | Path, *, encoder: bool = True, dtype: torch.dtype = torch.float32
+    source: str | Path,
+    *,
+    encoder: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerBase]:
     """The frozen model, in evaluation mode, and its tokenizer; from a folder or hub id in the transformers layout.
 
-    encoder: whether its encoder can be used; without it only the weight of its final norm is there.
+    encoder: whether its encoder can be used; without it only the weight of its final norm is there. The
+    tokenizer of a T5 inside a pipeline is that of the pipeline.
     """
     from transformers import AutoTokenizer, T5ForConditionalGeneration
 
@@ -42,10 +46,17 @@ def load_t5(
     if not encoder:
         kind, config.num_layers = WithoutEncoder, 0
     try:
-        words = AutoTokenizer.from_pretrained(source)
+        words = AutoTokenizer.from_pretrained(beside_it(source))
         return frozen(kind.from_pretrained(source, config=config, dtype=dtype)), words
     except OSError as error:
         raise ValueError(f"{source} lacks weights or tokenizer ({str(error).splitlines()[0]}).") from error
+
+
+def beside_it(source: str | Path) -> str | Path:
+    """Where a T5's tokenizer is: for `text_encoder_2` of a pipeline, that is `tokenizer_2`."""
+    folder = Path(source)
+    there = folder.with_name(folder.name.replace("text_encoder", "tokenizer"))
+    return there if there != folder and there.is_dir() else source
 
 
 @torch.no_grad()

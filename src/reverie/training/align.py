@@ -20,6 +20,7 @@ from torch import Tensor
 from ..data.features import Order
 from ..models.aligner import Aligner
 from ..models.t5 import IGNORED, reading_loss
+from .pull import encode_so_far, pull_of_words, same_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -93,6 +94,8 @@ class AlignConfig:
     noise: largest deviation of noise on the aligned vectors, relative to the size of the T5 encoder's, another for each
     sample; 0 is the paper's method. What the norm lets out is limited, so noise leaves no room for directions that the
     decoder does not read: these carry nothing in the encoder's vectors, and a diffusion model has never met them.
+    pull: weight of the distance to what the encoder itself writes (see pull.py); 0 is the paper's method.
+    read: weight of the decoder's loss, which is the paper's method; 0 leaves it out.
     """
 
     batch: int = 32
@@ -100,10 +103,14 @@ class AlignConfig:
     bucket: int = 1
     dropout: bool = True
     noise: float = 0.0
+    pull: float = 0.0
+    read: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.noise < 0:
-            raise ValueError(f"noise={self.noise}: must not be negative.")
+        if min(self.noise, self.pull, self.read) < 0 or not self.pull + self.read:
+            raise ValueError(
+                f"noise={self.noise}, pull={self.pull}, read={self.read}: none may be negative, nor both of the last 0."
+            )
         if min(self.batch, self.text, self.bucket) < 1:
             raise ValueError(f"batch={self.batch}, text={self.text}, bucket={self.bucket}: all must be at least 1.")
 
@@ -143,13 +150,20 @@ class AlignTask:
         self.t5.train(config.dropout)
         self.words, self.config, self.masking, self.seed = Words(words, config.text), config, masking, seed
         self.order = Order(source.shards, seed)
+        if config.pull and source.kind != "generated":
+            raise ValueError("data.pull needs features of an answer's own words; those of a question have none.")
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        samples = []
-        for place in self._places(step):
-            sample = self.source[self.order[place]]
-            samples.append(fed_and_said(sample, self.source.kind, self.masking, self._rng(place)))
+        numbers = {place: self.order[place] for place in self._places(step)}
+        whole = [self.source[number] for number in numbers.values()]
+        samples = [
+            fed_and_said(sample, self.source.kind, self.masking, self._rng(place))
+            for place, sample in zip(numbers, whole, strict=True)
+        ]
         found = self.collate(samples)
+        if self.config.pull:
+            told = [same_words(sample.ids, self.answers, self.words) for sample in whole]
+            found |= _stack_words(told, found["mask"])
         if self.config.noise:
             shape = (*found["mask"].shape, self.t5.config.d_model)
             found["noise"] = uneven_noise(shape, self.config.noise, f"{self.seed}/{step}/noise")
@@ -165,9 +179,17 @@ class AlignTask:
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float | Tensor]]:
         self.place(batch["features"].device)
         memory = self.model(batch["features"].float())
-        read = shaken(memory, batch.get("noise"), self.t5)
-        loss = reading_loss(self.t5, read, batch["mask"], batch["labels"], batch["label_mask"])
-        return loss, {"scale": relative_scale(memory, batch["mask"], self.t5)}
+        row: dict[str, float | Tensor] = {"scale": relative_scale(memory, batch["mask"], self.t5)}
+        loss = memory.new_zeros(())
+        if self.config.read:
+            read = shaken(memory, batch.get("noise"), self.t5)
+            row["read"] = reading_loss(self.t5, read, batch["mask"], batch["labels"], batch["label_mask"])
+            loss = loss + self.config.read * row["read"]
+        if self.config.pull:
+            states = encode_so_far(self.t5, batch["words"], batch["words_mask"]).float()
+            row["pull"] = pull_of_words(memory, batch["shares"], states)
+            loss = loss + self.config.pull * row["pull"]
+        return loss, {name: value.detach() if isinstance(value, Tensor) else value for name, value in row.items()}
 
     def place(self, device: torch.device | str) -> None:
         """Moves what is frozen; the loop knows only the aligner."""
@@ -192,6 +214,19 @@ class AlignTask:
         random.Random(f"{self.seed}/{first}/batches").shuffle(batches)
         chosen = batches[step % bucket]
         return ranked[chosen * size : (chosen + 1) * size]
+
+
+def _stack_words(told: Sequence[tuple[list[int], Tensor]], mask: Tensor) -> dict[str, Tensor]:
+    """Words of `same_words` as a batch; shares only of the features that are fed, whose 0/1 mask is (B, L)."""
+    longest = max(len(ids) for ids, _ in told)
+    ids, shares = torch.zeros(len(told), longest, dtype=torch.long), torch.zeros(*mask.shape, longest)
+    words_mask = torch.zeros_like(ids)
+    for row, (own, parts) in enumerate(told):
+        ids[row, : len(own)] = torch.tensor(own)
+        words_mask[row, : len(own)] = 1
+        fed = parts[: int(mask[row].sum())]
+        shares[row, : len(fed), : len(own)] = fed
+    return {"words": ids, "words_mask": words_mask, "shares": shares}
 
 
 def attached(aligner: Aligner, t5: T5ForConditionalGeneration) -> Any:

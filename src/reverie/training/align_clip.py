@@ -25,6 +25,7 @@ from ..models.aligner import Aligner
 from ..models.t5 import encode_text, reading_loss
 from ..models.vision_tokens import clip_pixels, image_tokens
 from .align import AlignConfig, Words, attached, relative_scale, shaken, uneven_noise
+from .pull import pull_of_sets
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionModel, PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -97,9 +98,12 @@ class ClipAlignTask:
         """Pixels (B, 3, S, S) and pairs (words that are given, words to be said) as a batch."""
         given, given_mask = self.words.ids([prefix for prefix, _ in parts])
         labels, label_mask = self.words.labels([suffix for _, suffix in parts])
-        return {
+        found = {
             "pixels": pixels, "given": given, "given_mask": given_mask, "labels": labels, "label_mask": label_mask,
         }  # fmt: skip
+        if self.config.pull:
+            found["whole"], found["whole_mask"] = self.words.ids([" ".join(pair).strip() for pair in parts])
+        return found
 
     def memory(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What the decoder reads, and its mask: image tokens, then the encoded first words."""
@@ -115,9 +119,15 @@ class ClipAlignTask:
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float | Tensor]]:
         self.place(batch["pixels"].device)
         memory, mask = self.memory(batch)
-        loss = reading_loss(self.t5, memory, mask, batch["labels"], batch["label_mask"])
         images = memory[:, : memory.shape[1] - batch["given"].shape[1]]
-        return loss, {"scale": relative_scale(images, mask[:, : images.shape[1]], self.t5)}
+        row: dict[str, float | Tensor] = {"scale": relative_scale(images, mask[:, : images.shape[1]], self.t5)}
+        loss = row["read"] = reading_loss(self.t5, memory, mask, batch["labels"], batch["label_mask"])
+        loss = self.config.read * loss
+        if self.config.pull:
+            states = encode_text(self.t5, batch["whole"], batch["whole_mask"]).float()
+            row["pull"] = pull_of_sets(images, states, batch["whole_mask"])
+            loss = loss + self.config.pull * row["pull"]
+        return loss, {name: value.detach() if isinstance(value, Tensor) else value for name, value in row.items()}
 
 
 def read_captions(path: str | Path) -> list[tuple[Path, str]]:

@@ -48,7 +48,7 @@ def lvlm(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         raise ValueError(f"{recipe['features']} holds no tokenizer; name the VLM that wrote the answers as `answers`.")
     answers = AutoTokenizer.from_pretrained(recipe.get("answers") or kept)
     begun = _begun(recipe, source.width)
-    t5, words = load_t5(_needed(recipe, "t5"), encoder=setup.space > 0, dtype=_dtype())
+    t5, words = load_t5(_needed(recipe, "t5"), encoder=setup.space > 0 or config.pull > 0, dtype=_dtype())
     aligner: Any = _fresh(setup, source.width, t5, "lvlm") if begun is None else begun
     if setup.space:
         texts = [source[number].text for number in range(min(sum(source.shards), 4096))]

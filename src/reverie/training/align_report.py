@@ -28,7 +28,7 @@ from ..models.aligner import Aligner, load_aligner
 from ..models.t5 import encode_text, load_t5, read_back
 from ..vlms.transformers import TransformersVLM
 from .align import Words, stack_features
-from .drawn_report import Drawing
+from .drawn_report import Drawing, by_task
 from .recipes import shipped
 from .text_reader import TextReader, learn_to_read, read_scene
 from .vlm_report import TASKS, question, share
@@ -51,7 +51,8 @@ def answer_all(vlm: TransformersVLM, shots: int, count: int, batch: int = 20, li
     for first in range(0, len(episodes), batch):
         some = episodes[first : first + batch]
         talks = [question(one) for one in some]
-        answers, asked = vlm.answers(talks, limit), vlm.features_batch(talks)
+        answers = vlm.answers(talks, limit)
+        asked = [rows.cpu() for rows in vlm.features_batch(talks)]
         found += [Answered(e, a.text, a.features, q) for e, a, q in zip(some, answers, asked, strict=True)]
     return found
 
@@ -86,21 +87,13 @@ class Judges:
         found = {"decoder": decoder, "reader": reader}
         if self.drawing is not None:
             found["drawn"] = self.drawing(vectors, mask, episodes)
-        shares = {way: _shares(results, episodes) for way, results in found.items()}
+        shares = {way: by_task(results, episodes) for way, results in found.items()}
         return shares | {"scale": size.item(), "examples": told}
 
 
 def plain(text: str) -> str:
     """Without the words with which a VLM is asked to begin."""
     return text.removeprefix("Create an image of").strip()
-
-
-def _shares(results: list[tuple[bool, bool]], episodes: Sequence[Episode]) -> dict[str, Any]:
-    each = [
-        share([result for result, one in zip(results, episodes, strict=True) if one.task == task])["both"]
-        for task in TASKS
-    ]
-    return share(results) | {"tasks": each}
 
 
 def rows_of(
@@ -110,7 +103,7 @@ def rows_of(
     right = [canonical(demand_of(one.episode.answer)) for one in answered]
     own = [said(one.text, one.episode) for one in answered]
     rows: dict[str, dict[str, Any]] = {
-        "VLM text": {"text": _shares(own, [one.episode for one in answered])},
+        "VLM text": {"text": by_task(own, [one.episode for one in answered])},
         "oracle": judges(*encoded(judges.t5, judges.words, right), answered),
         "relay": judges(*encoded(judges.t5, judges.words, [one.text for one in answered]), answered),
     }
@@ -129,8 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pipeline", help="folder of a diffusion pipeline that paints from the same T5's vectors")
     parser.add_argument("--inspector", help="folder of its weights; the shipped ones if left out")
     parser.add_argument("--out", required=True, help="folder for report.json")
+    parser.add_argument("--device", default="cpu", help="of the VLM and the pipeline")
+    parser.add_argument("--together", type=int, default=8, help="pictures that are painted at once")
     given = parser.parse_args(arguments)
-    vlm = TransformersVLM.load(given.vlm)
+    vlm = TransformersVLM.load(given.vlm, device=given.device, dtype=torch.float32)
     t5, tokenizer = load_t5(given.t5)
     aligners = {}
     for told in given.aligner:
@@ -138,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         which = "input" if path.endswith(":input") else "generated"
         loaded = load_aligner(path.removesuffix(":input"), source=vlm.width, target=t5.config.d_model)
         aligners[name] = (loaded, which)
-    drawing = Drawing(given.pipeline, given.inspector or shipped("atelier-inspector")) if given.pipeline else None
+    inspector = given.inspector or shipped("atelier-inspector")
+    drawing = Drawing(given.pipeline, inspector, given.together, given.device) if given.pipeline else None
     judges = Judges(t5, Words(tokenizer, 64), learn_to_read(t5, tokenizer, given.steps), drawing)
     result = {f"{n}-shot": rows_of(judges, answer_all(vlm, n, given.n), aligners) for n in given.shots}
     out = Path(given.out)

@@ -1,8 +1,10 @@
-"""The autoencoder of a small FLUX in the Atelier: the image tokenizer without its codes, its decoder trained further.
+"""The autoencoder of a small FLUX in the Atelier: the image tokenizer without its codes, trained further.
 
 A tokenizer's decoder has seen codes alone, 2,048 points of the sphere; a diffusion model paints near its latents, not
-on them. So the decoder learns on from disturbed latents, with the loss of the tokenizer. What encodes stays as it is:
-a diffusion model may be trained before, after or meanwhile.
+on them. So the decoder learns on from disturbed latents, with the loss of the tokenizer. Where only it learns, what
+encodes stays as it is, and a diffusion model may be trained before, after or meanwhile. But eight channels that were
+made for codes lose the textures and half of the actions; with `channels: 16` and `encoder: true` the whole learns, and
+the diffusion model afterwards.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.folded_kl import widened
 from .captions import pictured
 from .janus import stack
 from .quick_norm import quicken
@@ -25,21 +28,32 @@ from .tokenizer import picture_losses
 @dataclass
 class AutoencoderTraining:
     """batch: pictures a step; side: of them, in pixels; noise: largest deviation that is added to latents, which have
-    deviation 1; anything: share of pictures of whatever the Atelier can draw, the rest being such as captions ask for.
+    deviation 1; anything: share of pictures of whatever the Atelier can draw, the rest being such as captions ask for;
+    channels: of the latents, None for those of the tokenizer; encoder: whether it learns too, as it must for more
+    channels; episodes: share, of the rest, of answers of in-context episodes.
     """
 
     batch: int = 16
     side: int = 96
     noise: float = 0.6
     anything: float = 0.3
+    channels: int | None = None
+    encoder: bool = False
+    episodes: float = 0.35
+
+    def __post_init__(self) -> None:
+        if self.channels is not None and not self.encoder:
+            raise ValueError(f"channels={self.channels}: new channels mean nothing before they are learnt; encoder: true.")
 
 
 class AutoencoderTask:
-    """`training.loop.Task` of a `FoldedKL`'s decoder."""
+    """`training.loop.Task` of a `FoldedKL`'s decoder, or of all of it."""
 
     def __init__(self, model: Any, config: AutoencoderTraining, seed: int = 0):
-        self.model = quicken(model.train()).to(memory_format=torch.channels_last)
-        self.model.encoder.requires_grad_(False)
+        wide = model if config.channels is None else widened(model, config.channels)
+        self.model = quicken(wide.train()).to(memory_format=torch.channels_last)
+        self.model.decoder.requires_grad_(True)
+        self.model.encoder.requires_grad_(config.encoder)
         self.config, self.seed = config, seed
 
     def batch(self, step: int) -> dict[str, Tensor]:
@@ -54,7 +68,7 @@ class AutoencoderTask:
             if rng.random() < self.config.anything:
                 scene = random_scene(rng)
             else:
-                demand, known = pictured(rng)
+                demand, known = pictured(rng, self.config.episodes)
                 scene = known or compose(demand, rng)
             pictures.append(draw(scene, self.config.side))
         config, generator = self.model.config, torch.Generator().manual_seed(rng.getrandbits(63))
@@ -65,7 +79,7 @@ class AutoencoderTask:
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         pixels = batch["pixels"].float() / 127.5 - 1
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.config.encoder):
             latents = (latents_of(self.model, pixels) + batch["noise"]).contiguous(memory_format=torch.channels_last)
         painted = self.model.decode(latents, return_dict=False)[0].float()
         pixel, edge = picture_losses(painted, pixels)

@@ -97,6 +97,7 @@ class ClipTask:
     def batch(self, step: int) -> dict[str, Tensor]:
         rng = random.Random(f"clip/{self.seed}/{step}")
         pixels, texts, meanings = [], [], []
+        known: dict[Any, int] = {}
         for _ in range(self.mix.batch):
             if rng.random() < self.mix.single:
                 number = rng.randrange(len(self.pictures))
@@ -106,9 +107,10 @@ class ClipTask:
                 drawn = draw(scene, self.side)
             pixels.append(drawn)
             texts.append(caption(scene, rng))
-            meanings.append(demand_of(scene))
+            meanings.append(known.setdefault(demand_of(scene), len(known)))
         ids = [[*self.words.encode(text)[: LONGEST - 1], self.words.eos_token_id] for text in texts]
-        same = torch.tensor([[float(a == b) for b in meanings] for a in meanings])
+        meant = torch.tensor(meanings)
+        same = (meant[:, None] == meant).float()
         return {"pixels": stack(pixels), "ids": pad(ids, self.words.pad_token_id), "same": same}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:

@@ -1,10 +1,15 @@
 """Vectors in the place of a T5's: a diffusion pipeline paints from them, and the inspector says what it sees.
 
-The last judge of `align_report.py`, and the one that counts: nothing that was aligned has met this painter.
+The last judge of `align_report.py`, and the one that counts: nothing that was aligned has met this painter. By itself it
+says what the painter can do at most, from its own T5's vectors of right captions, with one or several guidance weights:
+
+    python -m reverie.training.drawn_report --pipeline FLUX --guidance 2 3 4 --out runs/oracle
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,19 +17,24 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..atelier.episode_pictures import detail_of
-from ..atelier.episodes import Episode, theme_of
+from ..atelier.episodes import Episode, benchmark
 from ..atelier.inspector import Inspector
-from ..atelier.scene import Scene
+from ..atelier.language import canonical, demand_of
+from ..benchmarks.atelier_cobsat import check, look_closely
 from ..canvas import Conditions
+from ..models.t5 import encode_text, load_t5
 from ..models.thinkdiff import Condition
+from .align import Words
+from .recipes import shipped
+from .vlm_report import TASKS, share
 
 
 class Drawing:
     """Paints rows of vectors, each from a seed of its own: the number of its row."""
 
-    def __init__(self, pipeline: str | Path, inspector: str | Path, together: int = 8):
-        """pipeline: a folder of diffusers that reads through a T5; inspector: a folder of weights."""
+    def __init__(self, pipeline: str | Path, inspector: str | Path, together: int = 8, device: str = "cpu"):
+        """pipeline: a folder of diffusers that reads through a T5; inspector: a folder of weights; together: so many
+        rows of one length are painted at once."""
         from ..generators.thinkdiff import ThinkDiffPainter
         from ..models.diffusion_checkpoint import load_pipeline, read_index
 
@@ -34,37 +44,85 @@ class Drawing:
         own = {name: index["_reverie"][name] for name in ("guidance", "steps", "height", "width", "limit")
                if name in index.get("_reverie", {})}  # fmt: skip
         self.rows: list[Tensor] = []
-        self.painter = ThinkDiffPainter(load_pipeline(Path(pipeline)), self._condition, together=together, **own)
+        loaded = load_pipeline(Path(pipeline), device=device)
+        self.painter = ThinkDiffPainter(loaded, self._condition, together=together, **own)
         self.inspector = Inspector.load(inspector)
 
-    def paint(self, vectors: Tensor, mask: Tensor, batch: int = 32) -> list[Image.Image]:
+    def paint(self, vectors: Tensor, mask: Tensor, batch: int = 256) -> list[Image.Image]:
         """(B, L, D) and 0/1 (B, L) to B pictures; padding is left out, as the painter knows no mask."""
         self.rows = [row[real.bool()] for row, real in zip(vectors, mask, strict=True)]
-        pictures = []
-        for first in range(0, len(self.rows), batch):
-            numbers = range(first, min(first + batch, len(self.rows)))
+        # Rows of one length go through the painter together, so like goes beside like.
+        order = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number]))
+        pictures: dict[int, Image.Image] = {}
+        for first in range(0, len(order), batch):
+            numbers = order[first : first + batch]
             # Every row is a context of its own, so that the painter asks for its condition.
             asked = Conditions(("",) * len(numbers), contexts=tuple((str(number),) for number in numbers))
-            canvas = self.painter.advance(self.painter.start(asked, list(numbers)))
-            pictures += [Image.fromarray(pixels) for pixels in self.painter.preview(canvas)]
-        return pictures
+            canvas = self.painter.advance(self.painter.start(asked, numbers))
+            shown = self.painter.preview(canvas)
+            pictures |= {number: Image.fromarray(pixels) for number, pixels in zip(numbers, shown, strict=True)}
+        return [pictures[number] for number in range(len(self.rows))]
 
     def __call__(self, vectors: Tensor, mask: Tensor, episodes: Sequence[Episode]) -> list[tuple[bool, bool]]:
         """(object right, detail right) of what is painted for each episode."""
-        sightings = self.inspector.look(self.paint(vectors, mask))
-        return [shown_right(seen.to_scene(), one) for seen, one in zip(sightings, episodes, strict=True)]
+        pictures = self.paint(vectors, mask)
+        sightings = self.inspector.look(pictures)
+        return [
+            shown_right(one, picture, seen) for one, picture, seen in zip(episodes, pictures, sightings, strict=True)
+        ]
 
     def _condition(self, context: Sequence[Any], prompt: str) -> Condition:
         return Condition(self.rows[int(context[0])][None])
 
 
-def shown_right(scene: Scene, episode: Episode) -> tuple[bool, bool]:
-    """Of the main object, which is the largest, as CoBSAT asks about it. A picture of nothing has neither."""
-    if not scene.things:
-        return False, False
-    main = max(scene.things, key=lambda thing: thing.scale)
-    theme = theme_of(episode.task)
-    wanted = detail_of(episode.answer, theme)
-    return main.kind == episode.answer.things[0].kind, detail_of(
-        Scene((main,), scene.background, scene.style), theme
-    ) == wanted
+def shown_right(episode: Episode, picture: Image.Image, sighting: Any) -> tuple[bool, bool]:
+    """(object, detail) as `atelier-cobsat` judges them."""
+    found = check(episode, look_closely(episode, picture, sighting))
+    return found.thing, found.detail
+
+
+def by_task(results: Sequence[tuple[bool, bool]], episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Shares over all results, and of both in each task."""
+    each = [
+        share([result for result, one in zip(results, episodes, strict=True) if one.task == task])["both"]
+        for task in TASKS
+    ]
+    return share(results) | {"tasks": each}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m reverie.training.drawn_report`."""
+    parser = argparse.ArgumentParser(description="What a pipeline paints from its own T5's vectors of right captions.")
+    parser.add_argument("--pipeline", required=True, help="folder; its text_encoder_2 holds the T5")
+    parser.add_argument("--guidance", type=float, nargs="+", help="weights; the pipeline's own if left out")
+    parser.add_argument("--steps", type=int, help="the pipeline's own if left out")
+    parser.add_argument("-n", type=int, default=10, help="episodes of each task")
+    parser.add_argument("--inspector", help="folder of its weights; the shipped ones if left out")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--together", type=int, default=8, help="pictures at once")
+    parser.add_argument("--out", required=True, help="folder for oracle.json and oracle.png")
+    given = parser.parse_args(arguments)
+    from .samples import sheet
+
+    folder = Path(given.pipeline)
+    drawing = Drawing(folder, given.inspector or shipped("atelier-inspector"), given.together, given.device)
+    drawing.painter.steps = given.steps or drawing.painter.steps
+    words = Words(drawing.painter.pipeline.tokenizer_2, 64)
+    t5, _ = load_t5(folder / "text_encoder_2")
+    episodes = [one for task in TASKS for one in benchmark(task, 2, given.n)]
+    ids, mask = words.ids([canonical(demand_of(one.answer)) for one in episodes])
+    vectors, found, out = encode_text(t5, ids, mask).float(), {}, Path(given.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for weight in given.guidance or [drawing.painter.guidance]:
+        drawing.painter.guidance = weight
+        found[str(weight)] = by_task(drawing(vectors, mask, episodes), episodes)
+        print(weight, json.dumps(found[str(weight)]), flush=True)
+    (out / "oracle.json").write_text(json.dumps(found, indent=1), "utf-8")
+    import numpy as np
+
+    shown = [np.asarray(picture) for picture in drawing.paint(vectors, mask)]
+    sheet(shown[: len(shown) // given.n * given.n], given.n).save(out / "oracle.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,11 +2,11 @@
 
 x_s = (1 - s) x + s e, and the transformer predicts e - x (arXiv 2210.02747; s is logit-normal, as in arXiv 2403.03206,
 section 3.1), through the function that painting calls (`models.diffusion_families.Flux.predict`). Autoencoder and T5
-are frozen. The T5 is read as the pipeline of FLUX reads it: padded, without a mask. How far it is padded varies, a
-share of its vectors is noisy, and half of the captions come with the pooled vector of the empty text: an aligner brings
-vectors that are never padded, not quite right, and without a pooled vector of their own.
+are frozen. The T5 is read as the pipeline of FLUX reads it: padded, without a mask; or, as an aligner's vectors come, without any padding, some
+vectors noisy, some missing, and with the pooled vector of the empty text.
 
-Scenes come from a pool, each made from its number; the latents of one that was drawn once are kept.
+Every step brings a few scenes that are drawn for it; the others are those of earlier steps, whose latents and wordings
+are kept where the network is. So a step costs the same on any device, and none waits for drawing.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..models.diffusion_families import Flux, Text, pack
-from ..models.t5 import encode_text
-from .align import Words
 from .autoencoder import latents_of
 from .captions import pictured, worded
 from .janus import stack
+from .pool import Pool
+from .pull import encode_seen, so_far
 
 if TYPE_CHECKING:
-    from ..atelier.language import Demand
     from ..canvas import Generator
 
 
@@ -54,18 +53,37 @@ class FluxSizes:
 
 @dataclass
 class FluxTraining:
-    """batch: pictures a step; pool: different scenes; blank: share of captions left blank, which is what guidance
-    needs; noise: largest deviation of noise on the T5's vectors, relative to their size; rich: share of batches with
-    captions of several sentences; centre: mean of the logit of s."""
+    """batch: pictures a step; fresh: of them, scenes that are new; pool: different scenes after which none is new;
+    wordings: of each scene; side: of pictures, in pixels.
+
+    blank: share of captions left blank, which is what guidance needs; noise: largest deviation of noise on the T5's
+    vectors, relative to their size, on half of the rows; left_out: share of these rows' vectors that are missing;
+    pieces, so_far: share of captions that are read piece by piece, the pieces side by side, and of those where each
+    vector is written with only the words up to it in view; rich: share of wordings of several sentences; centre: mean of the logit of s; episodes: share of scenes that are answers
+    of in-context episodes."""
 
     batch: int = 48
+    fresh: int = 12
     pool: int = 10000
+    wordings: int = 4
     side: int = 96
     blank: float = 0.1
     noise: float = 0.4
+    left_out: float = 0.1
+    pieces: float = 0.2
+    so_far: float = 0.25
     rich: float = 0.06
     centre: float = 0.3
     episodes: float = 0.35
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.fresh, self.pool, self.wordings) < 1:
+            raise ValueError(
+                f"batch={self.batch}, fresh={self.fresh}, pool={self.pool}, wordings={self.wordings}: all must be at "
+                "least 1."
+            )
+        if not 0 <= self.left_out < 1:
+            raise ValueError(f"left_out={self.left_out}: must be a share below 1.")
 
 
 def fresh_flux(sizes: FluxSizes, vae: Any, t5: Any, words: Any) -> Any:
@@ -138,15 +156,13 @@ class FluxTask:
     """`training.loop.Task`: `model` holds the transformer and the CLIP that makes its pooled vector."""
 
     def __init__(self, pipeline: Any, sizes: FluxSizes, mix: FluxTraining, seed: int = 0):
-        if mix.batch < 1 or mix.pool < 1:
-            raise ValueError(f"batch={mix.batch}, pool={mix.pool}: both must be at least 1.")
         self.pipeline, self.sizes, self.mix, self.seed = pipeline, sizes, mix, seed
         self.family = Flux(pipeline, sizes.limit)
-        self.words = Words(pipeline.tokenizer_2, sizes.limit)
         self.model = nn.ModuleDict({"transformer": pipeline.transformer, "clip": pipeline.text_encoder}).train()
         for part in (pipeline.vae, pipeline.text_encoder_2):
             part.eval().requires_grad_(False)
-        self.known: dict[int, Tensor] = {}
+        self.pool = Pool(mix.pool)
+        self.blank = self._ids([""])
 
     def painter(self) -> Generator:
         """The model as it paints by now."""
@@ -158,67 +174,137 @@ class FluxTask:
             together=8,
         )  # fmt: skip
 
-    def scene(self, number: int) -> tuple[Demand, Any]:
-        """What picture `number` of the pool shows, and the picture, to be drawn when it is wanted."""
+    def scene(self, number: int) -> tuple[Any, list[str]]:
+        """What picture `number` of the pool looks like, and its wordings."""
         from ..atelier.draw import draw
         from ..atelier.sample import compose
 
         rng = random.Random(f"{self.seed}/scene {number}")
         demand, known = pictured(rng, self.mix.episodes)
-        return demand, lambda: draw(known or compose(demand, rng), self.mix.side)
+        texts = [worded(demand, rng, float(rng.random() < self.mix.rich)) for _ in range(self.mix.wordings)]
+        return draw(known or compose(demand, rng), self.mix.side), texts
 
     def batch(self, step: int) -> dict[str, Any]:
-        mix, rng = self.mix, random.Random(f"{self.seed}/{step}")
-        rich = float(rng.random() < mix.rich)
-        numbers = [rng.randrange(mix.pool) for _ in range(mix.batch)]
-        scenes = {number: self.scene(number) for number in numbers}
-        new = [number for number in scenes if number not in self.known]
-        texts = ["" if rng.random() < mix.blank else worded(scenes[n][0], rng, rich) for n in numbers]
-        ids, _ = self.words.ids(texts)
-        ids = F.pad(ids, (0, rng.randint(0, min(8, self.sizes.limit - ids.shape[1]))))
-        pooled = ["" if rng.random() < 0.5 else text for text in texts]
-        longest = self.pipeline.tokenizer_max_length
-        told = self.pipeline.tokenizer(
-            pooled, padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
-        )
-        generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        moments = torch.randn(mix.batch, generator=generator) + mix.centre
-        loud = (
-            mix.noise * torch.rand(mix.batch, generator=generator) * (torch.rand(mix.batch, generator=generator) < 0.5)
-        )
-        return {
-            "numbers": numbers, "new": new, "ids": ids, "clip": told["input_ids"], "sigma": moments.sigmoid(),
-            "pixels": stack([scenes[number][1]() for number in new]) if new else torch.empty(0), "loud": loud,
-            "seed": rng.getrandbits(63),
-        }  # fmt: skip
+        """first: the number of the first scene that is new; pixels (n, 3, side, side) uint8, ids and clip (n, wordings,
+        limit): of the new ones; seed: of all else."""
+        first, end = self._met(step), self._met(step + 1)
+        seed = random.Random(f"{self.seed}/{step}").getrandbits(63)
+        return {"first": first, "seed": seed, **self._drawn(first, end)}
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        latents = self._latents(batch)
-        generator = torch.Generator().manual_seed(batch["seed"])
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
-        states = encode_text(self.pipeline.text_encoder_2, batch["ids"], torch.ones_like(batch["ids"])).float()
-        size = states.square().mean(-1, keepdim=True).sqrt()
-        disturbed = torch.randn(states.shape, generator=generator).to(states)
-        states = states + batch["loud"][:, None, None] * size * disturbed
-        pooled = self.pipeline.text_encoder(batch["clip"]).pooler_output
-        sigma = batch["sigma"]
+        device = self.pipeline.transformer.device
+        self.place(device)
+        self._meet(batch, device)
+        generator = torch.Generator(device).manual_seed(batch["seed"])
+        latents, ids, clip = self._chosen(generator)
+        noise = torch.randn(latents.shape, generator=generator, device=device)
+        there = self._lengths(ids, generator)
+        states = encode_seen(self.pipeline.text_encoder_2, ids, self._seen(there, generator)).float()
+        states, there = self._disturbed(states, there, generator)
+        pooled = self.pipeline.text_encoder(clip).pooler_output
+        sigma = (torch.randn(len(ids), generator=generator, device=device) + self.mix.centre).sigmoid()
         mixed = torch.lerp(latents, noise, sigma[:, None, None])
         side = (self.mix.side, self.mix.side)
         # On a CPU, for so few tokens, plain products beat the blocks of flash attention, backwards above all.
-        with sdpa_kernel(SDPBackend.MATH) if latents.device.type == "cpu" else nullcontext():
-            velocity = self.family.predict(mixed, sigma, [Text(states, pooled)], 1.0, side).float()
-        loss = F.mse_loss(velocity, noise - latents)
-        return loss, {"seen": float(len(self.known))}
+        with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
+            velocity = self.family.predict(mixed, sigma, [Text(states, pooled)], 1.0, side, there).float()
+        return F.mse_loss(velocity, noise - latents), {"seen": float(self.pool.count)}
+
+    def place(self, device: torch.device) -> None:
+        """Moves what is frozen; the loop knows only what learns."""
+        self.pipeline.vae.to(device)
+        self.pipeline.text_encoder_2.to(device)
+
+    def _met(self, step: int) -> int:
+        """Scenes of the pool that were drawn before this step."""
+        return min(self.mix.pool, step * self.mix.fresh)
+
+    def _drawn(self, first: int, end: int) -> dict[str, Any]:
+        if first == end:
+            return {}
+        scenes = [self.scene(number) for number in range(first, end)]
+        told = [self._ids(texts) for _, texts in scenes]
+        return {
+            "pixels": stack([picture for picture, _ in scenes]),
+            "ids": torch.stack([ids for ids, _ in told]), "clip": torch.stack([clip for _, clip in told]),
+        }  # fmt: skip
+
+    def _ids(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """(n, limit) of the T5, (n, longest) of the CLIP; padded and cut as the pipeline does it."""
+        pipeline = self.pipeline
+        both = ((pipeline.tokenizer_2, self.sizes.limit), (pipeline.tokenizer, pipeline.tokenizer_max_length))
+        first, second = (
+            words(texts, padding="max_length", truncation=True, max_length=longest, return_tensors="pt")["input_ids"]
+            for words, longest in both
+        )
+        return first, second
+
+    def _meet(self, batch: dict[str, Any], device: torch.device) -> None:
+        """Takes the batch's scenes into the pool. A run that goes on draws those of its earlier steps once more."""
+        if self.pool.count < batch["first"]:
+            for first in range(self.pool.count, batch["first"], 256):
+                again = self._drawn(first, min(first + 256, batch["first"]))
+                self._keep({name: tensor.to(device) for name, tensor in again.items()})
+        if "pixels" in batch and self.pool.count == batch["first"]:
+            self._keep(batch)
 
     @torch.no_grad()
-    def _latents(self, batch: dict[str, Any]) -> Tensor:
-        """(B, S, C) packed; the new ones are encoded and kept, in bfloat16."""
+    def _keep(self, drawn: dict[str, Any]) -> None:
         vae = self.pipeline.vae
-        if batch["new"]:
-            found = latents_of(vae, batch["pixels"].float() / 127.5 - 1)
-            found = pack((found - vae.config.shift_factor) * vae.config.scaling_factor).bfloat16()
-            self.known.update(zip(batch["new"], found, strict=True))
-        return torch.stack([self.known[number] for number in batch["numbers"]]).float()
+        found = latents_of(vae, drawn["pixels"].float() / 127.5 - 1)
+        found = pack((found - vae.config.shift_factor) * vae.config.scaling_factor)
+        self.pool.add(found.bfloat16(), drawn["ids"].short(), drawn["clip"].short())
+
+    def _chosen(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents (B, S, C) packed, ids (B, limit), ids of the CLIP (B, longest); some captions left blank."""
+        mix, device = self.mix, generator.device
+
+        def some(share: float) -> Tensor:
+            return torch.rand(mix.batch, 1, generator=generator, device=device) < share
+
+        rows = torch.randint(self.pool.count, (mix.batch,), generator=generator, device=device)
+        which = torch.randint(mix.wordings, (mix.batch,), generator=generator, device=device)
+        latents, ids, clip = (kept[rows] for kept in self.pool.kept)
+        place = torch.arange(mix.batch, device=device)
+        blank = some(mix.blank)
+        ids = torch.where(blank, self.blank[0].to(device), ids[place, which].long())
+        clip = torch.where(blank | some(0.5), self.blank[1].to(device), clip[place, which].long())
+        return latents.float(), ids, clip
+
+    def _lengths(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, limit), True for vectors that the transformer gets: four tenths of the captions as long as they are, a
+        tenth padded to the limit, the others in between; blank ones of any length, as what guides away has."""
+        limit = ids.shape[1]
+        draws = torch.rand(len(ids), 2, generator=generator, device=ids.device)
+        own = (ids != self.pipeline.tokenizer_2.pad_token_id).sum(1)
+        own = torch.where(own > 1, own, 1 + (draws[:, 1] * (limit - 1)).long())
+        lengths = own + ((limit - own) * (2 * draws[:, 0] - 0.8).clamp(0, 1)).round()
+        return torch.arange(limit, device=ids.device) < lengths[:, None]
+
+    def _seen(self, there: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, L, L), True where the encoder's vector at the one place may see the other. Vectors of an answer know what
+        was said and not what follows, and those of several pictures or of a picture and a text know nothing of each
+        other: what is to be painted from them must not hang on what only a whole caption's encoding has."""
+        rows, length = there.shape
+        kind = torch.rand(rows, 1, 1, generator=generator, device=there.device)
+        cuts = torch.rand(there.shape, generator=generator, device=there.device) < 0.2
+        piece = cuts.cumsum(1)
+        alone = piece[:, :, None] == piece[:, None]
+        whole = kind >= self.mix.pieces + self.mix.so_far
+        seen = whole | torch.where(kind < self.mix.pieces, alone, so_far(length, there.device))
+        # A place sees itself, so that none is left with nothing to see.
+        return (seen & there[:, None]) | torch.eye(length, dtype=torch.bool, device=there.device)
+
+    def _disturbed(self, states: Tensor, there: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Half of the rows with noise, and with vectors missing."""
+        device = states.device
+        draws = torch.rand(len(states), 2, 1, generator=generator, device=device)
+        loud = (self.mix.noise * draws[:, 0]) * (draws[:, 1] < 0.5)
+        size = states.square().mean(-1, keepdim=True).sqrt()
+        noise = torch.randn(states.shape, generator=generator, device=device)
+        out = torch.rand(there.shape, generator=generator, device=device) < self.mix.left_out * (loud > 0)
+        out[:, 0] = False  # something must be left to look at
+        return states + loud[:, None] * size * noise, there & ~out
 
 
 def save_flux(pipeline: Any, t5: Any, sizes: FluxSizes, side: int, folder: str | Path) -> None:

@@ -33,7 +33,6 @@ def autoencoder(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Makes a tokenizer an autoencoder and trains its decoder on; returns `out`."""
     mix, loop = section(recipe, "mix", AutoencoderTraining), section(recipe, "loop", LoopConfig)
     model = load_autoencoder(recipe.get("tokenizer") or "runs/atelier/tokenizer")
-    model.decoder.requires_grad_(True)
     task = AutoencoderTask(model, mix, seed)
     train(task, loop, out, lambda step, folder: reconstructions(task, step, folder), recipe)
     folder = _export(recipe, out)
