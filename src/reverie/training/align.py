@@ -150,6 +150,7 @@ class AlignTask:
         self.t5.train(config.dropout)
         self.words, self.config, self.masking, self.seed = Words(words, config.text), config, masking, seed
         self.order = Order(source.shards, seed)
+        self.told: dict[int, tuple[list[int], Tensor]] = {}
         if config.pull and source.kind != "generated":
             raise ValueError("data.pull needs features of an answer's own words; those of a question have none.")
 
@@ -162,12 +163,17 @@ class AlignTask:
         ]
         found = self.collate(samples)
         if self.config.pull:
-            told = [same_words(sample.ids, self.answers, self.words) for sample in whole]
-            found |= _stack_words(told, found["mask"])
+            found |= _stack_words([self._words_of(number) for number in numbers.values()], found["mask"])
         if self.config.noise:
             shape = (*found["mask"].shape, self.t5.config.d_model)
             found["noise"] = uneven_noise(shape, self.config.noise, f"{self.seed}/{step}/noise")
         return found
+
+    def _words_of(self, number: int) -> tuple[list[int], Tensor]:
+        """See `same_words`; kept, since every epoch asks for them."""
+        if number not in self.told:
+            self.told[number] = same_words(self.source[number].ids, self.answers, self.words)
+        return self.told[number]
 
     def collate(self, samples: Sequence[tuple[Tensor, Sequence[int]]]) -> dict[str, Tensor]:
         """Pairs (features fed, token ids to be said) as a batch."""

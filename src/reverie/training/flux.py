@@ -93,8 +93,8 @@ def fresh_flux(sizes: FluxSizes, vae: Any, t5: Any, words: Any) -> Any:
 
     from ..models.folded_kl import fold_pipeline
 
-    if sizes.head % 8:
-        raise ValueError(f"model.head={sizes.head}: must be a multiple of 8.")
+    if sizes.head % 16:
+        raise ValueError(f"model.head={sizes.head}: must be a multiple of 16.")
     clip, clip_words = fresh_clip(sizes)
     encoder = T5EncoderModel(t5.config)
     encoder.shared, encoder.encoder = t5.shared, t5.encoder
