@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -44,7 +45,7 @@ class Drawing:
         own = {name: index["_reverie"][name] for name in ("guidance", "steps", "height", "width", "limit")
                if name in index.get("_reverie", {})}  # fmt: skip
         self.rows: list[Tensor] = []
-        loaded = load_pipeline(Path(pipeline), device=device)
+        loaded = load_pipeline(Path(pipeline), device=device, dtype=torch.float32)
         self.painter = ThinkDiffPainter(loaded, self._condition, together=together, **own)
         self.inspector = Inspector.load(inspector)
 

@@ -37,7 +37,7 @@ def reconstructions(task: Any, step: int, folder: Path, count: int = 48) -> None
     rng = random.Random("held-out sheet")
     drawn = stack([draw(random_scene(rng), task.config.side) for _ in range(count)]).float() / 127.5 - 1
     task.model.eval()
-    painted = task.reconstruct(drawn)
+    painted = task.reconstruct(drawn.to(next(task.model.parameters()).device)).cpu()
     task.model.train()
     error = (painted - drawn).square().mean()
     both = [_pixels(pair) for pair in zip(drawn, painted, strict=True)]
