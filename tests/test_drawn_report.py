@@ -10,8 +10,8 @@ from dataclasses import fields
 import diffusion_toy as toys
 import numpy as np
 
-from reverie.atelier.episodes import benchmark
 from reverie.atelier.draw import draw
+from reverie.atelier.episodes import benchmark
 from reverie.atelier.inspector import Inspector, InspectorNet, Seen, Sighting
 from reverie.atelier.scene import Scene, Thing
 from reverie.training import drawn_report

@@ -242,7 +242,14 @@ def test_what_is_saved_paints_as_diffusers_does(saved):
 
 def test_the_recipe_goes_from_words_to_a_painter(tmp_path):
     """The three recipes with tiny sizes, one after another, by the command's own function."""
-    loop = ["loop.steps=2", "loop.workers=0", "loop.minutes=null", "loop.sample_every=0", 'loop.precision="no"', "loop.muon_lr=null"]
+    loop = [
+        "loop.steps=2",
+        "loop.workers=0",
+        "loop.minutes=null",
+        "loop.sample_every=0",
+        'loop.precision="no"',
+        "loop.muon_lr=null",
+    ]
     run(
         "recipes/atelier/t5.yaml",
         [*loop, f"out={tmp_path / 't5'}", "model={width: 16, heads: 2, ffn: 16, encoder_layers: 1, decoder_layers: 1}",

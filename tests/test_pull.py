@@ -1,4 +1,4 @@
-"""What pulls aligned vectors: which words belong together, what the encoder writes so far, distances that reach zero."""
+"""What pulls aligned vectors: which words belong together, what is written so far, distances that reach zero."""
 
 import random
 
@@ -67,7 +67,7 @@ def test_pulled_vectors_come_nearer(tmp_path):
     random.seed(0)
     both, row = make_task(store(tmp_path / "b"), pull=2.0).loss(batch)
     assert float(both.detach()) == pytest.approx(float(row["read"] + 2 * row["pull"]), rel=1e-5)
-    assert WIDTH == task.t5.config.d_model
+    assert task.t5.config.d_model == WIDTH
 
 
 def test_what_cannot_be_pulled_is_refused(tmp_path):

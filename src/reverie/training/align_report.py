@@ -31,7 +31,7 @@ from .align import Words, stack_features
 from .drawn_report import Drawing, by_task
 from .recipes import shipped
 from .text_reader import TextReader, learn_to_read, read_scene
-from .vlm_report import TASKS, question, share
+from .vlm_report import TASKS, question
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class AutoencoderTraining:
 
     def __post_init__(self) -> None:
         if self.channels is not None and not self.encoder:
-            raise ValueError(f"channels={self.channels}: new channels mean nothing before they are learnt; encoder: true.")
+            raise ValueError(f"channels={self.channels}: new ones must be learnt; say encoder: true.")
 
 
 class AutoencoderTask:

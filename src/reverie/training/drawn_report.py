@@ -1,7 +1,8 @@
 """Vectors in the place of a T5's: a diffusion pipeline paints from them, and the inspector says what it sees.
 
-The last judge of `align_report.py`, and the one that counts: nothing that was aligned has met this painter. By itself it
-says what the painter can do at most, from its own T5's vectors of right captions, with one or several guidance weights:
+The last judge of `align_report.py`, and the one that counts: nothing that was aligned has met this painter. By itself
+it says what the painter can do at most, from its own T5's vectors of right captions, with one or several guidance
+weights:
 
     python -m reverie.training.drawn_report --pipeline FLUX --guidance 2 3 4 --out runs/oracle
 """
@@ -45,15 +46,20 @@ class Drawing:
         own = {name: index["_reverie"][name] for name in ("guidance", "steps", "height", "width", "limit")
                if name in index.get("_reverie", {})}  # fmt: skip
         self.rows: list[Tensor] = []
+        self.texts: list[str] = []
         loaded = load_pipeline(Path(pipeline), device=device, dtype=torch.float32)
         self.painter = ThinkDiffPainter(loaded, self._condition, together=together, **own)
         self.inspector = Inspector.load(inspector)
 
-    def paint(self, vectors: Tensor, mask: Tensor, batch: int = 256) -> list[Image.Image]:
+    def paint(self, vectors: Tensor, mask: Tensor) -> list[Image.Image]:
         """(B, L, D) and 0/1 (B, L) to B pictures; padding is left out, as the painter knows no mask."""
-        self.rows = [row[real.bool()] for row, real in zip(vectors, mask, strict=True)]
+        return self.paint_rows([row[real.bool()] for row, real in zip(vectors, mask, strict=True)])
+
+    def paint_rows(self, rows: Sequence[Tensor], texts: Sequence[str] = (), batch: int = 256) -> list[Image.Image]:
+        """Rows of vectors (L, D) to pictures. texts: whose pooled vectors go with them; none: the empty text."""
+        self.rows, self.texts = list(rows), list(texts) or [""] * len(rows)
         # Rows of one length go through the painter together, so like goes beside like.
-        order = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number]))
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
         pictures: dict[int, Image.Image] = {}
         for first in range(0, len(order), batch):
             numbers = order[first : first + batch]
@@ -62,7 +68,7 @@ class Drawing:
             canvas = self.painter.advance(self.painter.start(asked, numbers))
             shown = self.painter.preview(canvas)
             pictures |= {number: Image.fromarray(pixels) for number, pixels in zip(numbers, shown, strict=True)}
-        return [pictures[number] for number in range(len(self.rows))]
+        return [pictures[number] for number in range(len(rows))]
 
     def __call__(self, vectors: Tensor, mask: Tensor, episodes: Sequence[Episode]) -> list[tuple[bool, bool]]:
         """(object right, detail right) of what is painted for each episode."""
@@ -73,7 +79,8 @@ class Drawing:
         ]
 
     def _condition(self, context: Sequence[Any], prompt: str) -> Condition:
-        return Condition(self.rows[int(context[0])][None])
+        number = int(context[0])
+        return Condition(self.rows[number][None], self.texts[number])
 
 
 def shown_right(episode: Episode, picture: Image.Image, sighting: Any) -> tuple[bool, bool]:

@@ -2,8 +2,8 @@
 
 x_s = (1 - s) x + s e, and the transformer predicts e - x (arXiv 2210.02747; s is logit-normal, as in arXiv 2403.03206,
 section 3.1), through the function that painting calls (`models.diffusion_families.Flux.predict`). Autoencoder and T5
-are frozen. The T5 is read as the pipeline of FLUX reads it: padded, without a mask; or, as an aligner's vectors come, without any padding, some
-vectors noisy, some missing, and with the pooled vector of the empty text.
+are frozen. The T5 is read as the pipeline of FLUX reads it, padded and without a mask; or, as an aligner's vectors
+come, without any padding, some vectors noisy, some missing, and with the pooled vector of the empty text.
 
 Every step brings a few scenes that are drawn for it; the others are those of earlier steps, whose latents and wordings
 are kept where the network is. So a step costs the same on any device, and none waits for drawing.
@@ -59,8 +59,8 @@ class FluxTraining:
     blank: share of captions left blank, which is what guidance needs; noise: largest deviation of noise on the T5's
     vectors, relative to their size, on half of the rows; left_out: share of these rows' vectors that are missing;
     pieces, so_far: share of captions that are read piece by piece, the pieces side by side, and of those where each
-    vector is written with only the words up to it in view; rich: share of wordings of several sentences; centre: mean of the logit of s; episodes: share of scenes that are answers
-    of in-context episodes."""
+    vector is written with only the words up to it in view; rich: share of wordings of several sentences; centre: mean
+    of the logit of s; episodes: share of scenes that are answers of in-context episodes."""
 
     batch: int = 48
     fresh: int = 12

@@ -67,8 +67,8 @@ def pull_of_words(memory: Tensor, shares: Tensor, states: Tensor) -> Tensor:
 
 
 def pull_of_sets(memory: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-    """The same where nothing says which belongs to which: from each vector (B, L, D) to the nearest state (B, S, D) with
-    0/1 mask (B, S), and from each such state to the nearest vector."""
+    """The same where nothing says which belongs to which: from each vector (B, L, D) to the nearest state (B, S, D)
+    with 0/1 mask (B, S), and from each such state to the nearest vector."""
     size = states.square().mean(-1)[mask.bool()].mean()
     apart = (memory[:, :, None] - states[:, None]).square().mean(-1)
     there = apart.masked_fill(mask[:, None] == 0, torch.inf).amin(2).mean()
