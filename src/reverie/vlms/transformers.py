@@ -293,17 +293,24 @@ class States:
 
 
 def load_processor(source: str | Path, config: Any, **values: Any) -> Any:
-    """The model's processor. Where torchvision is missing, which only its videos need, one that knows no videos."""
+    """The model's processor. Where torchvision is missing, which only its videos need, one that knows no videos; and so
+    for one that was saved without."""
     from transformers import AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
     from transformers.utils import is_torchvision_available
 
-    if is_torchvision_available():
+    if is_torchvision_available() and not _knows_no_videos(source):
         return AutoProcessor.from_pretrained(source, **values)
     kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     if kind is None or "video_processor" not in kind.get_attributes():
         return AutoProcessor.from_pretrained(source, **values)
     return without_videos(kind).from_pretrained(source, **values)
+
+
+def _knows_no_videos(source: str | Path) -> bool:
+    """Whether what lies in a folder was saved from `without_videos`."""
+    told = Path(source) / "processor_config.json"
+    return told.is_file() and '"PicturesOnly"' in told.read_text("utf-8")
 
 
 def without_videos(kind: Any) -> Any:
