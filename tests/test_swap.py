@@ -256,6 +256,38 @@ def test_the_command_line_paints_from_pairs(saved, tmp_path, capsys):
     assert np.array_equal(Image.open(out).convert("RGB"), expected)
 
 
+def test_many_pictures_and_odd_ones_are_looked_at(saved):
+    """Thirty pictures, one of a single pixel, a strip: on both ways each becomes vectors, and nothing is left out."""
+    model = load_thinkdiff(saved)
+    thirty = (RED, BLUE) * 15
+    assert model.condition(thirty, "a cat").vectors.shape == (1, 30 * 5 + 8, 32)
+    pairs = tuple(part for picture in thirty for part in (picture, "red"))
+    assert model.condition(pairs, "green").vectors.shape == (1, 6, 32)
+    odd = (Image.new("RGB", (1, 1)), Image.new("RGB", (900, 9)))
+    assert model.condition(odd, "").vectors.shape == (1, 2 * 5 + 8, 32)
+    assert model.condition((odd[0], "red", odd[1], "blue"), "green").vectors.shape == (1, 6, 32)
+
+
+@pytest.mark.parametrize(("order", "words"), [
+    (["--context", "gone.png", "red", "green"], "no file gone.png"),
+    (["--context", "text.png", "red", "green"], "cannot be read as a picture"),
+    (["--context", "a.png", "", "green"], "empty"),
+    (["--image", "gone.png", "green"], "no file gone.png"),
+    (["--image", "huge.png", "green"], "scale it down"),
+    (["--image", "a.png"] * 33 + ["green"], "at most 32"),
+])  # fmt: skip
+def test_what_cannot_be_looked_at_is_one_sentence(saved, tmp_path, capfd, monkeypatch, recwarn, order, words):
+    monkeypatch.chdir(tmp_path)
+    RED.save("a.png")
+    Image.new("1", (10000, 9000)).save("huge.png")
+    (tmp_path / "text.png").write_text("no picture")
+    assert main(["generate", *order, "--model", str(saved), "--out", "out.png"]) == 2
+    told = capfd.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+    assert not [one for one in recwarn if issubclass(one.category, Image.DecompressionBombWarning)]
+
+
 def test_what_is_missing_is_said_before_anything_is_loaded(saved, tmp_path):
     told = json.loads((saved / "config.json").read_text())
 

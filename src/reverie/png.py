@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -64,7 +65,10 @@ def open_picture(path: str | Path | BinaryIO, largest: int = LARGEST_AREA) -> Im
 
     name = path if isinstance(path, str | Path) else "what was given"
     try:
-        image = Image.open(path)
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures; those are refused here, in a sentence.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
         if image.width * image.height > largest:
             raise ValueError(
                 f"{name} has {image.width} x {image.height} pixels, and at most {largest} are read; scale it down."
