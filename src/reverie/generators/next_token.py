@@ -45,6 +45,8 @@ class NextTokenPainter(ABC):
     """Every matrix product has exactly so many rows; on a large GPU more rows serve more images at once."""
     chunk: int = 64
     """Prompts enter so many tokens at a time. Other `rows` or `chunk` may round differently."""
+    together: int = 64
+    """Pictures that an accelerator decodes in one batch."""
     picker: Picker
 
     # What differs between families.
@@ -145,11 +147,13 @@ class NextTokenPainter(ABC):
 
     @torch.no_grad()
     def preview(self, canvas: Canvas) -> list[np.ndarray]:
-        """uint8 (H, W, 3) each. One image at a time, since convolutions, too, may round differently in a batch."""
+        """uint8 (H, W, 3) each. On a CPU one image at a time, since convolutions, too, may round differently in a batch;
+        accelerators, which promise less, take `together`."""
         canvas.work.vq_decodes += len(canvas)
         side = (self.model.config.grid,) * 2
-        rows = canvas.tokens.to(self.model.device)
-        return [self._bytes(self.model.decode_codes(row[None], side))[0] for row in rows]
+        tokens = canvas.tokens.to(self.model.device)
+        blocks = tokens.split(1 if tokens.device.type == "cpu" else self.together)
+        return [picture for rows in blocks for picture in self._bytes(self.model.decode_codes(rows, side))]
 
     @torch.no_grad()
     def recondition(self, canvas: Canvas, conditions: Conditions) -> Canvas:

@@ -5,7 +5,7 @@ size, and answers are written in blocks of fixed size, so no answer depends on w
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
+from reverie.generators.prefill import Entry, prefill
 from reverie.models.janus import Janus
 from reverie.models.janus_text import PLACEHOLDER, SYSTEM, ImageRules, JanusTokenizer
 from reverie.models.llama import KVCache
@@ -39,13 +40,15 @@ class JanusEyes:
         chunk: int = 64,
         work: Work | None = None,
         remember: int = 64,
+        together: int = 64,
     ):
         """rows, chunk: sizes of the blocks in which tokens are computed; others may round differently.
         work: the account to write on, when a run shares one with its painter.
-        remember: the features of so many pictures are kept for the next question about them."""
+        remember: the features of so many pictures are kept for the next question about them.
+        together: pictures that an accelerator looks at in one batch; a CPU looks at one after the other."""
         self.model, self.tokenizer = model, tokenizer
         self.remember, self._seen = remember, dict[bytes, Tensor]()
-        self.rows, self.chunk, self.work = rows, chunk, work or Work()
+        self.rows, self.chunk, self.work, self.together = rows, chunk, work or Work(), together
 
     def write(
         self,
@@ -164,25 +167,28 @@ class JanusEyes:
         ids = torch.tensor(self.ids(messages), device=self.model.device)
         embeds = self.model.embed_text(ids)
         pictures = [picture for message in messages for picture in message.images]
+        if seen is None and pictures:
+            seen = torch.cat(self._looked(pictures))
         if seen is not None:
             embeds[ids == self.tokenizer.placeholder] = seen
-        elif pictures:
-            embeds[ids == self.tokenizer.placeholder] = torch.cat([self._look(picture) for picture in pictures])
         return embeds
 
-    def _look(self, picture: Image.Image) -> Tensor:
-        """(patches, D). One picture at a time, so that its features do not depend on the others; one that was seen a
-        short while ago (a preview is judged and thought about) is remembered."""
-        key = hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).digest()
-        features = self._seen.pop(key, None)
-        if features is None:
-            self.work.vision_encodes += 1
-            pixels = prepare(picture, self.tokenizer.rules).to(self.model.device)
-            features = self.model.image_features(pixels[None])[0].to(self.model.device)
-        self._seen[key] = features  # the latest stands last
+    def _looked(self, pictures: Sequence[Image.Image]) -> list[Tensor]:
+        """(patches, D) of each picture. On a CPU one at a time, so that its features do not depend on the others; one
+        that was seen a short while ago (a preview is judged and thought about) is remembered."""
+        keys = [picture_key(picture) for picture in pictures]
+        known = {key: self._seen.pop(key) for key in dict.fromkeys(keys) if key in self._seen}
+        fresh = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
+        self.work.vision_encodes += len(fresh)
+        device, left = self.model.device, list(fresh)
+        size = 1 if device.type == "cpu" else self.together
+        for block in (left[i : i + size] for i in range(0, len(left), size)):
+            pixels = torch.stack([prepare(fresh[key], self.tokenizer.rules) for key in block]).to(device)
+            known |= zip(block, self.model.image_features(pixels).to(device), strict=True)
+        self._seen |= {key: known[key] for key in keys}  # the latest stand last
         while len(self._seen) > self.remember:
             self._seen.pop(next(iter(self._seen)))
-        return features
+        return [known[key] for key in keys]
 
     def first_ids(self, word: str) -> set[int]:
         """First tokens of the ways in which a model may write this answer."""
@@ -204,13 +210,44 @@ class JanusEyes:
             positions = torch.arange(start, start + self.chunk, device=embeds.device)[None]
             yield self.model.hidden(block[None], cache, positions=positions, span=start + self.chunk)[0]
 
-    def _enter(self, prompts: list[Tensor], room: int = 0) -> tuple[KVCache, Tensor]:
-        """Prefills several conversations; the cache, with room for answers, and the last hidden states (B, D)."""
-        cache, last = self._cache(len(prompts), max(map(len, prompts)) + room), []
-        for row, embeds in enumerate(prompts):
-            *_, hidden = self._chunks(embeds, cache.narrow(row, row + 1))
-            last.append(hidden[(len(embeds) - 1) % self.chunk])
-        return cache, torch.stack(last)
+    def _enter(self, conversations: Sequence[Messages], room: int) -> tuple[KVCache, Tensor, list[int]]:
+        """Prefills several conversations, what they share once: the cache, with room for answers, the last hidden
+        states (B, D), and the lengths of the conversations."""
+        embeds = self._embed_all(conversations)
+        lengths = [len(rows) for rows in embeds]
+        cache = self._cache(len(embeds), max(lengths) + room)
+        last = embeds[0].new_zeros(len(embeds), embeds[0].shape[1])
+        entries = [
+            Entry(row, rows, self._names(messages), len(rows))
+            for row, (rows, messages) in enumerate(zip(embeds, conversations, strict=True))
+        ]
+        self.work.prefilled += prefill(entries, cache, self.chunk, self._hidden, last)
+        return cache, last, lengths
+
+    def _embed_all(self, conversations: Sequence[Messages]) -> list[Tensor]:
+        """`_embed` of each, all their pictures looked at together."""
+        pictures = [[picture for message in messages for picture in message.images] for messages in conversations]
+        looked = iter(self._looked([picture for each in pictures for picture in each]))
+        seen = [torch.cat([next(looked) for _ in each]) if each else None for each in pictures]
+        return [self._embed(messages, features) for messages, features in zip(conversations, seen, strict=True)]
+
+    def _names(self, messages: Messages) -> list[Hashable]:
+        """For each of `ids` what its embedding depends on."""
+        keys = iter([picture_key(picture) for message in messages for picture in message.images])
+        vectors, names, left = self.model.config.vision.num_image_tokens, list[Hashable](), 0
+        key = b""
+        for index in self.ids(messages):
+            if index != self.tokenizer.placeholder:
+                names.append(index)
+                continue
+            if left == 0:
+                key, left = next(keys), vectors
+            left -= 1
+            names.append((key, left))
+        return names
+
+    def _hidden(self, embeds: Tensor, cache: KVCache, lengths: Tensor, positions: Tensor, **keywords) -> Tensor:
+        return self.model.hidden(embeds, cache, positions=positions, **keywords)
 
     @torch.no_grad()
     def _answers(
@@ -222,14 +259,12 @@ class JanusEyes:
         on_ids: Callable[[list[int]], None] | None = None,
     ) -> list[list[int]]:
         """`limit` ids for each conversation, the end of the answer repeated behind it."""
-        prompts = [self._embed(messages) for messages in conversations]
-        cache, hidden = self._enter(prompts, limit)
+        cache, hidden, counts = self._enter(conversations, limit)
         device, eos = self.model.device, self.tokenizer.eos
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        longest = int(max(map(len, prompts)))
+        lengths, longest = torch.tensor(counts, device=device), max(counts)
         uniforms = draw_uniforms(seeds, limit).to(device)
-        written = torch.full((len(prompts), limit), eos, device=device)
-        ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        written = torch.full((len(counts), limit), eos, device=device)
+        ended = torch.zeros(len(counts), dtype=torch.bool, device=device)
         for step in range(limit):
             logits = padded_rows(self.model.text_logits, self.rows, hidden)
             ids = pick(logits.float(), uniforms[:, step], temperature).masked_fill(ended, eos)
@@ -239,7 +274,7 @@ class JanusEyes:
                 on_ids(ids.tolist())
             if step == limit - 1 or ((step % LOOK_EVERY == 0 or on_ids is not None) and ended.all()):
                 break
-            self.work.decoded += len(prompts)
+            self.work.decoded += len(counts)
             positions = (lengths + step)[:, None]
             span = -(-(longest + step + 1) // self.chunk) * self.chunk
             embeds = self.model.embed_text(ids[:, None])
@@ -274,6 +309,11 @@ def _teller(tokenizer: JanusTokenizer, on_text: Callable[[str], None]) -> Callab
     return hear
 
 
+def picture_key(picture: Image.Image) -> bytes:
+    """Tells pictures apart by their pixels."""
+    return hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).digest()
+
+
 def prepare(picture: Image.Image, rules: ImageRules) -> Tensor:
     """A picture as the vision tower wants it: (3, S, S) float32, normalised.
 
@@ -290,3 +330,13 @@ def prepare(picture: Image.Image, rules: ImageRules) -> Tensor:
     values = (np.asarray(square) * (1 / 255)).astype(np.float32)
     mean, std = np.array(rules.mean, np.float32), np.array(rules.std, np.float32)
     return torch.from_numpy(((values - mean) / std).transpose(2, 0, 1).copy())
+
+
+def prepare_tensor(pixels: Tensor, rules: ImageRules) -> Tensor:
+    """The same for pictures (B, 3, H, W) uint8 on any device. Those of the tower's own size never leave it."""
+    if pixels.shape[2:] != (rules.size, rules.size):
+        pictures = [Image.fromarray(one) for one in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+        return torch.stack([prepare(picture, rules) for picture in pictures]).to(pixels.device)
+    values = (pixels.double() * (1 / 255)).float()
+    mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (rules.mean, rules.std))
+    return (values - mean) / std
