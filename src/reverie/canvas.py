@@ -59,6 +59,17 @@ class Conditions:
         prompts = tuple(self.prompts[i] for i in indices)
         return replace(self, prompts=prompts, pictures=pictures, contexts=contexts)
 
+    @staticmethod
+    def join(parts: "Sequence[Conditions]") -> "Conditions":
+        """One after the other; all of one guidance weight."""
+
+        def groups(name: str) -> tuple[Any, ...]:
+            some = any(getattr(part, name) for part in parts)
+            return tuple(g for part in parts for g in getattr(part, name) or ((),) * len(part)) if some else ()
+
+        prompts = tuple(prompt for part in parts for prompt in part.prompts)
+        return Conditions(prompts, parts[0].guidance, groups("pictures"), groups("contexts"))
+
     def repeat(self, k: int) -> "Conditions":
         """Each prompt k times, copies side by side."""
         return self.select([i for i in range(len(self)) for _ in range(k)])

@@ -228,10 +228,15 @@ def _thoughts_arguments(parser: Parser) -> None:
     parser.add_argument("--prompts", required=True, metavar="WHAT", help="atelier:N; for a VLM also a file of prompts")
     parser.add_argument("--exclude", nargs="+", default=(), metavar="FILE", help="leave out the prompts of these files")
     parser.add_argument("--out", required=True, metavar="DIR", help="for the stories; goes on from here")
-    parser.add_argument("--regions", type=int, default=3, metavar="K", help="parts of the image (default: 3)")
+    parser.add_argument(
+        "--regions", default="3", metavar="K", help="parts of the image (default: 3); atelier: also several, as 2,3,4"
+    )
     parser.add_argument("--judge", metavar="NAME", help="keep only pictures that this judge finds right")
     parser.add_argument(
         "--wrong", type=float, default=0.5, metavar="S", help="atelier: share of critiques of wrong scenes"
+    )
+    parser.add_argument(
+        "--exercises", type=float, default=0.6, metavar="S", help="atelier: share of prompts as in atelier-compbench"
     )
     parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
     parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens")

@@ -112,10 +112,10 @@ class Story:
         return {"prompt": self.prompt, "number": number, "regions": self.regions}
 
     def _written(self) -> str:
-        return " ".join(self.thoughts)
+        return self.words.joint.join(self.thoughts)
 
     def _previous(self) -> str:
-        return " ".join(self.thoughts)
+        return self.words.joint.join(self.thoughts)
 
 
 @dataclass

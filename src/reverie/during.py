@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reverie.canvas import Canvas, Conditions, Work, advance_together, copy_seed
@@ -260,33 +260,53 @@ class Wall:
 
     def __init__(self, generator: GeneratorOfImages, paintings: Mapping[int, Painting], guidance: float | None):
         self.generator, self.guidance = generator, guidance
-        self.canvases = {
+        self.work = Work()
+        """What all of them have spent, on whichever canvas."""
+        started = {
             image: generator.start(Conditions((painting.prompt,), guidance), [painting.seed])
             for image, painting in paintings.items()
         }
+        self.canvases = {image: replace(canvas, work=self.work) for image, canvas in started.items()}
 
     def look(self, image: int) -> Shown:
-        from PIL import Image
-
-        canvas = self.canvases[image]
-        return Shown(canvas, Image.fromarray(self.generator.preview(canvas)[0]))
+        return self.looks([image])[image]
 
     def paint(self, wishes: Mapping[int, Paint]) -> dict[int, Shown]:
-        """All of these at once. Only what a new text invalidates is computed again (see `recondition`)."""
-        ready = []
+        """All of these at once. Only what a new text invalidates is computed again (see `recondition`); pictures that
+        stand at the same step are one canvas meanwhile, where the generator can join them."""
+        groups: dict[Any, list[int]] = {}
         for image, wish in wishes.items():
             canvas = self.canvases[image]
             if canvas.step > wish.start:
-                canvas = self.generator.rewind(canvas, wish.start)
-            canvas = self.generator.recondition(canvas, Conditions((wish.prompt,), self.guidance))
-            ready.append(canvas.reseed([wish.seed]))
-        painted = advance_together(self.generator, ready, [wish.end for wish in wishes.values()])
-        self.canvases |= zip(wishes, painted, strict=True)
-        return {image: self.look(image) for image in wishes}
+                self.canvases[image] = canvas = self.generator.rewind(canvas, wish.start)
+            alike = (canvas.step, wish.end, canvas.cache is None)
+            groups.setdefault(alike if hasattr(self.generator, "join") else image, []).append(image)
+        ready = [self._told(images, wishes) for images in groups.values()]
+        ends = [wishes[images[0]].end for images in groups.values()]
+        for images, canvas in zip(groups.values(), advance_together(self.generator, ready, ends), strict=True):
+            self.canvases |= zip(images, self._apart(canvas), strict=True)
+        return self.looks(list(wishes))
 
-    @property
-    def work(self) -> Work:
-        return sum((canvas.work for canvas in self.canvases.values()), Work())
+    def _told(self, images: Sequence[int], wishes: Mapping[int, Paint]) -> Canvas:
+        """One canvas of these, with the prompts and random numbers that they are to go on with."""
+        canvases = [self.canvases[image] for image in images]
+        canvas = canvases[0] if len(canvases) == 1 else self.generator.join(canvases)  # type: ignore[attr-defined]
+        prompts = tuple(wishes[image].prompt for image in images)
+        canvas = self.generator.recondition(canvas, Conditions(prompts, self.guidance))
+        return canvas.reseed([wishes[image].seed for image in images])
+
+    def _apart(self, canvas: Canvas) -> list[Canvas]:
+        return [canvas] if len(canvas) == 1 else self.generator.split(canvas)  # type: ignore[attr-defined]
+
+    def looks(self, images: Sequence[int]) -> dict[int, Shown]:
+        """What several look like now, decoded together where the generator can."""
+        from PIL import Image
+
+        canvases = [self.canvases[image] for image in images]
+        together = getattr(self.generator, "previews", None) if len(canvases) > 1 else None
+        pictures = together(canvases) if together else [self.generator.preview(canvas)[0] for canvas in canvases]
+        shown = [Shown(c, Image.fromarray(picture)) for c, picture in zip(canvases, pictures, strict=True)]
+        return dict(zip(images, shown, strict=True))
 
 
 def paint(
@@ -345,7 +365,7 @@ def paint(
 def painting_of(
     generator: GeneratorOfImages, thinker: Thinker, plan: Plan, prompt: str, seed: int, image: int
 ) -> Painting:
-    words = dialogue(OFFICIAL if plan.official else thinker.wording)
+    words = dialogue(OFFICIAL if plan.official else thinker.dialogue or thinker.wording)
     assert plan.regions is not None  # a plan settles it
     story = (OfficialStory if plan.official else Story)(words, prompt, plan.regions)
     row = getattr(generator, "row", 1)

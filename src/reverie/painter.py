@@ -74,6 +74,9 @@ class Painter:
         self.source, self.model, self.tokenizer = source, model, tokenizer
         self.folder = source.folder
         self.about = _about(source, model)
+        self.rows = 32
+        """Of every matrix product of a Janus; on a large GPU more rows serve more images at once. Other numbers may
+        round differently."""
         self._opened: dict[str, Opened] = {}
         self._looking: dict[str, Callable[[Work], Eyes]] = {}
 
@@ -237,7 +240,7 @@ class Painter:
         from reverie.generators.janus import JanusPainter
 
         words = self.tokenizer.as_published_for_painting() if plan.official else self.tokenizer
-        return JanusPainter(self.model, words, **own)
+        return JanusPainter(self.model, words, rows=self.rows, **own)
 
     def _diffusion(self, plan: Plan) -> Canvases:
         """A pipeline of diffusers; its model_index.json may name steps and so on, as `"_reverie": {"steps": ...}`."""
@@ -265,7 +268,9 @@ class Painter:
         if self.source.family in SILENT:
             return None
         work = Work()
-        return Thinker(self.vlm(work), self.source.thinker, partial(check_length, self.source), work)
+        return Thinker(
+            self.vlm(work), self.source.thinker, partial(check_length, self.source), work, self.source.dialogue
+        )
 
     def bench(self, plan: Plan, judge: Anyone = None) -> Bench:
         """Who judges for a plan, and how this painter is told what was wrong."""
@@ -328,7 +333,7 @@ class Painter:
             return TextEncoderWriter(self.model, work=work)
         from reverie.vlms.janus import JanusEyes
 
-        return JanusEyes(self.model, self.tokenizer, work=work)
+        return JanusEyes(self.model, self.tokenizer, rows=self.rows, work=work)
 
     def describe(self, image: Image | str | Path, question: str | None = None) -> str:
         """What the model's own eyes see in a picture, or its answer to a question about it."""

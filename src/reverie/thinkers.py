@@ -140,6 +140,8 @@ class Thinker:
     """Raises ValueError for a prompt that cannot be painted; then the prompt stays as it was typed."""
     work: Work
     """The account on which the model writes what it spends."""
+    dialogue: str = ""
+    """How it is asked while it paints (see dialogue.yaml), where not in the wording of that name."""
 
     def think(
         self, prompt: str, tokens: int, keep: bool = False, pictures: Sequence[Image] = ()

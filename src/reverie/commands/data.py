@@ -106,7 +106,9 @@ def thoughts(arguments: argparse.Namespace) -> int:
     from reverie.painter import load
 
     check_place(arguments.device, arguments.dtype)
-    source = resolve(arguments.model)
+    source, regions = resolve(arguments.model), _regions(arguments.regions)
+    if len(regions) > 1 and arguments.teacher != "atelier":
+        raise ValueError("only the teacher `atelier` mixes numbers of regions; give --regions one number.")
     if arguments.judge:
         check_judges(resolve(arguments.judge, "judge"))
     if arguments.teacher == "atelier" and source.family not in (None, "janus"):
@@ -117,10 +119,10 @@ def thoughts(arguments: argparse.Namespace) -> int:
     build = StoryBuild(len(found.prompts), arguments.batch, arguments.part, arguments.parts)
     check_writable(Path(arguments.out))
     painter = load(arguments.model, arguments.device, arguments.dtype)
-    teacher = _teacher(arguments, painter, found)
+    teacher = _teacher(arguments, painter, found, regions)
     about = {name: painter.about[name] for name in ("model", "fingerprint", "dtype")}
     about |= {name: getattr(arguments, name) for name in ("prompts", "regions", "guidance", "temperature", "judge")}
-    about |= {"wording": teacher.wording, "wrong": arguments.wrong, "seed": arguments.seed}
+    about |= {name: getattr(arguments, name) for name in ("wrong", "exercises", "seed")} | {"wording": teacher.wording}
     tell = None if arguments.quiet else lambda done, count: _part("stories", done, count)
     counts = build_stories(teacher, arguments.out, build, about, tell)
     if counts is None:
@@ -131,7 +133,17 @@ def thoughts(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _teacher(arguments: argparse.Namespace, painter: Painter, found: Prompts) -> AtelierTeacher | VlmTeacher:
+def _regions(text: str) -> tuple[int, ...]:
+    """Numbers of regions, one or several with commas between them."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"regions={text!r}: must be a whole number above 0, or several such as 2,3,4.")
+    return tuple(map(int, parts))
+
+
+def _teacher(
+    arguments: argparse.Namespace, painter: Painter, found: Prompts, regions: tuple[int, ...]
+) -> AtelierTeacher | VlmTeacher:
     from reverie.data.teachers import AtelierTeacher, VlmTeacher
     from reverie.judges.load import judge_by_name
     from reverie.models.registry import resolve
@@ -143,15 +155,16 @@ def _teacher(arguments: argparse.Namespace, painter: Painter, found: Prompts) ->
         side = painter.model.config.grid * painter.model.config.pixels_per_code
         row = getattr(generator, "row", 1)
         return AtelierTeacher(
-            painter.model.encode_image, generator.steps, row, arguments.regions, arguments.wrong, side, arguments.seed
-        )
+            painter.model.encode_image, generator.steps, row, regions, arguments.wrong, side, arguments.seed,
+            arguments.exercises,
+        )  # fmt: skip
     device = str(painter.model.device)
     judge = judge_by_name(arguments.judge, device) if arguments.judge else None
     own = resolve(arguments.model).thinker
     wording = own if own == "atelier" else "instruct"
     return VlmTeacher(
         open_vlm(arguments.teacher, device, cache=Path(arguments.out) / "answers"), generator, found.prompts, wording,
-        arguments.regions, arguments.guidance, judge, arguments.seed, arguments.teacher,
+        regions[0], arguments.guidance, judge, arguments.seed, arguments.teacher,
     )  # fmt: skip
 
 

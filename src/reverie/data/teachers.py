@@ -42,17 +42,19 @@ CRITIQUE_TOKENS = 256
 @dataclass
 class AtelierTeacher:
     """Scenes of training demands. `encode`: pixels (B, 3, H, W) in [-1, 1] to codes (B, L), as the learner paints them.
-    wrong: share of critiques about a scene that is not what was asked."""
+    regions: of a picture, or several numbers to draw from. wrong: share of critiques about a scene that is not what was
+    asked. exercises: share of demands that are as complex as those of `atelier-compbench`."""
 
     encode: Any
     steps: int
     row: int
-    regions: int = 3
+    regions: int | tuple[int, ...] = 3
     wrong: float = 0.5
     side: int = 96
     seed: int = 0
+    exercises: float = 0.6
     name: str = "atelier"
-    wording: str = "atelier"
+    wording: str = "story"
     """Of the requests that its answers belong to (dialogue.yaml)."""
 
     def teach(self, numbers: Sequence[int]) -> list[Made | None]:
@@ -70,24 +72,26 @@ class AtelierTeacher:
         return [Made(one, codes[2 * i], codes[2 * i + 1]) for i, one in enumerate(told)]
 
     def _tell(self, number: int) -> tuple[Told, Any, Any]:
+        from ..atelier.exercises import exercise
         from ..atelier.faults import cannot_become, score
         from ..atelier.language import canonical, say
-        from ..atelier.lessons import band_words, spoiled, visible_demand
+        from ..atelier.lessons import band_words, spoiled
         from ..atelier.sample import compose
 
         rng = random.Random(f"stories/{self.seed}/{number}")
-        demand = visible_demand(rng)
+        demand = exercise(rng, self.exercises)
+        regions = self.regions if isinstance(self.regions, int) else rng.choice(self.regions)
         prompt = say(demand, rng, rng.choice(("terse", "plain")), split="train")
         scene = compose(demand, rng)
         judged = spoiled(demand, rng) if rng.random() < self.wrong else scene
-        ends = bands((1,) * self.regions, self.steps, self.row)
+        ends = bands((1,) * regions, self.steps, self.row)
         shares = [0.0, *(end / self.steps for end in ends)]
         thoughts = [band_words(scene, low, high) for low, high in itertools.pairwise(shares)]
         critiques = []
         for place, (thought, share) in enumerate(zip(thoughts, shares[1:], strict=True)):
             reasons = cannot_become(demand, judged, share)
             points = float(score(demand, judged)) if reasons else 100.0
-            if place < self.regions - 1:
+            if place < regions - 1:
                 answer = f"No. {reasons[0]}" if reasons else "Yes."
             else:
                 answer = f"SCORE: {score(demand, judged)}\nIMPROVED_DESCRIPTION: {canonical(demand)}"

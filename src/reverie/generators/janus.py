@@ -89,7 +89,11 @@ class JanusPainter(NextTokenPainter):
         return to_uint8(pixels)
 
 
+def bytes_of(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) in about [-1, 1] to uint8, cut off below as in the official script."""
+    return ((pixels.float() + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
+
+
 def to_uint8(pixels: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in about [-1, 1] to (B, H, W, 3) bytes, cut off below as in the official script."""
-    scaled = (pixels.float() + 1) / 2 * 255
-    return scaled.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    """The same as pictures (B, H, W, 3)."""
+    return bytes_of(pixels).permute(0, 2, 3, 1).cpu().numpy()

@@ -147,11 +147,14 @@ class NextTokenPainter(ABC):
 
     @torch.no_grad()
     def preview(self, canvas: Canvas) -> list[np.ndarray]:
-        """uint8 (H, W, 3) each. On a CPU one image at a time, since convolutions, too, may round differently in a batch;
-        accelerators, which promise less, take `together`."""
+        """uint8 (H, W, 3) each."""
         canvas.work.vq_decodes += len(canvas)
+        return self._decoded(canvas.tokens.to(self.model.device))
+
+    def _decoded(self, tokens: Tensor) -> list[np.ndarray]:
+        """(N, L) to pictures. On a CPU one at a time, since convolutions, too, may round differently in a batch;
+        accelerators, which promise less, take `together`."""
         side = (self.model.config.grid,) * 2
-        tokens = canvas.tokens.to(self.model.device)
         blocks = tokens.split(1 if tokens.device.type == "cpu" else self.together)
         return [picture for rows in blocks for picture in self._bytes(self.model.decode_codes(rows, side))]
 
@@ -190,6 +193,40 @@ class NextTokenPainter(ABC):
         tokens[:, to:] = self.fill
         given = tuple(min(count, max(to - 1, 0)) for count in canvas.given)
         return replace(canvas, tokens=tokens, step=to, given=given, cache=canvas.release())
+
+    def join(self, canvases: Sequence[Canvas]) -> Canvas:
+        """One canvas of several at the same step and of one guidance weight, all with a cache or all without. Their
+        caches move into one store; what is spent goes on the account of the first."""
+        caches = [canvas.release() for canvas in canvases]
+        device = canvases[0].tokens.device
+        return replace(
+            canvases[0],
+            conditions=Conditions.join([canvas.conditions for canvas in canvases]),
+            seeds=tuple(seed for canvas in canvases for seed in canvas.seeds),
+            tokens=torch.cat([canvas.tokens.to(device) for canvas in canvases]),
+            uniforms=torch.cat([canvas.uniforms.to(device) for canvas in canvases]),
+            given=tuple(count for canvas in canvases for count in canvas.given),
+            cache=NextTokenCache.join(caches) if all(caches) else None,
+        )
+
+    def split(self, canvas: Canvas) -> list[Canvas]:
+        """The way back: one canvas for each image, with a view of the cache."""
+        cache = canvas.release()
+        return [
+            replace(
+                canvas, conditions=canvas.conditions.select([i]), seeds=(canvas.seeds[i],), given=(canvas.given[i],),
+                tokens=canvas.tokens[i : i + 1], uniforms=canvas.uniforms[i : i + 1],
+                cache=cache and cache.narrow(i, i + 1),
+            )
+            for i in range(len(canvas))
+        ]  # fmt: skip
+
+    @torch.no_grad()
+    def previews(self, canvases: Sequence[Canvas]) -> list[np.ndarray]:
+        """`preview` of canvases of one image each, wherever they stand."""
+        for canvas in canvases:
+            canvas.work.vq_decodes += len(canvas)
+        return self._decoded(torch.cat([canvas.tokens.to(self.model.device) for canvas in canvases]))
 
     def plain_work(self, conditions: Conditions) -> Work:
         """One prefill of each prompt, all codes but the last fed once, one picture."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from reverie.models.janus import Janus, JanusConfig
+from reverie.models.janus_adapter import add_adapter, whole
 from reverie.models.janus_text import JanusTokenizer
 
 SHARD_BYTES = 15 * 2**20
@@ -77,11 +78,14 @@ def load_janus(
     Raises ValueError, in one sentence, for folders that do not hold a complete Janus checkpoint.
     """
     folder = resolve(source)
-    config = read_config(folder)
-    tokenizer = JanusTokenizer.load(folder, config.image_size, roles)
+    config, home = read_config(folder), whole(folder)
+    tokenizer = JanusTokenizer.load(home, config.image_size, roles)
     dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" and device_map is None else torch.bfloat16)
     model = skeleton(config)
-    model.load_state_dict(read_weights(folder, model, dtype), assign=True)
+    weights = read_weights(home, model, dtype)
+    if home != folder:
+        add_adapter(folder, weights)
+    model.load_state_dict(weights, assign=True)
     model.eval()
     return (model.to(device) if device_map is None else place(model, device_map)), tokenizer
 

@@ -98,6 +98,8 @@ class Source:
     config: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     files: tuple[str, ...] = ()
     text_encoder: str | None = None
+    dialogue: str = ""
+    """How it is asked while it paints, where not in the thinker's wording (see dialogue.yaml)."""
 
     def count(self) -> int | None:
         """Parameters, if they can be known without loading or fetching anything."""
@@ -184,7 +186,8 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     own = config.get("reverie") or {}
     thinker = own.get("thinker", thinker)
     usual = "verify-and-reinforce" if family == "llava" else thinker
-    return Source(name or str(folder), family, folder, None, thinker, own.get("judge") or judge or usual, config)
+    wordings = (thinker, own.get("judge") or judge or usual)
+    return Source(name or str(folder), family, folder, None, *wordings, config, dialogue=own.get("dialogue", ""))
 
 
 def _bare_llamagen(folder: Path) -> dict[str, Any] | None:
@@ -291,7 +294,7 @@ def check_length(source: Source, prompt: str, beside: int = 0) -> None:
     if source.family != "janus":
         return
     limit, image = context(source.config), image_length(source.config)
-    count = len(_tokenizer(source.folder).painting_ids(prompt)) + beside
+    count = len(_tokenizer(_whole(source.folder)).painting_ids(prompt)) + beside
     if count + image > limit:
         raise ValueError(
             f"the prompt has {count} tokens, but {source.name} reads at most {limit - image} beside the {image} of the "
@@ -314,6 +317,15 @@ def image_length(config: dict[str, Any]) -> int:
     if "patch" in codes and "ch_mult" in codes:
         return (see["image_size"] // (2 ** (len(codes["ch_mult"]) - 1) * codes["patch"])) ** 2
     return (see["image_size"] // see["patch_size"]) ** 2 if "image_size" in see and "patch_size" in see else 576
+
+
+def _whole(folder: Path) -> Path:
+    """Where the tokenizer lies: an adapter has that of its base."""
+    if not (folder / "adapter.safetensors").is_file():
+        return folder
+    from reverie.models.janus_adapter import whole
+
+    return whole(folder)
 
 
 @lru_cache(maxsize=4)

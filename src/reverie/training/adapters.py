@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 @dataclass
@@ -37,6 +39,45 @@ def add(model: nn.Module, lora: Lora) -> Any:
         raise ValueError(f"lora.inside={lora.inside!r}: no linear layer that learns has this in its name.")
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, bias="none")
     return get_peft_model(model, config)  # type: ignore[arg-type]
+
+
+def parts(model: Any) -> dict[str, Tensor]:
+    """The adapters of a network that `add` wrapped: NAME.lora_A (r, in) and NAME.lora_B (out, r), without peft's names."""
+    return {name: part for name, part in _pieces(model)}
+
+
+def put(model: Any, held: Mapping[str, Tensor]) -> None:
+    """Sets adapters that `add` made to those that `parts` returned. ValueError where they differ in names or sizes."""
+    mine = parts(model)
+    if mine.keys() != held.keys() or any(mine[name].shape != held[name].shape for name in mine):
+        raise ValueError("the adapter to go on from has other layers or another rank than the recipe's lora section.")
+    with torch.no_grad():
+        for name, part in mine.items():
+            part.copy_(held[name])
+
+
+def _pieces(model: Any) -> Iterator[tuple[str, Tensor]]:
+    for name, module in model.get_base_model().named_modules():
+        if hasattr(module, "lora_A") and "default" in module.lora_A:
+            yield f"{name}.lora_A", module.lora_A["default"].weight
+            yield f"{name}.lora_B", module.lora_B["default"].weight
+
+
+def copy_merged(model: Any, into: nn.Module) -> None:
+    """Puts the weights of a network that `add` wrapped, adapters added, into a plain one of the same shape and any type."""
+    deltas = {
+        f"{name}.weight": (module.lora_B["default"].weight, module.lora_A["default"].weight, module.scaling["default"])
+        for name, module in model.get_base_model().named_modules()
+        if hasattr(module, "lora_A") and "default" in module.lora_A
+    }
+    with torch.no_grad():
+        held = {name.replace(".base_layer", ""): p for name, p in model.get_base_model().named_parameters()}
+        for name, parameter in into.named_parameters():
+            value = held[name].float()
+            if name in deltas:
+                b, a, scale = deltas[name]
+                value = value + scale * b.float() @ a.float()
+            parameter.copy_(value)
 
 
 def merged(model: Any) -> nn.Module:

@@ -11,15 +11,15 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import nn
 
 from .. import thinkers
+from ..atelier.exercises import exercise
 from ..atelier.faults import faults, score
 from ..atelier.inspector import Inspector, Sighting
 from ..atelier.knowledge import riddle
@@ -32,6 +32,7 @@ from ..models.janus import Janus
 from ..models.janus_text import JanusTokenizer
 from ..vlms import Message
 from ..vlms.janus import JanusEyes
+from .adapters import parts
 from .advantage import Normalisation
 from .alarms import Alarms
 from .grpo import GrpoConfig, GrpoTask, balanced
@@ -41,6 +42,7 @@ from .policy_loss import PolicyRule
 from .rollout import Level, Path, Reward, grow, judge
 from .story_tree import StoryWriter
 from .tree import Credit, Segment, Tree
+from .twin import Twin
 
 TREES = ("paint", "think", "twig", "dual")
 
@@ -68,12 +70,24 @@ class AtelierRl:
     """Whether what a critique threw away learns as well."""
     guidance: float | None = None
     """None: the painter's own."""
+    temperature: float = 1.0
+    """Of image codes in roll-outs."""
+    exercises: float = 0.0
+    """Share of prompts, riddles apart, that are as complex as those of `atelier-compbench` (atelier/exercises.py)."""
+    keep_prompt: bool = False
+    """With `think`: paint from the prompt with the thought behind it, as T2I-R1, not from what the thought arrives at."""
+    rows: int = 32
+    """Of every matrix product in roll-outs: about as many as texts and pictures (twice under guidance) are in one."""
     guided: bool = False
     """Score codes under guidance, as they were drawn; default as published, by the conditional branch."""
     faithful: float = 1.0
     """Weight of the reward that is trained on most: the share of what was asked that the inspector finds."""
     sure: float = 0.0
     """Weight of the painter's second reward: how sure the inspector is of what it sees."""
+    rewards: dict[str, float] = field(default_factory=dict)
+    """Weights of rewards by name, in place of the two above: faithful, exact, sure."""
+    ensemble: str = "sum"
+    """`each`: every reward is normalised in its group before it is weighed (see `tree.Credit`)."""
     clip: float = 0.2
     beta: float = 0.01
     """Weight of the KL to the model as it was at the start."""
@@ -108,7 +122,7 @@ def questions(config: AtelierRl, seed: int) -> list[Asked]:
             puzzle = riddle(rng, "train")
             asked = Asked(puzzle.prompt, Demand.from_record(puzzle.demand))
         else:
-            demand = random_demand(rng)
+            demand = exercise(rng, config.exercises) if config.exercises else random_demand(rng)
             asked = Asked(say(demand, rng, split="train"), demand)
         found.setdefault(asked.prompt, asked)
     return list(found.values())
@@ -145,41 +159,59 @@ def atelier_task(
     config: AtelierRl,
     grpo: GrpoConfig,
     alarms: Alarms | None = None,
+    twin: Twin | None = None,
+    adapters: Any = None,
+    dialogue: str = "",
 ) -> GrpoTask:
-    """The task; `wording` is how this model is asked to think (`thinkers.WORDINGS`)."""
+    """The task; `wording` is how this model is asked to think (`thinkers.WORDINGS`), `dialogue` how while it paints
+    (dialogue.yaml), where that has another name.
+
+    twin: what paints and writes, where that is not the model itself. adapters: peft's wrapping of the model, if only its
+    adapters learn; with them off it is the reference unless they were begun with, in which case a copy is."""
     asked = questions(config, grpo.seed)
-    painter, eyes = JanusPainter(model, words), JanusEyes(model, words)
-    frozen = copy.deepcopy(model).requires_grad_(False) if config.beta else None
+    writer = twin.model if twin else model
+    own = model.config.raw.get("reverie", {}).get("guidance", 5.0)
+    painter = JanusPainter(writer, words, guidance=own, temperature=config.temperature, rows=config.rows)
+    eyes = JanusEyes(writer, words, rows=config.rows, remember=4096)
+    off = adapters is not None and not any(part.any() for n, part in parts(adapters).items() if n.endswith("lora_B"))
+    frozen = None
+    if config.beta and not off:
+        frozen = Twin.of(model, adapters, model.dtype).model if adapters is not None else copy.deepcopy(model)
+        frozen.requires_grad_(False)
     policy = partial(
-        JanusPolicy, painter, eyes, limit=config.limit, guidance=config.guidance, guided=config.guided, frozen=frozen
-    )
+        JanusPolicy, painter, eyes, limit=config.limit, guidance=config.guidance, guided=config.guided, frozen=frozen,
+        learns=model, adapters=adapters if off else None,
+    )  # fmt: skip
     names = ("thinker", "painter") if config.tree == "dual" else ("janus", "janus")
     thinker = policy(name=names[0], question=lambda path: [Message("user", thinkers.request(wording, path.prompt))])
-    rewritten = partial(_rewritten, thinker, wording) if config.tree in ("think", "dual") else _raw
+    rewritten = partial(_rewritten, thinker, wording, config.keep_prompt) if config.tree in ("think", "dual") else _raw
     artist = policy(name=names[1], prompt=rewritten)
-    levels = _levels(config, thinker, artist, wording)
+    levels = _levels(config, thinker, artist, dialogue or wording)
     rewards = inspector_rewards(inspector, {one.prompt: one.demand for one in asked})
 
     def explore(prompts: Sequence[str], seeds: Sequence[int]) -> list[Tree]:
+        if twin:
+            twin.refresh()
         trees = grow(prompts, seeds, levels)
         judge(trees, lambda paths: _pictures(painter, artist, paths), rewards)
         return trees
 
-    parts: list[nn.Module] = [model.vision_model, model.aligner, model.vqmodel]
-    for part in parts:
+    for part in (model.vision_model, model.aligner, model.vqmodel):
         part.requires_grad_(False)
     learners = _learners(config, thinker, artist)
     schedule = balanced(*(learner.name for learner in learners))
-    return GrpoTask(model, [one.prompt for one in asked], explore, learners, schedule, grpo, alarms or Alarms())
+    return GrpoTask(
+        adapters or model, [one.prompt for one in asked], explore, learners, schedule, grpo, alarms or Alarms()
+    )
 
 
 def _raw(path: Path) -> str:
     return path.prompt
 
 
-def _rewritten(thinker: JanusPolicy, wording: str, path: Path) -> str:
-    """The prompt that the last thought arrives at; the typed one where it arrives at none."""
-    return thinkers.parse(wording, thinker.thoughts(path)[-1], path.prompt).prompt
+def _rewritten(thinker: JanusPolicy, wording: str, keep: bool, path: Path) -> str:
+    """The prompt that the last thought arrives at; the typed one where it arrives at none. keep: both."""
+    return (thinkers.enriched if keep else thinkers.parse)(wording, thinker.thoughts(path)[-1], path.prompt).prompt
 
 
 def _levels(config: AtelierRl, thinker: JanusPolicy, artist: JanusPolicy, wording: str) -> list[Level]:
@@ -201,13 +233,16 @@ def _levels(config: AtelierRl, thinker: JanusPolicy, artist: JanusPolicy, wordin
 def _learners(config: AtelierRl, thinker: JanusPolicy, artist: JanusPolicy) -> list[Learner]:
     normal = Normalisation("group" if config.std else "none")
     faithful, all_of_it = {"faithful": config.faithful}, {"faithful": config.faithful, "sure": config.sure}
+    if config.rewards:
+        faithful = all_of_it = config.rewards
     rules = {kind: PolicyRule(config.clip, config.clip, config.beta) for kind in ("text", "image")}
     weights = {"text": config.text_weight, "image": config.image_weight}
 
     def learner(policy: JanusPolicy, rewards: dict[str, float]) -> Learner:
         return PolicyLearner(
-            policy, Credit(rewards, normal, rejected=config.rejected), rules, weights, rescore=True, chunk=config.chunk
-        )
+            policy, Credit(rewards, normal, ensemble=config.ensemble, rejected=config.rejected), rules, weights,
+            rescore=True, chunk=config.chunk,
+        )  # fmt: skip
 
     if config.tree == "dual":
         return [learner(thinker, faithful), learner(artist, all_of_it)]

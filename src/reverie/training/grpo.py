@@ -128,6 +128,8 @@ class GrpoTask:
         self._sounding: set[str] = set()
         self._held: dict[int, tuple[dict[str, list[Lesson]], dict[str, float]]] = {}
         self._iteration, self._batches = -1, 1
+        self.latest: list[Tree] = []
+        """The trees of the last roll-out, for whoever watches."""
 
     def share(self, batches: int) -> None:
         """Says how many batches make an update: those of all processes, and of all that accumulate."""
@@ -175,7 +177,7 @@ class GrpoTask:
     def _explored(self, turn: Turn, learning: Sequence[Learner]) -> tuple[dict[str, list[Lesson]], dict[str, float]]:
         """The lessons of a new roll-out, and what to log of it."""
         with torch.no_grad(), whole(self.model):  # processes do not know how long each other's thoughts will be
-            trees = self.explore(turn.prompts, turn.seeds)
+            trees = self.latest = self.explore(turn.prompts, turn.seeds)
         held = lessons(trees, {learner.name: learner.credit for learner in learning})
         if self.config.updates > 1:
             for learner in learning:
@@ -199,8 +201,14 @@ class GrpoTask:
         self._sounding = set(found)
 
 
-def reinforce(task: GrpoTask, loop: LoopConfig, out: str | File, recipe: Mapping[str, Any] | None = None) -> nn.Module:
-    """Runs the task in folder `out`; goes on from there if it was stopped."""
+def reinforce(
+    task: GrpoTask,
+    loop: LoopConfig,
+    out: str | File,
+    recipe: Mapping[str, Any] | None = None,
+    on_sample: Callable[[int, File], None] | None = None,
+) -> nn.Module:
+    """Runs the task in folder `out`; goes on from there if it was stopped. on_sample: see `loop.train`."""
     updates = task.config.updates
     if loop.workers:
         raise ValueError("reinforcement explores with the live weights: set loop.workers to 0")
@@ -209,4 +217,4 @@ def reinforce(task: GrpoTask, loop: LoopConfig, out: str | File, recipe: Mapping
             f"loop.save_every={loop.save_every} and loop.steps={loop.steps} must be multiples of updates={updates}: "
             "a run cannot go on from the middle of a roll-out"
         )
-    return train(task, loop, out, recipe=recipe)
+    return train(task, loop, out, on_sample, recipe)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from ..generators.janus import JanusPainter
 from ..models.janus import Janus
 from ..vlms import Message, Messages
 from ..vlms.janus import JanusEyes
+from .janus import in_working_type
 from .learner import pad
 from .rollout import Path, Scored
 from .tree import Segment
@@ -65,8 +67,12 @@ class JanusPolicy:
     guided: bool = False
     """Score codes under guidance too; twice the work, and the gradient goes through the blank rows as well."""
     frozen: Janus | None = None
-    """The model that learning began with; needed where a rule has a KL."""
+    """The model that learning began with; needed where a rule has a KL, unless `adapters` can be switched off."""
     name: str = "janus"
+    learns: Janus | None = None
+    """What is scored and learns, where a copy of it paints and writes (see training/twin.py)."""
+    adapters: Any = None
+    """The network of peft around it; with its adapters off it is the reference."""
 
     def think(self, paths: Sequence[Path]) -> list[list[Segment]]:
         """One text segment for each path, the end of the answer included."""
@@ -129,13 +135,16 @@ class JanusPolicy:
         return [[segment] for segment in found]
 
     def log_prob(self, segments: Sequence[Segment]) -> Scored:
-        return self._score(segments, self.painter.model)
+        return self._score(segments, self.learns or self.painter.model)
 
     def reference(self, segments: Sequence[Segment]) -> Scored:
-        if self.frozen is None:
+        if self.frozen is not None:
+            with torch.no_grad():
+                return self._score(segments, self.frozen)
+        if self.adapters is None:
             raise ValueError(f"policy {self.name!r} has no reference; give `frozen`, or a rule with beta=0")
-        with torch.no_grad():
-            return self._score(segments, self.frozen)
+        with torch.no_grad(), self.adapters.disable_adapter():
+            return self._score(segments, self.learns or self.painter.model)
 
     def _score(self, segments: Sequence[Segment], model: Janus) -> Scored:
         actions = pad([segment.actions for segment in segments]).to(model.device)
@@ -190,7 +199,7 @@ def predictors(model: Janus, before: Sequence[Tensor], written: Sequence[Tensor]
     """(B, N, D) hidden states from which N actions are predicted: behind `before` (P_i, D) the first, behind all of
     `written` (n_i - 1, D) the last. Rows are padded behind their end, where no earlier position can see it."""
     rows = [torch.cat([head, tail]) for head, tail in zip(before, written, strict=True)]
-    hidden = model.hidden(pad_sequence(rows, batch_first=True))
+    hidden = model.hidden(in_working_type(pad_sequence(rows, batch_first=True)))
     count = 1 + max(len(tail) for tail in written)
     first = torch.tensor([len(head) - 1 for head in before], device=hidden.device)
     place = (first[:, None] + torch.arange(count, device=hidden.device)).clamp(max=hidden.shape[1] - 1)

@@ -283,31 +283,6 @@ def shipped(name: str) -> Path:
     return folder
 
 
-def _reinforce(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), loop; from: the Janus checkpoint that learns, the
-    shipped one if left out; inspector: a folder of weights, likewise; export: folder for the finished checkpoint."""
-    from ..atelier.inspector import Inspector
-    from ..models.janus_checkpoint import load_janus, resolve, save_janus
-    from .alarms import Alarms
-    from .atelier_grpo import AtelierRl, atelier_task
-    from .card import write_card
-    from .grpo import GrpoConfig, reinforce
-    from .loop import LoopConfig
-
-    _allow(recipe, "tree", "grpo", "alarms", "from", "inspector", "export")
-    tree, grpo = section(recipe, "tree", AtelierRl), section(recipe, "grpo", GrpoConfig)
-    alarms, loop, _ = section(recipe, "alarms", Alarms), section(recipe, "loop", LoopConfig), _seed(recipe)
-    source = resolve(recipe.get("from") or shipped("atelier-janus"))
-    inspector = Inspector.load(recipe.get("inspector") or shipped("atelier-inspector"))
-    model, words = load_janus(source)
-    task = atelier_task(model, words, "atelier", inspector, tree, grpo, alarms)
-    reinforce(task, loop, out, recipe)
-    folder = Path(recipe.get("export") or out / "checkpoint")
-    save_janus(model, words, folder)
-    write_card(out, folder, "Janus of the Atelier, reinforced", [f"Begun with {source.name}; paid by the inspector."])
-    return out
-
-
 def _thinkdiff_lvlm(recipe: dict[str, Any], out: Path) -> Path:
     """Keys: features (a folder, ours or of the authors' .tar shards), kind (generated or input), t5, answers (the VLM's
     tokenizer, if the folder does not hold it), from (an aligner to go on from), export. Sections: aligner
@@ -378,8 +353,8 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "vlm": _vlm,
     "clip": _clip,
     "inspector": _inspector,
-    "reinforce": _reinforce,
-    "stories": Elsewhere("story_recipes", "sft", "mix lora export", "model data"),
+    "reinforce": Elsewhere("story_recipes", "reinforced", "tree grpo alarms from inspector lora export", ""),
+    "stories": Elsewhere("story_recipes", "sft", "mix lora from export", "model data"),
     "think-sft": Elsewhere("t2g_recipes", "sft", "adapters dtype wording mix lora", "model data"),
     "dual-grpo": Elsewhere(
         "t2g_recipes",

@@ -2,7 +2,9 @@
 
 Each step draws rows of three kinds from stories (data/stories.py): THINK, a thought behind a request and the canvas so
 far; GENERATE, the codes of one region behind all thoughts and the codes above it; REFLECT, a critique behind the canvas
-with its region. Only the thought, the region or the critique carries loss. Canvases are shown as at inference: codes
+with its region. PLAIN rows, a kind of our own, are whole pictures behind the bare prompt: so the model still paints
+directly, and alone they are the control that learns from the same pictures without a thought. Only the thought, the
+region or the critique carries loss. Canvases are shown as at inference: codes
 beyond the region are the fill code, and all of them are decoded. The published best mixture is as many THINK as
 GENERATE rows and no REFLECT; a share of captions is blanked, which is what guidance needs.
 
@@ -39,15 +41,18 @@ class StoryTraining:
     think: int = 8
     generate: int = 8
     reflect: int = 0
+    plain: int = 0
     blank: float = 0.1
     think_weight: float = 1.0
     generate_weight: float = 1.0
     reflect_weight: float = 1.0
+    plain_weight: float = 1.0
     all: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.think, self.generate, self.reflect) < 0 or self.think + self.generate + self.reflect < 1:
-            raise ValueError("mix: think, generate and reflect are rows of a step; give at least one of them some.")
+        rows = (self.think, self.generate, self.reflect, self.plain)
+        if min(rows) < 0 or sum(rows) < 1:
+            raise ValueError("mix: think, generate, reflect and plain are rows of a step; give one of them some.")
         if not 0 <= self.blank < 1:
             raise ValueError(f"blank={self.blank}: must be in [0, 1).")
 
@@ -70,10 +75,11 @@ class StoryTask:
         model.vqmodel.requires_grad_(False)
 
     def batch(self, step: int) -> dict[str, Rows]:
-        """From (seed, step) alone: `think`, `reflect` (questions and answers about canvases) and `generate`."""
+        """From (seed, step) alone: `think`, `reflect` (questions and answers about canvases), `generate` and `plain`."""
         rng = random.Random(f"{self.seed}/{step}")
         made: dict[str, Rows] = {}
-        for kind, make in (("think", self._think), ("reflect", self._reflect), ("generate", self._generate)):
+        makers = {"think": self._think, "reflect": self._reflect, "generate": self._generate, "plain": self._plain}
+        for kind, make in makers.items():
             places = [self._place(rng) for _ in range(getattr(self.mix, kind))]
             if places:
                 made[kind] = make(places, rng)
@@ -129,14 +135,30 @@ class StoryTask:
         return batch
 
     def _generate(self, places: Sequence[tuple[int, int]], rng: random.Random) -> Rows:
-        ids, codes, spans = [], [], []
+        texts, spans = [], []
         for index, number in places:
             told = self.stories.told[index]
             story = told.story(self.stories.wording, number - 1)
-            row = self.words.painting_ids(story.painting(told.thoughts[number - 1], again=False))
-            ids.append(self.words.blank_ids(row) if rng.random() < self.mix.blank else row)
-            codes.append(self.stories.codes[index])
+            texts.append(story.painting(told.thoughts[number - 1], again=False))
             spans.append((told.ends[number - 2] if number > 1 else 0, told.ends[number - 1]))
+        return self._painted(places, texts, spans, rng)
+
+    def _plain(self, places: Sequence[tuple[int, int]], rng: random.Random) -> Rows:
+        whole = (0, self.stories.codes.shape[1])
+        texts = [self.stories.told[index].prompt for index, _ in places]
+        return self._painted(places, texts, [whole] * len(places), rng)
+
+    def _painted(
+        self,
+        places: Sequence[tuple[int, int]],
+        texts: Sequence[str],
+        spans: Sequence[tuple[int, int]],
+        rng: random.Random,
+    ) -> Rows:
+        """Rows of [text, codes]; those in `spans` are learned."""
+        rows = [self.words.painting_ids(text) for text in texts]
+        ids = [self.words.blank_ids(row) if rng.random() < self.mix.blank else row for row in rows]
+        codes = [self.stories.codes[index] for index, _ in places]
         about = {"ids": pad(ids, self.words.pad), "length": lengths(ids), "span": torch.tensor(spans)}
         return about | {"codes": torch.stack(codes)}
 
@@ -145,7 +167,7 @@ class StoryTask:
     def loss(self, batch: dict[str, Rows]) -> tuple[Tensor, dict[str, Any]]:
         weights = {kind: getattr(self.mix, f"{kind}_weight") for kind in batch}
         losses = {
-            kind: self._region_loss(rows) if kind == "generate" else self._answer_loss(rows)
+            kind: self._region_loss(rows) if kind in ("generate", "plain") else self._answer_loss(rows)
             for kind, rows in batch.items()
         }
         total = torch.stack([weights[kind] * loss for kind, loss in losses.items()]).sum()
@@ -168,12 +190,9 @@ class StoryTask:
     @torch.no_grad()
     def canvases(self, codes: Tensor, painted: Tensor) -> Tensor:
         """(B, 3, S, S), as the vision tower wants it: what the canvases look like when so many codes are painted."""
-        from PIL import Image
-
-        from ..generators.janus import to_uint8
-        from ..vlms.janus import prepare
+        from ..generators.janus import bytes_of
+        from ..vlms.janus import prepare_tensor
 
         place = torch.arange(codes.shape[1], device=codes.device)
         pixels = self.janus.decode_codes(codes.masked_fill(place >= painted[:, None], FILL))
-        seen = [prepare(Image.fromarray(picture), self.words.rules) for picture in to_uint8(pixels)]
-        return torch.stack(seen).to(codes.device)
+        return prepare_tensor(bytes_of(pixels), self.words.rules)

@@ -1,0 +1,151 @@
+"""The tables of thinking while painting: every row of tables.yaml painted and judged on the Atelier's benchmarks.
+
+    python recipes/twig/tables.py --out runs/tables --model sft=runs/twig/sft/checkpoint --only direct,sft --limit 48
+
+Scores, rules, seeds and intervals are those of `reverie evaluate`; but no picture is written, batches are large, all
+rows share the loaded models, and a row is begun only while there is time (`--minutes`). A row whose file is there is
+not painted again. OUT holds ROW.BENCHMARK.json.gz: the scores with intervals, and every image's score and reason.
+"""
+
+import argparse
+import gzip
+import json
+import multiprocessing
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from reverie.benchmarks.protocol import image_seed
+from reverie.benchmarks.registry import load as load_benchmark
+from reverie.benchmarks.report import _by_tag
+from reverie.benchmarks.sources import row_of
+from reverie.training.samples import sheet
+
+HERE = Path(__file__).parent
+
+
+def judged(task):
+    """In a process of its own: a second look draws hundreds of pictures."""
+    from reverie.benchmarks import atelier_compbench
+    from reverie.benchmarks.eyes import Inspected
+
+    sample, sighting, picture = task
+    return atelier_compbench.judge(sample, Inspected(sighting, picture))
+
+
+def items_of(benchmark, images, limit):
+    from reverie.benchmarks.harness import spread
+
+    return [(s, i) for s in spread(benchmark.samples, limit) for i in range(images or benchmark.images_per_prompt)]
+
+
+def painted(painter, plan, items, batch, seed):
+    """(picture, thought, painted text) of each, batch by batch."""
+    from reverie.events import Finished
+
+    for start in range(0, len(items), batch):
+        part = items[start : start + batch]
+        prompts = [sample.prompt for sample, _ in part]
+        seeds = [image_seed(seed, sample.prompt, index) for sample, index in part]
+        events = painter.run(plan, prompts, seeds, pieces=1, batch=batch)
+        done = sorted((e for e in events if isinstance(e, Finished)), key=lambda e: e.image)
+        yield part, [e.picture for e in done], [e.recipe for e in done]
+
+
+def row(name, benchmark, painter, plan, inspector, pool, arguments, images=None):
+    """Paints and judges one row; what its file holds."""
+    begun = time.time()
+    items = items_of(benchmark, arguments.images or images, arguments.limit)
+    rows, waiting, thoughts = [], [], []
+    for part, pictures, recipes in painted(painter, plan, items, arguments.batch, arguments.seed):
+        seen = inspector.look(pictures, batch=256)
+        if not thoughts:
+            sheet([np.asarray(picture) for picture in pictures[:: max(1, len(pictures) // 40)][:40]], 10).save(
+                arguments.out / f"{name}.{benchmark.name}.png"
+            )
+        thoughts += [recipe.get("thought") for recipe in recipes]
+        if benchmark.pixels:
+            tasks = [(sample, one, picture) for (sample, _), one, picture in zip(part, seen, pictures, strict=True)]
+            waiting.append((part, pool.map_async(judged, tasks, chunksize=8)))
+        else:
+            rows += [row_of(s, i, None, benchmark.judge(s, one)) for (s, i), one in zip(part, seen, strict=True)]
+    spent = time.time() - begun
+    for part, verdicts in waiting:
+        rows += [row_of(s, i, None, verdict) for (s, i), verdict in zip(part, verdicts.get(), strict=True)]
+    scores = (benchmark.outcome or _by_tag(benchmark))(rows).scores
+    told = [
+        {"id": r.id, "index": r.index, "tag": r.tag, "score": r.score, "reason": r.reason, "thought": thought}
+        for r, thought in zip(rows, thoughts, strict=True)
+    ]
+    return {
+        "row": name, "benchmark": benchmark.name, "plan": plan.to_json(), "seconds": round(spent, 1),
+        "scores": {key: vars(value) for key, value in scores.items()}, "images": told,
+    }  # fmt: skip
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--rows", type=Path, default=HERE / "tables.yaml")
+    parser.add_argument("--only", default="", help="rows, with commas between")
+    parser.add_argument("--benchmarks", default="atelier-compbench,atelier-geneval")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--matrix-rows", type=int, default=32, help="about twice the batch on a GPU")
+    parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main():
+    begun, arguments = time.time(), parse()
+    pool = multiprocessing.get_context("fork").Pool(arguments.workers)  # before a GPU is touched
+    models = {"base": "atelier-janus"} | dict(pair.split("=", 1) for pair in arguments.model)
+    wanted = yaml.safe_load(arguments.rows.read_text())
+    chosen = arguments.only.split(",") if arguments.only else list(wanted)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+
+    import reverie
+    from reverie.atelier.inspector import Inspector
+    from reverie.benchmarks.eyes import inspector_folder, usual_device
+    from reverie.painter import load
+    from reverie.reason import make_plan
+
+    inspector = Inspector.load(inspector_folder(None), usual_device())
+    painters = {}
+    for name in chosen:
+        about = wanted[name]
+        if about["model"] not in models:
+            continue
+        for benchmark in map(load_benchmark, (about.get("benchmarks") or arguments.benchmarks.split(","))):
+            path = arguments.out / f"{name}.{benchmark.name}.json.gz"
+            if path.exists():
+                continue
+            if (time.time() - begun) / 60 > arguments.minutes:
+                print(f"no time for {name} on {benchmark.name}", flush=True)
+                continue
+            if about["model"] not in painters:
+                painters[about["model"]] = load(models[about["model"]], dtype="bfloat16")
+                painters[about["model"]].rows = arguments.matrix_rows
+            source = painters[about["model"]].source
+            painters[about["model"]].source = replace(source, dialogue=about.get("dialogue", source.dialogue))
+            plan = make_plan(about.get("preset"), **about.get("plan", {}))
+            found = row(
+                name, benchmark, painters[about["model"]], plan, inspector, pool, arguments, about.get("images")
+            )
+            painters[about["model"]].source = source
+            found |= {"model": models[about["model"]], "version": reverie.__version__, "limit": arguments.limit}
+            path.write_bytes(gzip.compress(json.dumps(found).encode()))
+            shown = {key: f"{100 * s['mean']:.1f}" for key, s in found["scores"].items() if s["mean"] is not None}
+            print(name, benchmark.name, found["seconds"], "s", shown, flush=True)
+    pool.close()
+
+
+if __name__ == "__main__":
+    main()
