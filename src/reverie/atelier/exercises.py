@@ -1,4 +1,4 @@
-"""What thinking while painting is trained on: demands of the kinds that `atelier-compbench` asks for, of the training side.
+"""What thinking while painting is trained on: demands as complex as those of `atelier-compbench`, of the training side.
 
 T2I-CompBench has prompts for training and prompts for validation, and Thinking-while-Generating (arXiv 2511.16671) and
 T2I-R1 (2505.00703) train on the former. So do we: two things with colours, textures, places, actions, numbers, or
@@ -38,7 +38,7 @@ ANIMALS = tuple(name for name, kind in KINDS.items() if kind.family == "animals"
 
 
 def exercise(rng: random.Random, share: float = 0.6) -> Demand:
-    """A training demand: with probability `share` of two kinds of things, as above, else a single one of `sample.THEMES`."""
+    """A training demand: with probability `share` of two kinds of things, as above, else one of `sample.THEMES`."""
     if rng.random() >= share:
         return visible_demand(rng)
     sort = rng.choices(list(SORTS), list(SORTS.values()))[0]

@@ -3,8 +3,8 @@
     config.json              that of the whole model, with "reverie": {"adapter": {"base": ..., "scale": ...}, ...}
     adapter.safetensors      for each matrix that differs NAME.lora_A (r, in) and NAME.lora_B (out, r)
 
-`base` is a name of `reverie models`, a hub id, or a folder (a relative one counts from the adapter's). The matrix is the
-base's plus scale * B @ A, added once at loading, so painting costs nothing more. Tokenizer and all else are the base's.
+`base` is a name of `reverie models`, a hub id, or a folder (a relative one counts from the adapter's). The matrix is
+the base's plus scale * B @ A, added once at loading, so painting costs nothing more. All else is the base's.
 """
 
 from __future__ import annotations

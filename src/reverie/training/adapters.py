@@ -42,8 +42,8 @@ def add(model: nn.Module, lora: Lora) -> Any:
 
 
 def parts(model: Any) -> dict[str, Tensor]:
-    """The adapters of a network that `add` wrapped: NAME.lora_A (r, in) and NAME.lora_B (out, r), without peft's names."""
-    return {name: part for name, part in _pieces(model)}
+    """The adapters of a network that `add` wrapped: NAME.lora_A (r, in) and NAME.lora_B (out, r), in our names."""
+    return dict(_pieces(model))
 
 
 def put(model: Any, held: Mapping[str, Tensor]) -> None:
@@ -64,7 +64,7 @@ def _pieces(model: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def copy_merged(model: Any, into: nn.Module) -> None:
-    """Puts the weights of a network that `add` wrapped, adapters added, into a plain one of the same shape and any type."""
+    """Puts the weights of a network that `add` wrapped, adapters added, into a plain one, whatever its type."""
     deltas = {
         f"{name}.weight": (module.lora_B["default"].weight, module.lora_A["default"].weight, module.scaling["default"])
         for name, module in model.get_base_model().named_modules()

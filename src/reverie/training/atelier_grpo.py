@@ -75,7 +75,7 @@ class AtelierRl:
     exercises: float = 0.0
     """Share of prompts, riddles apart, that are as complex as those of `atelier-compbench` (atelier/exercises.py)."""
     keep_prompt: bool = False
-    """With `think`: paint from the prompt with the thought behind it, as T2I-R1, not from what the thought arrives at."""
+    """With `think`: paint from the prompt and then the thought, as T2I-R1, not from what the thought arrives at."""
     rows: int = 32
     """Of every matrix product in roll-outs: about as many as texts and pictures (twice under guidance) are in one."""
     guided: bool = False
@@ -184,7 +184,8 @@ def atelier_task(
     )  # fmt: skip
     names = ("thinker", "painter") if config.tree == "dual" else ("janus", "janus")
     thinker = policy(name=names[0], question=lambda path: [Message("user", thinkers.request(wording, path.prompt))])
-    rewritten = partial(_rewritten, thinker, wording, config.keep_prompt) if config.tree in ("think", "dual") else _raw
+    thinks_first = config.tree in ("think", "dual")
+    rewritten = partial(_rewritten, thinker, wording, config.keep_prompt) if thinks_first else _raw
     artist = policy(name=names[1], prompt=rewritten)
     levels = _levels(config, thinker, artist, dialogue or wording)
     rewards = inspector_rewards(inspector, {one.prompt: one.demand for one in asked})

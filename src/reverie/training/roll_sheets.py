@@ -1,4 +1,4 @@
-"""What a roll-out looks like: each prompt's worst and best picture, and what was thought for the best, while it learns."""
+"""What a roll-out looks like, while it learns: the worst and the best picture of each prompt, and their rewards."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class StoryTask:
         model.vqmodel.requires_grad_(False)
 
     def batch(self, step: int) -> dict[str, Rows]:
-        """From (seed, step) alone: `think`, `reflect` (questions and answers about canvases), `generate` and `plain`."""
+        """From (seed, step) alone: `think`, `reflect` (questions, answers, canvases), `generate` and `plain`."""
         rng = random.Random(f"{self.seed}/{step}")
         made: dict[str, Rows] = {}
         makers = {"think": self._think, "reflect": self._reflect, "generate": self._generate, "plain": self._plain}

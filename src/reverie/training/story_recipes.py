@@ -1,6 +1,6 @@
-"""Recipes of thinking while painting (arXiv 2511.16671): supervised fine-tuning on stories, and reinforcement, with which
-T2I-R1 (2505.00703) and Dual-GRPO go as well. All weights learn, or adapters (LoRA), which are kept as small checkpoints
-of their own (models/janus_adapter.py)."""
+"""Recipes of thinking while painting (arXiv 2511.16671): supervised fine-tuning on stories, and reinforcement, with
+which T2I-R1 (2505.00703) and Dual-GRPO go as well. All weights learn, or adapters (LoRA), which are kept as small
+checkpoints of their own (models/janus_adapter.py)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ CONTEXT = 512
 
 
 def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Keys: model (a Janus: name, hub id or folder), data (a folder of `data build thoughts`), from (an adapter to go on
-    from), export. Sections: mix (StoryTraining), lora, loop."""
+    """Keys: model (a Janus: name, hub id or folder), data (a folder of `data build thoughts`), from (an adapter to go
+    on from), export. Sections: mix (StoryTraining), lora, loop."""
     mix, loop = section(recipe, "mix", StoryTraining), section(recipe, "loop", LoopConfig)
     lora, source = section(recipe, "lora", adapters.Lora), resolve(recipe["model"])
     if source.family not in (None, "janus"):
@@ -51,8 +51,7 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 
 
 def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), lora, loop; from: the Janus checkpoint that learns
-    (name, folder, or an adapter, which with `lora` goes on learning), the shipped one if left out; inspector: a folder
+    """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), lora, loop; from: the Janus that learns (name, folder, or an adapter, which with `lora` goes on learning), the shipped one if left out; inspector: a folder
     of weights, likewise; export: folder for the finished checkpoint."""
     from ..atelier.inspector import Inspector
     from .alarms import Alarms
