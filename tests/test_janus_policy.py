@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path as File
 from typing import Any
 
@@ -80,8 +81,8 @@ def test_pictures_in_the_question_are_read() -> None:
     (segment,) = policy(question=lambda path: [Message("user", "What?", [grey])]).think(paths("a"))[0]
     with torch.no_grad():
         same = one.log_prob([segment]).log_prob
-        segment.context.messages[0].__dict__["images"] = (red,)
-        other = one.log_prob([segment]).log_prob
+        redder = replace(segment, context=replace(segment.context, seen=one.eyes.seen([Message("user", "", [red])])))
+        other = one.log_prob([redder]).log_prob
     assert torch.allclose(same[0], segment.log_prob, atol=1e-5)
     assert not torch.allclose(same, other, atol=1e-3)
 

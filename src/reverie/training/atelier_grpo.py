@@ -166,8 +166,8 @@ def atelier_task(
     """The task; `wording` is how this model is asked to think (`thinkers.WORDINGS`), `dialogue` how while it paints
     (dialogue.yaml), where that has another name.
 
-    twin: what paints and writes, where that is not the model itself. adapters: peft's wrapping of the model, if only its
-    adapters learn; with them off it is the reference unless they were begun with, in which case a copy is."""
+    twin: what paints and writes, where that is not the model itself. adapters: peft's wrapping of the model, if only
+    its adapters learn; with them off it is the reference, unless they had learnt before, in which case a copy is."""
     asked = questions(config, grpo.seed)
     writer = twin.model if twin else model
     own = model.config.raw.get("reverie", {}).get("guidance", 5.0)

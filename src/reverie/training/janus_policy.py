@@ -32,9 +32,11 @@ from .tree import Segment
 
 @dataclass(frozen=True)
 class Asked:
-    """Before a thought: the conversation."""
+    """Before a thought: the conversation, its ids, and the features of its pictures, which nothing here teaches."""
 
     messages: Messages
+    ids: tuple[int, ...]
+    seen: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,13 @@ class JanusPolicy:
 
     def think(self, paths: Sequence[Path]) -> list[list[Segment]]:
         """One text segment for each path, the end of the answer included."""
-        asked = [Asked(self.question(path)) for path in paths]
+        asked = [self.question(path) for path in paths]
         with self._as_ever():
-            answers = self.eyes.write_ids([a.messages for a in asked], self.limit, self.temperature, _seeds(paths))
+            answers = self.eyes.write_ids(asked, self.limit, self.temperature, _seeds(paths))
+            contexts = [Asked(m, tuple(self.eyes.ids(m)), self.eyes.seen(m)) for m in asked]
         eos = self.eyes.tokenizer.eos
         return self._segments(
-            "text", [torch.tensor(ids) for ids in answers], asked, [ids[-1] != eos for ids in answers]
+            "text", [torch.tensor(ids) for ids in answers], contexts, [ids[-1] != eos for ids in answers]
         )
 
     def paint(self, paths: Sequence[Path], length: int | None = None) -> list[list[Segment]]:
@@ -155,39 +158,45 @@ class JanusPolicy:
         return Scored(log_probs.gather(-1, actions[..., None])[..., 0], entropy)
 
     def _text_logits(self, segments: Sequence[Segment], model: Janus) -> Tensor:
-        asked = [self._asked(segment.context.messages, model) for segment in segments]
-        written = [model.embed_text(segment.actions[:-1].to(model.device)) for segment in segments]
-        return model.text_logits(predictors(model, asked, written))
+        """What was seen stands in the places of the pictures; no gradient reaches what looks, which does not learn."""
+        ids = [torch.tensor(segment.context.ids) for segment in segments]
+        seen = [segment.context.seen for segment in segments if segment.context.seen is not None]
 
-    def _asked(self, messages: Messages, model: Janus) -> Tensor:
-        """(T, D) embeddings of a conversation; no gradient reaches what looks at pictures, which does not learn."""
-        ids = torch.tensor(self.eyes.ids(messages), device=model.device)
-        embeds = model.embed_text(ids)
-        if not any(message.images for message in messages):
-            return embeds
-        seen = self.eyes.embeddings(messages).to(embeds)
-        return torch.where((ids == self.eyes.tokenizer.placeholder)[:, None], seen, embeds)
+        def embed(padded: Tensor) -> Tensor:
+            embeds = model.embed_text(padded)
+            if not seen:
+                return embeds
+            places = (padded == self.eyes.tokenizer.placeholder)[..., None]
+            return embeds.masked_scatter(places, torch.cat(seen).to(embeds))
+
+        written = _embedded(model.embed_text, [segment.actions[:-1] for segment in segments], model.device)
+        return model.text_logits(predictors(model, _embedded(embed, ids, model.device), written))
 
     def _code_logits(self, segments: Sequence[Segment], model: Janus) -> Tensor:
         weight = self.painter.guidance if self.guidance is None else self.guidance
         rows = [list(segment.context.ids) for segment in segments]
-        blank = [self.painter.tokenizer.blank_ids(ids) for ids in rows]
         both = self.guided and weight != 1
-        shown, painted = [], []
-        for ids, segment in zip(
-            [*rows, *(blank if both else [])], [*segments, *(segments if both else [])], strict=True
-        ):
-            text = model.embed_text(torch.tensor(ids, device=model.device))
-            codes = torch.cat([segment.context.painted, segment.actions[:-1]]).to(model.device)
-            before = len(segment.context.painted)
-            embeds = model.embed_codes(codes) if len(codes) else text[:0]
-            shown.append(torch.cat([text, embeds[:before].to(text.dtype)]))
-            painted.append(embeds[before:].to(text.dtype))
-        logits = model.code_logits(predictors(model, shown, painted))
+        if both:
+            rows += [self.painter.tokenizer.blank_ids(ids) for ids in rows]
+        segments = [*segments, *segments] if both else segments
+        text = _embedded(model.embed_text, [torch.tensor(ids) for ids in rows], model.device)
+        codes = [torch.cat([segment.context.painted, segment.actions[:-1]]) for segment in segments]
+        painted = _embedded(model.embed_codes, codes, model.device)
+        before = [len(segment.context.painted) for segment in segments]
+        shown = [torch.cat([t, c[:n].to(t.dtype)]) for t, c, n in zip(text, painted, before, strict=True)]
+        after = [c[n:].to(t.dtype) for t, c, n in zip(text, painted, before, strict=True)]
+        logits = model.code_logits(predictors(model, shown, after))
         if not both:
             return logits
         conditional, unconditional = logits.float().chunk(2)
         return unconditional + weight * (conditional - unconditional)
+
+
+def _embedded(embed: Callable[[Tensor], Tensor], rows: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """(n_i,) ids to (n_i, D), all in one call: on a GPU the number of calls is what costs."""
+    lengths = [len(row) for row in rows]
+    padded = pad_sequence(list(rows), batch_first=True).to(device)
+    return [row[:length] for row, length in zip(embed(padded), lengths, strict=True)]
 
 
 def _seeds(paths: Sequence[Path]) -> list[int]:

@@ -51,8 +51,9 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 
 
 def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), lora, loop; from: the Janus that learns (name, folder, or an adapter, which with `lora` goes on learning), the shipped one if left out; inspector: a folder
-    of weights, likewise; export: folder for the finished checkpoint."""
+    """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), lora, loop; from: the Janus that learns (name,
+    folder, or an adapter, which with `lora` goes on learning), the shipped one if left out; inspector: a folder of
+    weights, likewise; export: folder for the finished checkpoint."""
     from ..atelier.inspector import Inspector
     from .alarms import Alarms
     from .atelier_grpo import AtelierRl, atelier_task

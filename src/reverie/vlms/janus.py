@@ -89,6 +89,12 @@ class JanusEyes:
         """(T, D): what the language model reads at each of `ids`, pictures included."""
         return self._embed(messages)
 
+    @torch.no_grad()
+    def seen(self, messages: Messages) -> Tensor | None:
+        """(P, D) what stands in the places of the pictures of a conversation; None without any."""
+        pictures = [picture for message in messages for picture in message.images]
+        return torch.cat(self._looked(pictures)) if pictures else None
+
     def yes_probability(self, messages: Messages) -> float:
         logits = self.read([messages])[0].logits
         yes, no = self.first_ids("yes"), self.first_ids("no")
