@@ -26,7 +26,8 @@ PROMPTS = (
 
 
 def sheet(pictures: Sequence[np.ndarray], columns: int) -> Image.Image:
-    """Pictures (H, W, 3) uint8 side by side, row by row."""
+    """Pictures (H, W, 3) uint8 side by side, row by row; the places that are left over stay white."""
+    pictures = [*pictures, *[np.full_like(pictures[0], 255)] * (-len(pictures) % columns)]
     rows = [np.concatenate(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)]
     return Image.fromarray(np.concatenate(rows, 0))
 
