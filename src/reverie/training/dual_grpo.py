@@ -22,7 +22,6 @@ from PIL import Image
 from .. import thinkers
 from ..generators.diffusion import DiffusionPainter
 from ..models.flow_sde import VARIANTS, SdeNoise, Window, random_window, sliding_window
-from ..models.prompt_states import Asked
 from ..vlms import Message
 from ..vlms.text_encoder import TextEncoderWriter
 from .adapted import Adapted, Learning, adapters_off
@@ -213,7 +212,8 @@ def dual_task(
     config: GrpoConfig,
     alarms: Alarms | None = None,
 ) -> DualTask:
-    """The task over a loaded pipeline. `rewards`: by name; they judge pictures (PIL) for keys of questions."""
+    """The task over a loaded pipeline. `rewards`: by name; they judge pictures (PIL) for keys of questions. A picture's
+    `info` holds the `prompt` that it was painted from, and whether the thought before it was `readable`."""
     table = {question.key: question for question in questions}
     clock = {"iteration": 0}
     thinks, paints = tree.learn != "painter", tree.learn != "thinker"
@@ -227,12 +227,13 @@ def dual_task(
     if canvas.size is None:
         canvas.size = (canvas.family.side, canvas.family.side)
     writes = _thinker(pipeline, wording, table, tree, thinking) if tree.thoughts else None
+    read = _reader(writes, wording, table)
     policy = diffusion_policy(
         canvas,
         painting,
         noise=SdeNoise("ode") if flow.loss == "forward" else SdeNoise(flow.noise, flow.level),
         window=_window(flow, clock, config.seed),
-        asked=_asked(writes, wording, table),
+        asked=lambda path: (read(path).prompt, table[path.prompt].pictures),
         rows=flow.rows,
         free_blank=flow.free_blank,
         same_start=flow.same_start,
@@ -251,7 +252,7 @@ def dual_task(
             PolicyLearner(policy, painter.credit(), {"image": painter.rule()}, rescore=True, chunk=painter.chunk)
         )
     reads = adapters_off if tree.reader == "first" and thinks and thinker.rank else (lambda network: nullcontext())
-    explore = _explore(pipeline, tree, writes, policy, rewards, reads)
+    explore = _explore(pipeline, tree, writes, policy, rewards, reads, read)
     networks = {"thinker": pipeline.text_encoder} if thinks else {}
     networks |= {"painter": pipeline.transformer} if paints else {}
     model = Learning(**networks)
@@ -286,17 +287,19 @@ def _thinker(
     return EncoderPolicy(writer, adapted, asked, tree.limit, tree.temperature)
 
 
-def _asked(writes: EncoderPolicy | None, wording: str, table: Mapping[str, Question]) -> Callable[[Path], Asked]:
-    """What a path is painted from: the prompt that its thought arrives at; the typed one where it arrives at none."""
+def _reader(
+    writes: EncoderPolicy | None, wording: str, table: Mapping[str, Question]
+) -> Callable[[Path], thinkers.Answer]:
+    """What the thought of a path arrives at: the prompt that it is painted from; the typed one where there is none."""
 
-    def asked(path: Path) -> Asked:
-        question = table[path.prompt]
+    def read(path: Path) -> thinkers.Answer:
+        typed = table[path.prompt].text
         if writes is None:
-            return question.text, question.pictures
+            return thinkers.Answer("", typed)
         thought = next(s for s in path.segments if s.policy == writes.name)
-        return thinkers.parse(wording, writes.text(thought), question.text).prompt, question.pictures
+        return thinkers.parse(wording, writes.text(thought), typed)
 
-    return asked
+    return read
 
 
 def _window(flow: FlowSampling, clock: Mapping[str, int], seed: int) -> Callable[[Path], Window] | None:
@@ -320,6 +323,7 @@ def _explore(
     policy: DiffusionPolicy,
     rewards: Mapping[str, Reward],
     reads: Callable[[Any], Any],
+    read: Callable[[Path], thinkers.Answer],
 ) -> Callable[[Sequence[str], Sequence[int]], list[Tree]]:
     def paint(paths: Sequence[Path]) -> list[Any]:
         with reads(pipeline.text_encoder):
@@ -329,7 +333,13 @@ def _explore(
     levels.append(Level(tree.images, paint))
 
     def finish(paths: Sequence[Path]) -> list[Any]:
-        return [Image.fromarray(picture) for picture in policy.pictures([path.segments[-1] for path in paths])]
+        """Pictures that know what they were painted from."""
+        pictures = []
+        for path, painted in zip(paths, policy.pictures([path.segments[-1] for path in paths]), strict=True):
+            picture = Image.fromarray(painted)
+            picture.info |= {"prompt": read(path).prompt, "readable": read(path).note is None}
+            pictures.append(picture)
+        return pictures
 
     def explore(prompts: Sequence[str], seeds: Sequence[int]) -> list[Tree]:
         trees = grow(prompts, seeds, levels)

@@ -23,21 +23,29 @@ if TYPE_CHECKING:
 
 ATELIER = ("faithful", "exact", "sure")
 EDITS = ("reasoning", "consistency")
-LIKENESS = "similarity"
+LIKENESS, READABLE = "similarity", "readable"
 BATCH = 256
 """Pictures that the inspector looks at together."""
 
 
-def judge_reward(judge: Judge, table: Mapping[str, Question]) -> Reward:
-    """What a judge answers to `orm` about the typed prompt: its score, or P(yes) against P(no); None where it gave
-    none. Any judge of `judges.load`, a model behind a server included; for an ensemble see judges/mixed.py."""
+def judge_reward(judge: Judge, table: Mapping[str, Question], rewritten: bool = False) -> Reward:
+    """What a judge answers to `orm` about the typed prompt, or the rewritten one: its score, or P(yes) against P(no);
+    None where it gave none. Any judge of `judges.load`, a model behind a server included."""
 
     def reward(keys: Sequence[str], pictures: Sequence[Any]) -> list[float | None]:
-        views = [View(table[key].text, picture) for key, picture in zip(keys, pictures, strict=True)]
+        views = [
+            View(picture.info["prompt"] if rewritten else table[key].text, picture)
+            for key, picture in zip(keys, pictures, strict=True)
+        ]
         values = [share(answer) for answer in judge.ask("orm", views)]
         return [value if np.isfinite(value) else None for value in values]
 
     return reward
+
+
+def readable(keys: Sequence[str], pictures: Sequence[Any]) -> list[float | None]:
+    """1 where the thought ended in a prompt, 0 where the typed one had to be painted."""
+    return [float(picture.info["readable"]) for picture in pictures]
 
 
 def similarity(table: Mapping[str, Question]) -> Reward:

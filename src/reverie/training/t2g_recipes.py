@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,8 @@ def usable(family: Family, adapted: Adapted, prompts: list[str], folder: Path) -
 
 
 def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Keys: model, adapters, dtype, wording, judges (name of a reward to a judge, see judges/load.py), inspector.
+    """Keys: model, adapters, dtype, wording, judges (name of a reward to a judge, see judges/load.py, or to
+    {judge: ..., by: rewrite}, which is asked about the rewritten prompt and not the typed one), inspector.
     Sections: data (Asks), tree (DualTree), flow (FlowSampling), thinker, painter (Side), grpo, alarms, loop."""
     tree, flow = section(recipe, "tree", DualTree), section(recipe, "flow", FlowSampling)
     thinker, painter = section(recipe, "thinker", Side), section(recipe, "painter", Side)
@@ -144,7 +145,7 @@ def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         check_writer(pipeline, source.name)
     rewards = _rewards(recipe, data, {one.key: one for one in asked}, str(pipeline._execution_device))
     made = dual_task(
-        pipeline, wording(recipe, source), asked, rewards, tree, _sized(flow, source), thinker, painter, grpo, alarms
+        pipeline, wording(recipe, source), asked, rewards, tree, _own(flow, source), thinker, painter, grpo, alarms
     )
     reinforce(made.task, loop, out, recipe)
     learnt = {"text_encoder": made.thinking, "transformer": made.painting}
@@ -152,13 +153,12 @@ def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     return out
 
 
-def _sized(flow: FlowSampling, source: Source) -> FlowSampling:
-    """The size that the model's folder asks for, where the recipe names none."""
-    from dataclasses import replace
-
+def _own(flow: FlowSampling, source: Source) -> FlowSampling:
+    """With the size and guidance that the model's folder asks for, where the recipe names none."""
     own = source.config.get("_reverie") or {}
     height, width = flow.height or own.get("height"), flow.width or own.get("width")
-    return replace(flow, height=height or width, width=width or height)
+    guidance = own.get("guidance") if flow.guidance is None else flow.guidance
+    return replace(flow, height=height or width, width=width or height, guidance=guidance)
 
 
 def wording(recipe: Mapping[str, Any], source: Source) -> str:
@@ -184,7 +184,7 @@ def _about(source: Source, recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known(recipe: Mapping[str, Any], data: Asks) -> list[str]:
-    known = [*(recipe.get("judges") or {})]
+    known = [*(recipe.get("judges") or {}), paid.READABLE]
     if data.prompts.startswith("atelier-edits:"):
         return [*known, *paid.EDITS, paid.LIKENESS]
     if data.prompts.startswith("atelier:"):
@@ -205,17 +205,29 @@ def _check_rewards(recipe: Mapping[str, Any], data: Asks, tree: DualTree, thinke
             raise ValueError(f"{name}.rewards: name at least one reward and its weight; there are {', '.join(known)}.")
         if unknown := sorted(set(side.rewards) - set(known)):
             raise ValueError(f"{name}.rewards: there is no reward {unknown[0]!r}; there are {', '.join(known)}.")
-    for judge in (recipe.get("judges") or {}).values():
+    for judge, _ in _judges(recipe).values():
         check_named(resolve(judge, "judge"))
+
+
+def _judges(recipe: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
+    """Of each reward: the judge, and whether it is asked about the rewritten prompt."""
+    found = {}
+    for name, what in (recipe.get("judges") or {}).items():
+        full = what if isinstance(what, dict) else {"judge": what}
+        if set(full) - {"judge", "by"} or "judge" not in full or full.get("by", "prompt") not in ("prompt", "rewrite"):
+            raise ValueError(f"judges.{name}: give a judge, or {{judge: ..., by: prompt or rewrite}}.")
+        found[name] = (str(full["judge"]), full.get("by") == "rewrite")
+    return found
 
 
 def _rewards(recipe: Mapping[str, Any], data: Asks, table: Mapping[str, Question], device: str) -> dict[str, Reward]:
     from ..judges.load import judge_by_name
 
-    rewards = {
-        name: paid.judge_reward(judge_by_name(judge, device), table)
-        for name, judge in (recipe.get("judges") or {}).items()
+    rewards: dict[str, Reward] = {
+        name: paid.judge_reward(judge_by_name(judge, device), table, rewritten)
+        for name, (judge, rewritten) in _judges(recipe).items()
     }
+    rewards[paid.READABLE] = paid.readable
     if data.prompts.startswith(("atelier:", "atelier-edits:")):
         from ..atelier.inspector import Inspector
         from .recipes import shipped
