@@ -169,16 +169,16 @@ def report(
     return found
 
 
-def _sheet(pictures: Sequence[Any], path: Path, count: int = 48) -> None:
+def _sheet(pictures: Sequence[Any], path: Path, rows: int = 4, columns: int = 12) -> None:
+    """Pictures spread over the list, whole rows of them."""
     import numpy as np
 
     from .samples import sheet
 
-    chosen = [
-        np.asarray(pictures[i * len(pictures) // min(count, len(pictures))]) for i in range(min(count, len(pictures)))
-    ]
+    columns = min(columns, len(pictures))
+    count = min(rows, len(pictures) // columns) * columns
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(chosen, 12).save(path)
+    sheet([np.asarray(pictures[i * len(pictures) // count]) for i in range(count)], columns).save(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
