@@ -145,7 +145,16 @@ def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         check_writer(pipeline, source.name)
     rewards = _rewards(recipe, data, {one.key: one for one in asked}, str(pipeline._execution_device))
     made = dual_task(
-        pipeline, wording(recipe, source), asked, rewards, tree, _own(flow, source), thinker, painter, grpo, alarms
+        pipeline,
+        wording(recipe, source),
+        asked,
+        rewards,
+        tree,
+        own_settings(flow, source),
+        thinker,
+        painter,
+        grpo,
+        alarms,
     )
     reinforce(made.task, loop, out, recipe)
     learnt = {"text_encoder": made.thinking, "transformer": made.painting}
@@ -153,7 +162,7 @@ def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     return out
 
 
-def _own(flow: FlowSampling, source: Source) -> FlowSampling:
+def own_settings(flow: FlowSampling, source: Source) -> FlowSampling:
     """With the size and guidance that the model's folder asks for, where the recipe names none."""
     own = source.config.get("_reverie") or {}
     height, width = flow.height or own.get("height"), flow.width or own.get("width")
