@@ -78,14 +78,15 @@ def test_edits_bring_their_picture(tmp_path: Path) -> None:
     assert all(one.image is not None and one.image.is_file() for one in found)
     family = family_of(qwen_image_edit())
     adapted = Adapted(family.pipeline.text_encoder.eval(), Lora(2, 4, "language_model"))
-    task = ThinkTask(family, adapted, "atelier", found, ThinkTraining(batch=3), 0)
+    words = [Rewrite("a", "wool", "It is a sheep.", "a sheep"), Rewrite("b", "barks", "It is a dog.", "a dog")]
+    task = ThinkTask(family, adapted, "atelier", [*found[:2], *words], ThinkTraining(batch=6), 0)
     batch = task.batch(0)
-    (_, seen), answer = batch["rows"][0]
-    assert "pixel_values" in seen
-    assert answer[-1] == task.writer.stop[0]
+    assert {bool(seen) for (_, seen), _ in batch["rows"]} == {True, False}  # with pictures and without, side by side
+    assert all(answer[-1] == task.writer.stop[0] for _, answer in batch["rows"])
     loss, _ = task.loss(batch)
+    alone = [task.loss({"rows": [row], "prompts": []})[0] * len(row[1]) for row in batch["rows"]]
+    torch.testing.assert_close(loss, sum(alone) / sum(len(answer) for _, answer in batch["rows"]), rtol=1e-4, atol=1e-4)
     loss.backward()
-    assert torch.isfinite(loss)
 
 
 class Said:

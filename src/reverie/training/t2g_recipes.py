@@ -102,15 +102,16 @@ def _export(pipeline: Any, learnt: Mapping[str, Adapted], out: Path, about: Mapp
 
 
 def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Keys: model, adapters, dtype, data (rewrites: a folder or file), wording. Sections: mix (ThinkTraining), lora
-    (Lora; rank 0 trains the whole encoder), loop."""
+    """Keys: model, adapters, dtype, data (rewrites: a folder or file, or a list of them), wording. Sections: mix
+    (ThinkTraining), lora (Lora; rank 0 trains the whole encoder), loop."""
     from ..data.rewrites import read_rewrites
 
     mix, lora = section(recipe, "mix", ThinkTraining), section(recipe, "lora", Lora)
     loop = section(recipe, "loop", LoopConfig)
     if not recipe.get("data"):
         raise ValueError("give data: rewrites, as `reverie data build rewrites` makes them.")
-    rewrites = read_rewrites(recipe["data"])
+    sources = [recipe["data"]] if isinstance(recipe["data"], str) else recipe["data"]
+    rewrites = [one for source in sources for one in read_rewrites(source)]
     source, pipeline = opened(recipe)
     check_writer(pipeline, source.name)
     family = family_of(pipeline)

@@ -73,6 +73,7 @@ class ThinkTask:
         for part in (family.pipeline.transformer, family.pipeline.vae):
             part.requires_grad_(False)
         self.model: nn.Module = Learning(thinker=adapted.network)
+        self._rows: dict[int, Answered] = {}
 
     def _ids(self, one: Rewrite) -> list[int]:
         """Of the answer."""
@@ -81,12 +82,22 @@ class ThinkTask:
     def batch(self, step: int) -> dict[str, Any]:
         """From (seed, step) alone: `rows` (conversations and answers) and the `prompts` whose states are measured."""
         rng = random.Random(f"think/{self.seed}/{step}")
-        chosen = [rng.choice(self.rewrites) for _ in range(self.mix.batch)]
-        asked = [self._row(one) for one in chosen]
-        texts = [one.refined_prompt for one in chosen if one.image is None][: self.mix.kept]
+        chosen = [rng.randrange(len(self.rewrites)) for _ in range(self.mix.batch)]
+        asked = [self._row(place) for place in chosen]
+        drawn = [self.rewrites[place] for place in chosen]
+        texts = [one.refined_prompt for one in drawn if one.image is None][: self.mix.kept]
         return {"rows": asked, "prompts": texts}
 
-    def _row(self, one: Rewrite) -> Answered:
+    def _row(self, place: int) -> Answered:
+        """Words are not cut into tokens twice; pictures are too large to be kept."""
+        if place not in self._rows:
+            row = self._made(self.rewrites[place])
+            if row[0][1]:
+                return row
+            self._rows[place] = row
+        return self._rows[place]
+
+    def _made(self, one: Rewrite) -> Answered:
         pictures = (opened(one),) if one.image else ()
         request = thinkers.request(self.wording, one.prompt, edit=bool(pictures))
         return self.writer.conversation([Message("user", request, pictures)]), self._ids(one)
