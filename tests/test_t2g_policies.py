@@ -9,10 +9,11 @@ import torch
 from diffusion_toy import flux, qwen_image, stable_diffusion_3
 
 from reverie.generators.diffusion import DiffusionPainter
+from reverie.models.diffusion_adapters import add_adapter
 from reverie.models.diffusion_families import family_of
 from reverie.models.flow_sde import SdeNoise, Window
 from reverie.models.prompt_states import read_prompts
-from reverie.training.adapted import Adapted, Learning, adapters_off, load_adapter, merge, save_adapter
+from reverie.training.adapted import Adapted, Learning, adapters_off, merge, save_adapter
 from reverie.training.adapters import Lora
 from reverie.training.diffusion_policy import diffusion_policy
 from reverie.training.encoder_policy import EncoderPolicy
@@ -135,16 +136,16 @@ def test_adapters_are_saved_small_and_added_to_the_same_model(tmp_path) -> None:
                 p.copy_((torch.randn_like(p) * 0.1).bfloat16())
     save_adapter(network, adapted.lora, tmp_path)
     again = qwen_image().transformer
-    load_adapter(again, tmp_path)
+    add_adapter(again, tmp_path)
     merge(network)
     for (name, a), b in zip(again.named_parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
         if a.ndim == 2:
             assert not torch.equal(a, plain[name])
     with pytest.raises(ValueError, match="another network"):
-        load_adapter(pipe.text_encoder, tmp_path)
-    with pytest.raises(ValueError, match="holds no adapter"):
-        load_adapter(network, tmp_path / "nothing")
+        add_adapter(pipe.text_encoder, tmp_path)
+    with pytest.raises(ValueError, match="holds no adapter that"):
+        add_adapter(network, tmp_path / "nothing")
 
 
 def test_only_what_learns_is_in_the_state_of_a_run() -> None:

@@ -30,11 +30,15 @@ def load_model(
         where, words = here(device), source.text_encoder
         return load_llamagen(source.folder, text_encoder=words, dtype=kind, device=where)
     if source.family == "diffusion":
+        from reverie.models.diffusion_adapters import add_adapters
         from reverie.models.diffusion_checkpoint import load_pipeline
 
         if device_map is not None:
             raise ValueError("a pipeline is not spread over devices by device_map; see load_pipeline for offloading.")
-        return load_pipeline(source.folder, dtype=kind, device=here(device)), None
+        pipeline = load_pipeline(source.folder, dtype=kind, device=here(device))
+        for folder in source.adapters:
+            add_adapters(pipeline, folder)
+        return pipeline, None
     if source.family == "thinkdiff":
         from reverie.models.thinkdiff_checkpoint import load_thinkdiff
 

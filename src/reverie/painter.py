@@ -390,7 +390,7 @@ def _about(source: Source, model: Any) -> dict[str, Any]:
     versions = {"reverie": __version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
         "model": source.name,
-        "fingerprint": None if source.folder is None else fingerprint(source.folder),
+        "fingerprint": None if source.folder is None else fingerprint(source.folder, source.adapters),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "versions": versions | {"platform": platform.platform()},

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.models import judge_names
+from reverie.models.diffusion_adapters import read_adapters
 from reverie.models.diffusion_checkpoint import INDEX, check_library, fetch_pipeline, read_index
 from reverie.reason import did_you_mean
 
@@ -100,6 +101,8 @@ class Source:
     text_encoder: str | None = None
     dialogue: str = ""
     """How it is asked while it paints, where not in the thinker's wording (see dialogue.yaml)."""
+    adapters: tuple[Path, ...] = ()
+    """Folders of adapters that are added to a diffusion model, in this order."""
 
     def count(self) -> int | None:
         """Parameters, if they can be known without loading or fetching anything."""
@@ -157,6 +160,8 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     """A checkpoint on disk, judged by its config.json, where `"reverie": {"thinker": ..., "judge": ...}` names its
     wordings."""
     path = folder / "config.json"
+    if (about := read_adapters(folder)) is not None:
+        return _adapted(about, name or str(folder))
     if (index := read_index(folder)) is not None:
         wording = (index.get("_reverie") or {}).get("thinker", "t2g")
         return Source(name or str(folder), "diffusion", folder, thinker=wording, config=index)
@@ -190,6 +195,18 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     return Source(name or str(folder), family, folder, None, *wordings, config, dialogue=own.get("dialogue", ""))
 
 
+def _adapted(about: dict[str, Any], name: str) -> Source:
+    """A diffusion model with adapters, as diffusion_adapters.py reads their folder."""
+    base = resolve(about["base"])
+    if base.family not in (None, "diffusion"):
+        raise ValueError(f"{name} holds adapters for {base.name}, which is no diffusion model.")
+    settings = {**(base.config.get("_reverie") or {}), **about["settings"]}
+    return replace(
+        base, name=name, thinker=settings.get("thinker", base.thinker), config={**base.config, "_reverie": settings},
+        adapters=(*base.adapters, *about["folders"]),
+    )  # fmt: skip
+
+
 def _bare_llamagen(folder: Path) -> dict[str, Any] | None:
     """The args.json, if any, of a folder with LlamaGen's weights as the authors publish them; None for others. Their
     files come without a config.json, but the image tokenizer's name gives them away."""
@@ -215,6 +232,7 @@ def fetched(source: Source) -> Source:
     folder = fetch_pipeline(name) if source.family in (None, "diffusion") else None
     folder = folder or fetch(name, source.files or None)
     found = replace(from_folder(folder, source.name, source.thinker, known), text_encoder=source.text_encoder)
+    found = replace(found, adapters=source.adapters)
     if found.family == "showo":
         from reverie.models.showo_checkpoint import fetch_parts
 
@@ -247,11 +265,11 @@ def weights_in(folder: Path, suffixes: Sequence[str] = WEIGHT_SUFFIXES) -> list[
     return sorted(path for place in places for path in place.glob("*") if path.suffix in suffixes)
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, adapters: Sequence[Path] = ()) -> str:
     """Tells weights apart without reading them whole: config, names, sizes, both ends of each file (16 hex digits)."""
     settings = next((p for name in (INDEX, "config.json", "args.json") if (p := folder / name).is_file()), None)
     digest = hashlib.sha256(settings.read_bytes() if settings else b"")
-    for path in weights_in(folder):
+    for path in [*weights_in(folder), *(path for one in adapters for path in sorted(one.glob("*/*.safetensors")))]:
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())
         with path.open("rb") as file:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.diffusion_adapters import CONFIG, WEIGHTS
 from .adapters import Lora
 
 
@@ -160,7 +161,7 @@ def merge(network: nn.Module) -> None:
 
 
 def save_adapter(network: nn.Module, lora: Lora, folder: Path) -> None:
-    """`adapter_model.safetensors` and `adapter_config.json`, as peft and transformers read them."""
+    """Weights and configuration, as peft saves them; `models/diffusion_adapters.py` adds them again."""
     import json
 
     from safetensors.torch import save_file
@@ -171,29 +172,10 @@ def save_adapter(network: nn.Module, lora: Lora, folder: Path) -> None:
     targets = sorted({name.rsplit(".lora_", 1)[0] for name in tensors})
     config: dict[str, Any] = {"peft_type": "LORA", "r": lora.rank, "lora_alpha": lora.alpha, "bias": "none"}
     text = json.dumps(config | {"target_modules": targets}, indent=1) + "\n"
-    write_atomically(folder / "adapter_model.safetensors", lambda part: save_file(tensors, part))
-    write_atomically(folder / "adapter_config.json", lambda part: part.write_text(text, "utf-8"))
 
+    def write(part: Path) -> None:
+        save_file(tensors, part)
+        part.chmod(0o644)  # safetensors lets only the owner read
 
-def load_adapter(network: nn.Module, folder: Path) -> None:
-    """Adds what `save_adapter` wrote to the weights of the network. ValueError where it does not fit."""
-    import json
-
-    from safetensors.torch import load_file
-
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-        tensors = load_file(folder / "adapter_model.safetensors")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no adapter (adapter_config.json, adapter_model.safetensors).") from error
-    scale = config["lora_alpha"] / config["r"]
-    with torch.no_grad():
-        for target in config["target_modules"]:
-            try:
-                layer = network.get_submodule(target)
-                down, up = (tensors[f"{target}.lora_{side}.weight"].float() for side in "AB")
-            except (AttributeError, KeyError) as error:
-                raise ValueError(f"{folder} is an adapter of another network: it has no layer {target}.") from error
-            weight: Any = layer.weight
-            weight += (scale * up.to(weight.device) @ down.to(weight.device)).to(weight)
-    network.requires_grad_(False)
+    write_atomically(folder / WEIGHTS, write)
+    write_atomically(folder / CONFIG, lambda part: part.write_text(text, "utf-8"))

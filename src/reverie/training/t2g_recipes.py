@@ -17,11 +17,12 @@ import torch
 
 from ..files import write_atomically
 from ..loading import here
+from ..models.diffusion_adapters import ADAPTERS, add_adapters, check_adapters
 from ..models.diffusion_checkpoint import load_pipeline
 from ..models.diffusion_families import Family, family_of
 from ..models.registry import Source, fetched, resolve
 from . import picture_rewards as paid
-from .adapted import Adapted, load_adapter, save_adapter
+from .adapted import Adapted, save_adapter
 from .adapters import Lora
 from .alarms import Alarms
 from .dual_grpo import DualTree, FlowSampling, Question, Side, dual_task
@@ -31,8 +32,6 @@ from .questions import questions
 from .recipes import section
 from .rollout import Reward
 from .think_sft import ThinkTask, ThinkTraining, states_similarity
-
-PARTS = ("text_encoder", "transformer")
 
 
 @dataclass
@@ -57,8 +56,7 @@ def opened(recipe: Mapping[str, Any]) -> tuple[Source, Any]:
         raise ValueError(f"{source.name} is no diffusion model; this recipe trains Qwen-Image, FLUX.1 and SD 3.")
     folders = [Path(folder) for folder in recipe.get("adapters") or ()]
     for folder in folders:
-        if not any((folder / part / "adapter_config.json").is_file() for part in PARTS):
-            raise ValueError(f"adapters: {folder} holds none; give the `adapters` folder of a finished run.")
+        check_adapters(folder)
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     kind = recipe.get("dtype", "float32")
     if kind not in kinds:
@@ -66,16 +64,9 @@ def opened(recipe: Mapping[str, Any]) -> tuple[Source, Any]:
     source = fetched(source)
     assert source.folder is not None
     pipeline = load_pipeline(source.folder, dtype=kinds[kind], device=here(None))
-    for folder in folders:
+    for folder in (*source.adapters, *folders):
         add_adapters(pipeline, folder)
     return source, pipeline
-
-
-def add_adapters(pipeline: Any, folder: Path) -> None:
-    """Adds the adapters of a finished run to the weights of a pipeline."""
-    for part in PARTS:
-        if (folder / part / "adapter_config.json").is_file():
-            load_adapter(getattr(pipeline, part), folder / part)
 
 
 def _export(pipeline: Any, learnt: Mapping[str, Adapted], out: Path, about: Mapping[str, Any]) -> Path:
@@ -86,7 +77,7 @@ def _export(pipeline: Any, learnt: Mapping[str, Adapted], out: Path, about: Mapp
         for part, one in learning.items():
             save_adapter(one.network, one.lora, folder / part)
         text = json.dumps(dict(about), indent=1) + "\n"
-        write_atomically(folder / "adapters.json", lambda path: path.write_text(text, "utf-8"))
+        write_atomically(folder / ADAPTERS, lambda path: path.write_text(text, "utf-8"))
         return folder
     from .adapted import merge
 
@@ -186,11 +177,11 @@ def check_writer(pipeline: Any, name: str) -> None:
 
 
 def _about(source: Source, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """For adapters.json. A base that has adapters of its own stands there as it is."""
     settings = dict(source.config.get("_reverie") or {})
-    return {
-        "base": source.name, "before": [str(folder) for folder in recipe.get("adapters") or ()],
-        "settings": settings | {"thinker": wording(recipe, source)},
-    }  # fmt: skip
+    base = str(Path(source.name).resolve()) if Path(source.name).is_dir() else source.name
+    before = [str(Path(folder).resolve()) for folder in recipe.get("adapters") or ()]
+    return {"base": base, "before": before, "settings": settings | {"thinker": wording(recipe, source)}}
 
 
 def _known(recipe: Mapping[str, Any], data: Asks) -> list[str]:
