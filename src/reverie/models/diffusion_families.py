@@ -159,16 +159,22 @@ class QwenImage(Family):
         return Text(states)
 
     def predict(self, x: Tensor, sigma: Tensor, texts: Sequence[Text], weight: float, size: tuple[int, int]) -> Tensor:
-        states, mask = padded([text.states for text in texts])
-        whole, shapes = x, [(1, size[0] // self.multiple, size[1] // self.multiple), *texts[0].shapes]
-        if texts[0].source is not None:
-            whole = torch.cat([x, torch.cat([text.source for text in texts if text.source is not None])], 1)
+        sources = [text.source for text in texts if text.source is not None]
+        source = torch.cat(sources) if sources else None
+        return self.flow(x, sigma, *padded([text.states for text in texts]), size, source, texts[0].shapes)
+
+    def flow(
+        self, x: Tensor, sigma: Tensor, states: Tensor, mask: Tensor | None, size: tuple[int, int],
+        source: Tensor | None = None, shapes: Sequence[tuple[int, int, int]] = (),
+    ) -> Tensor:  # fmt: skip
+        """Velocities from states (B, T, D) of which a mask (B, T) says which are no padding."""
+        grid = (1, size[0] // self.multiple, size[1] // self.multiple)
         return self.pipeline.transformer(
-            hidden_states=whole,
+            hidden_states=x if source is None else torch.cat([x, source], 1),
             timestep=self._times(sigma).to(x.dtype) / 1000,
             encoder_hidden_states=states,
             encoder_hidden_states_mask=mask,
-            img_shapes=[shapes] * len(x),
+            img_shapes=[[grid, *shapes]] * len(x),
             return_dict=False,
         )[0][:, : x.shape[1]]
 

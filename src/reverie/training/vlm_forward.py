@@ -1,4 +1,4 @@
-"""Qwen2-VL's forward pass for training on pictures of one size: the modules of transformers, called on whole batches.
+"""The forward pass of Qwen2-VL and Qwen2.5-VL for training on pictures of one size: the modules of transformers, called on whole batches.
 
 transformers' tower goes through attention picture by picture, patches enter as a 3-D convolution, and torch's fused
 attention takes four times as long as three plain products where sequences and heads are as short as here; a CPU waits
@@ -52,7 +52,9 @@ def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _mix(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
-    """Attention of (B, H, T, head) as three products: (B, T, H * head)."""
+    """Attention of (B, H, T, head) as three products, on a GPU as its fused kernel: (B, T, H * head)."""
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if causal:
         scores = scores + scores.new_full(scores.shape[-2:], -torch.inf).triu(1)
@@ -69,13 +71,25 @@ def _half_turned(t: Tensor) -> Tensor:
 
 
 def _turns(visual: Any, patches: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin (P, head) of each patch's place."""
-    from transformers.vision_utils import get_vision_position_ids
+    """cos and sin (P, head) of each patch's place: row and column turn a quarter of the head each, twice."""
+    side, merge = int(patches**0.5), visual.spatial_merge_size
+    numbers = torch.arange(side, device=x.device, dtype=torch.float32)
+    grid = torch.stack(torch.meshgrid(numbers, numbers, indexing="ij"), -1)  # (rows, columns, 2)
+    parts = grid.view(side // merge, merge, side // merge, merge, 2)
+    places = parts.transpose(1, 2).reshape(patches, 2)
+    quarter = visual.blocks[0].attn.qkv.in_features // visual.blocks[0].attn.num_heads // 4
+    rates = 10000.0 ** (-torch.arange(quarter, device=x.device, dtype=torch.float32) / quarter)
+    angles = (places[:, :, None] * rates).flatten(1).repeat(1, 2)
+    return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
-    side = int(patches**0.5)
-    places = get_vision_position_ids(torch.tensor([[1, side, side]], device=x.device), visual.spatial_merge_size)
-    cos, sin = visual.rotary_pos_emb(x, places)
-    return cos.to(x.dtype), sin.to(x.dtype)
+
+def _text_turns(network: Any, places: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin (B, 1, T, head) of places (3, B, T): of a head's rotations, some turn by time, row or column."""
+    sections = network.config.rope_parameters["mrope_section"]
+    angles = places[..., None].float() * network.rotary_emb.inv_freq.float().to(x.device)  # (3, B, T, head / 2)
+    chosen = torch.cat([part[axis] for axis, part in enumerate(angles.split(sections, -1))], -1)
+    chosen = torch.cat([chosen, chosen], -1)[:, None]
+    return chosen.cos().to(x.dtype), chosen.sin().to(x.dtype)
 
 
 @lru_cache(maxsize=64)
@@ -101,7 +115,7 @@ def read(model: Any, embeds: Tensor, places: Tensor) -> Tensor:
     """Embeddings (B, T, D) at places (3, B, T) to the states behind the final norm. Padding stands on the right, where
     a causal model never looks. As many heads for keys as for queries."""
     network, x = model.model.language_model, embeds
-    cos, sin = (t[:, None] for t in network.rotary_emb(x, places))  # (B, 1, T, head)
+    cos, sin = _text_turns(network, places, x)
     for layer in network.layers:
         attention, h = layer.self_attn, layer.input_layernorm(x)
         q, k, v = (
@@ -115,13 +129,17 @@ def read(model: Any, embeds: Tensor, places: Tensor) -> Tensor:
 
 def quicken_qwen(model: M) -> M:
     """Its RMS norms become the fast ones of `quick_norm.py`, in place; weights and names stay."""
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
     from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLRMSNorm
 
-    class QuickNorm(Qwen2VLRMSNorm):
-        def forward(self, hidden_states: Tensor) -> Tensor:
-            return _Rms.apply(hidden_states, self.weight.to(hidden_states.dtype), self.variance_epsilon)
+    def quick(kind: Any) -> Any:
+        class QuickNorm(kind):
+            def forward(self, hidden_states: Tensor) -> Tensor:
+                return _Rms.apply(hidden_states, self.weight.to(hidden_states.dtype), self.variance_epsilon)
 
+        return QuickNorm
+
+    kinds = {kind: quick(kind) for kind in (Qwen2VLRMSNorm, Qwen2_5_VLRMSNorm)}
     for module in model.modules():
-        if type(module) is Qwen2VLRMSNorm:
-            module.__class__ = QuickNorm
+        module.__class__ = kinds.get(type(module), type(module))
     return model
