@@ -1,4 +1,4 @@
-"""What a trained atelier-qwen is worth, in large batches: pictures painted and inspected, facts asked, all on one device.
+"""What a trained atelier-qwen is worth, in large batches on one device: pictures inspected, facts asked.
 
 The numbers are those of `reverie evaluate`, whose rules judge here too; only the batches are larger, so that a GPU is
 full. One picture for each prompt, with its number in the list as its seed.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Painting:
         generators = [torch.Generator().manual_seed(seed + number) for number in range(len(prompts))]
         x = self.family.noise(generators, self.size).to(self.device, torch.float32)
         sigmas = self.family.sigmas(self.own["steps"], self.size).tolist()
-        for now, then in zip(sigmas, sigmas[1:], strict=False):
+        for now, then in pairwise(sigmas):
             times = torch.full([len(x)], now, device=self.device)
             cond, blank = (
                 self.family.flow(x, times, states, mask, self.size, source, shapes).float() for states, mask in texts
@@ -128,7 +129,7 @@ def geneval(painting: Painting, look: Callable[..., Any], few: int | None = None
     asked = samples()[:few]
     pictures = painting.paint([one.prompt for one in asked])
     scores = [judge(one, seen).score for one, seen in zip(asked, look(pictures), strict=True)]
-    return {"pictures": pictures[:: max(1, len(pictures) // 96)], "scores": scores, "tags": [one.tag for one in asked]}
+    return {"pictures": pictures[:: max(1, len(pictures) // 72)], "scores": scores, "tags": [one.tag for one in asked]}
 
 
 def wise(
@@ -140,7 +141,7 @@ def wise(
     asked = samples()[:few]
     pictures = painting.paint([prompts(one) for one in asked])
     scores = [judge(one, seen).score for one, seen in zip(asked, look(pictures), strict=True)]
-    return {"pictures": pictures[:: max(1, len(pictures) // 96)], "scores": scores, "tags": [one.tag for one in asked]}
+    return {"pictures": pictures[:: max(1, len(pictures) // 72)], "scores": scores, "tags": [one.tag for one in asked]}
 
 
 def rise(
@@ -158,7 +159,7 @@ def rise(
     ]
     pairs = [picture for pair in zip(given, pictures, strict=True) for picture in pair]
     return {
-        "pictures": pairs[:192], "scores": [one.score for one in judged], "tags": [one.tag for one in asked],
+        "pictures": pairs[:144], "scores": [one.score for one in judged], "tags": [one.tag for one in asked],
         "reasoning": [float(one.value["reasoning"]) for one in judged],
         "consistency": [float(one.value["consistency"]) for one in judged],
     }  # fmt: skip
@@ -217,7 +218,7 @@ def report(
         if pictures:
             columns = min(12, len(pictures))
             whole = pictures[: len(pictures) // columns * columns]
-            sheet([np.asarray(one) for one in whole], columns).save(out / f"{part}.png")
+            sheet([np.asarray(one) for one in whole], columns).save(out / f"{part}.jpg")
         means = {name: round(sum(row) / len(row), 4) for name, row in found.items() if isinstance(row[0], float)}
         print(part, json.dumps(means), flush=True)
         with gzip.open(out / "scores.json.gz", "wt") as file:
