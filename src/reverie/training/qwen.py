@@ -193,7 +193,8 @@ class QwenTask:
             latents = self._painted(batch).float()
         with torch.no_grad():
             states, mask = self.reader(batch, seen)
-        noise = torch.randn_like(latents)
+        generator = torch.Generator(latents.device).manual_seed(batch["seed"])
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         sigma = batch["sigma"]
         mixed = torch.lerp(latents, noise, sigma[:, None, None])
         # On a CPU, for so few tokens, plain products beat the blocks of flash attention, backwards above all.

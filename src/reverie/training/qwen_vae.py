@@ -102,9 +102,10 @@ class QwenVaeTask:
         found = self.model.encode(pixels[:, :, None]).latent_dist
         mean, logvar = found.mean.float(), found.logvar.float()
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        loud = self.config.noise * torch.rand(len(mean), 1, 1, 1, 1, device=mean.device)
+        chance = torch.Generator(mean.device).manual_seed(batch["seed"])
+        loud = self.config.noise * torch.rand((len(mean), 1, 1, 1, 1), generator=chance, device=mean.device)
         spread = torch.maximum((0.5 * logvar).exp(), loud * mean.std((0, 2, 3, 4), keepdim=True).detach())
-        latents = mean + spread * torch.randn_like(mean)
+        latents = mean + spread * torch.randn(mean.shape, generator=chance, device=mean.device)
         painted = self.model.decode(latents, return_dict=False)[0][:, :, 0].float()
         pixel, edge = picture_losses(painted, pixels)
         loss = pixel + edge + self.config.pull * divergence
