@@ -111,6 +111,8 @@ def load_pipeline(
 
     kind = dtype or (torch.float32 if device.startswith("cpu") else torch.bfloat16)
     settings: dict[str, Any] = dict.fromkeys(without)
+    if index.get("processor", [None, None])[1] == "Qwen2_5_VLProcessor" and "processor" not in settings:
+        settings["processor"] = _processor(Path(folder) / "processor")
     if shared := (index.get("_reverie") or {}).get("vae"):
         settings["vae"] = _shared_autoencoder(shared, kind)
     if quantise is not None:
@@ -132,6 +134,15 @@ def load_pipeline(
         pipeline.transformer.compile_repeated_blocks()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _processor(folder: Path) -> Any:
+    """That of Qwen2.5-VL without its part for videos, for which transformers would want torchvision."""
+    from transformers import Qwen2_5_VLProcessor
+
+    from reverie.vlms.transformers import without_videos
+
+    return without_videos(Qwen2_5_VLProcessor).from_pretrained(folder)
 
 
 def _shared_autoencoder(name: str, dtype: torch.dtype) -> Any:

@@ -91,8 +91,8 @@ def load_encoder(folder: str | Path) -> tuple[Any, Any]:
 
 
 def save_qwen(pipeline: Any, parts: str | Path, sizes: QwenSizes, side: int, folder: str | Path) -> None:
-    """The diffusers layout in bfloat16, loadable as QwenImagePipeline and, as its processor is there, as
-    QwenImageEditPipeline. parts: where the processor is."""
+    """The diffusers layout in bfloat16: a QwenImageEditPipeline, from which a QwenImagePipeline loads as well. parts:
+    where the processor is."""
     import diffusers
     import torch
 
@@ -105,9 +105,9 @@ def save_qwen(pipeline: Any, parts: str | Path, sizes: QwenSizes, side: int, fol
     pipeline.save_pretrained(folder)
     shutil.copytree(Path(parts) / "processor", folder / "processor", dirs_exist_ok=True)
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    index["processor"] = ["transformers", "Qwen2_5_VLProcessor"]
     own = {"steps": sizes.steps, "guidance": sizes.guidance, "limit": sizes.limit, "height": side, "width": side}
-    index["_reverie"] = own
+    index |= {"_class_name": "QwenImageEditPipeline", "processor": ["transformers", "Qwen2_5_VLProcessor"]}
+    index["_reverie"] = own | {"area": side**2, "paints": True}
     write_atomically(folder / "model_index.json", lambda path: path.write_text(json.dumps(index, indent=2)))
 
 
