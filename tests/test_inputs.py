@@ -320,7 +320,6 @@ def editor(tmp_path_factory):
 def small(monkeypatch):
     for name in ("EDIT_AREA", "EDIT_CONDITION_AREA"):
         monkeypatch.setattr(families, name, getattr(families, name) // 256)
-    monkeypatch.setattr("reverie.generators.diffusion.EDIT_AREA", families.EDIT_AREA)
 
 
 def test_an_editing_pipeline_takes_the_picture_itself(editor, small):

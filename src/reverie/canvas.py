@@ -256,7 +256,8 @@ class Generator(Protocol):
     it does not say, what it takes beside a prompt:
 
     - `sees`: it looks at a picture that stands beside the prompt (`Conditions.pictures`), for what the prompt says;
-    - `edits`: it paints the pictures beside the prompt anew, as the prompt tells it to, and nothing without them;
+    - `edits`: it paints the pictures beside the prompt anew, as the prompt tells it to, and nothing without them unless
+      it says that it `paints` as well;
     - `takes_context`: it reads pictures and words before the prompt (`Conditions.contexts`), with a prompt that asks
       for what they lead up to. Families whose generators do are listed in `refusals.TAKES_CONTEXT`.
 

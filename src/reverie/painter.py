@@ -65,6 +65,8 @@ OWN_SETTINGS = {
     "showo": ("guidance", "temperature", "steps"),
 }
 """What a checkpoint of a family may say about its own painting in config.json."""
+OWN_STEPS = ("guidance", "steps", "negative", "height", "width", "limit", "area", "paints")
+"""What a pipeline may say in its model_index.json."""
 
 
 class Painter:
@@ -372,7 +374,7 @@ def load(
 def _own_steps(index: Mapping[str, Any]) -> dict[str, Any]:
     """What a model_index.json says about painting."""
     own = index.get("_reverie", {})
-    return {name: own[name] for name in ("guidance", "steps", "negative", "height", "width", "limit") if name in own}
+    return {name: own[name] for name in OWN_STEPS if name in own}
 
 
 def _traced(events: Iterator[Event], trace: Trace) -> Iterator[Event]:

@@ -67,8 +67,13 @@ def check_canvas(source: Source, plan: Plan) -> None:
 
 
 def edits(source: Source) -> bool:
-    """Whether a model edits pictures, and paints nothing without one."""
+    """Whether a model edits pictures."""
     return source.config.get("_class_name") in EDITORS
+
+
+def paints(source: Source) -> bool:
+    """Whether a model paints from words alone; an editor does so only where its index says so."""
+    return not edits(source) or bool((source.config.get("_reverie") or {}).get("paints"))
 
 
 def in_words(source: Source, plan: Plan, inputs: Inputs) -> bool:
@@ -82,9 +87,9 @@ def check_inputs(source: Source, plan: Plan, inputs: Inputs) -> None:
     """ValueError for pictures that this painter can do nothing with, or lacks."""
     from reverie.eyes import check_eyes
 
-    if edits(source) and (inputs.picture is None or inputs.context):
+    if not paints(source) and (inputs.picture is None or inputs.context):
         raise ValueError(f"{source.name} edits pictures and paints none from words alone: reverie edit PICTURE ...")
-    if edits(source) and plan.eyes is not None:
+    if not paints(source) and plan.eyes is not None:
         raise ValueError(f"{source.name} looks at the picture itself; leave eyes={plan.eyes!r} out.")
     if plan.eyes is not None and not inputs:
         raise ValueError(f"eyes={plan.eyes!r} have nothing to look at; give a picture, or leave eyes out.")

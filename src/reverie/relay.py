@@ -272,7 +272,7 @@ def given_to(
     if relay is not None:
         return given
     edits, reads = getattr(generator, "edits", False), getattr(generator, "takes_context", False)
-    if edits and not all(one.picture for one in given):
+    if edits and not getattr(generator, "paints", False) and not all(one.picture for one in given):
         raise ValueError("this model edits pictures and paints none from words alone; give it a picture.")
     if any(one.picture for one in given) and not edits:
         raise ValueError("this model does not edit pictures; name a model with eyes that puts them into words.")

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.flow_canvas import FlowCanvas
-from reverie.models.diffusion_families import EDIT_AREA, Text, family_of, near_area
+from reverie.models.diffusion_families import Family, Text, family_of, in_words_alone, near_area
 from reverie.models.flow_sde import SdeNoise, flow_step
 
 Key = tuple[str, tuple[str, ...]]
@@ -75,6 +75,8 @@ class DiffusionPainter:
         branch: SdeNoise | None = None,
         together: int = 1,
         limit: int | None = None,
+        area: int | None = None,
+        paints: bool = False,
     ):
         """steps, guidance, negative: where None, what the pipeline's `__call__` takes (for Qwen-Image, the blank
             negative prompt of its authors, without which it would not guide at all).
@@ -83,13 +85,16 @@ class DiffusionPainter:
         branch: with which a forked copy takes its first step of its own.
         together: so many images go through the transformer at once.
         limit: prompt tokens that are read; beyond the pipeline's own default where the model allows it.
+        area: pixels to which an editor scales its source pictures; by default what its pipeline takes.
+        paints: whether the weights of an editor were also made to paint from words alone.
         """
-        self.pipeline, self.family = pipeline, family_of(pipeline, limit)
+        self.pipeline, self.family = pipeline, family_of(pipeline, limit, area)
+        self.words = in_words_alone(pipeline, limit) if paints and self.family.edits else None
         self.steps = self.family.steps if steps is None else steps
         self.guidance = self.family.guidance if guidance is None else guidance
         self.negative = self.family.negative if negative is None else negative
         self.noise, self.branch, self.together = noise, branch or SdeNoise("cps", 0.7), together
-        self.edits = self.family.edits
+        self.edits, self.paints = self.family.edits, not self.family.edits or self.words is not None
         if self.steps < 1 or together < 1:
             raise ValueError(f"steps={self.steps}, together={together}: both must be at least 1.")
         if together > 1 and self.family.edits:
@@ -99,7 +104,7 @@ class DiffusionPainter:
     def start(self, conditions: Conditions, seeds: Sequence[int]) -> FlowCanvas:
         """Blank canvases. An editor wants pictures in the conditions, one or more for each prompt."""
         name = type(self.pipeline).__name__
-        if self.edits and not (conditions.pictures and all(conditions.pictures)):
+        if self.edits and not all(conditions.pictures or [self.paints]):
             raise ValueError(f"{name} edits pictures; give Conditions with a picture for each prompt.")
         if conditions.pictures and not self.edits:
             raise ValueError(f"{name} paints from words alone; give Conditions without pictures.")
@@ -160,7 +165,7 @@ class DiffusionPainter:
         """Each different text read once, the image tokens of every row at every step, one picture."""
         ways = self._ways(self._weight(conditions))
         tokens = self.family.tokens(self._size(conditions))
-        read = sum(self.family.count(words)[1] for words, _ in self._needed(conditions))
+        read = sum(self._reader(seen).count(words)[1] for words, seen in self._needed(conditions))
         return Work(read, ways * len(conditions) * self.steps * tokens, len(conditions))
 
     # For policies: `velocity` has the signature that training/flow_policy.py asks for.
@@ -209,7 +214,7 @@ class DiffusionPainter:
             return self.size
         if not conditions.pictures:
             return self.family.side, self.family.side
-        sizes = {near_area(group[-1], EDIT_AREA) for group in conditions.pictures if group}
+        sizes = {near_area(group[-1], self.family.area) for group in conditions.pictures if group}
         if len(sizes) != 1:
             raise ValueError("pictures of different proportions on one canvas; edit them one by one, or give a size.")
         return sizes.pop()
@@ -281,7 +286,8 @@ class DiffusionPainter:
         return TextCache(texts)
 
     def _encoded(self, prompt: str, pictures: Sequence[Any], work: Work) -> Text:
-        count, read = self.family.count(prompt)
+        family = self._reader(pictures)
+        count, read = family.count(prompt)
         if read < count:
             warnings.warn(
                 f"the prompt has {count} tokens, but {type(self.pipeline).__name__} reads {read} of them; "
@@ -289,7 +295,11 @@ class DiffusionPainter:
                 stacklevel=2,
             )
         work.prefilled += read
-        return self.family.encode(prompt, pictures)
+        return family.encode(prompt, pictures)
+
+    def _reader(self, pictures: Sequence[Any]) -> Family:
+        """Who reads a prompt with or without pictures."""
+        return self.family if pictures or self.words is None else self.words
 
 
 def flow_canvas(canvas: Canvas) -> FlowCanvas:

@@ -50,9 +50,10 @@ class Family:
     shift = 1.15
     """`max_shift` where the scheduler does not name one."""
 
-    def __init__(self, pipeline: Any, limit: int | None = None):
+    def __init__(self, pipeline: Any, limit: int | None = None, area: int | None = None):
+        """area: pixels to which a source picture is scaled, where that is not `EDIT_AREA`."""
         self.pipeline = pipeline
-        self.limit = limit or self.limit
+        self.limit, self.area = limit or self.limit, area or EDIT_AREA
 
     @property
     def device(self) -> torch.device:
@@ -140,8 +141,8 @@ class QwenImage(Family):
     """Qwen-Image (arXiv 2508.02324): states of Qwen2.5-VL under a describing template, whose first positions are
     dropped; guidance rescaled, token by token, to the length of the conditional prediction."""
 
-    def __init__(self, pipeline: Any, limit: int | None = None):
-        super().__init__(pipeline, limit)
+    def __init__(self, pipeline: Any, limit: int | None = None, area: int | None = None):
+        super().__init__(pipeline, limit, area)
         if pipeline.transformer.config.guidance_embeds:
             raise ValueError("this Qwen-Image takes its guidance as an input, as no released one does.")
         if self.limit > pipeline.tokenizer_max_length:
@@ -208,7 +209,7 @@ class QwenImageEdit(QwenImage):
     def encode(self, prompt: str, pictures: Sequence[Image] = ()) -> Text:
         if len(pictures) != 1:
             raise ValueError(f"{type(self.pipeline).__name__} edits one picture at a time, not {len(pictures)}.")
-        height, width = near_area(pictures[0], EDIT_AREA)
+        height, width = near_area(pictures[0], self.area)
         seen = self.pipeline.image_processor.resize(pictures[0], height, width)
         return self._encoded(prompt, seen, [self._latents(seen, height, width)])
 
@@ -237,7 +238,7 @@ class QwenImageEditPlus(QwenImageEdit):
         resize = self.pipeline.image_processor.resize
         seen = [resize(picture, *near_area(picture, EDIT_CONDITION_AREA)) for picture in pictures]
         return self._encoded(
-            prompt, seen, [self._latents(picture, *near_area(picture, EDIT_AREA)) for picture in pictures]
+            prompt, seen, [self._latents(picture, *near_area(picture, self.area)) for picture in pictures]
         )
 
 
@@ -246,8 +247,8 @@ class Flux(Family):
 
     steps, guidance, negative, limit = 28, 3.5, "", 512
 
-    def __init__(self, pipeline: Any, limit: int | None = None):
-        super().__init__(pipeline, limit)
+    def __init__(self, pipeline: Any, limit: int | None = None, area: int | None = None):
+        super().__init__(pipeline, limit, area)
         self.embedded = bool(pipeline.transformer.config.guidance_embeds)
         if not self.embedded:
             self.steps, self.guidance = 4, 1.0
@@ -379,7 +380,7 @@ FAMILIES: dict[str, type[Family]] = {
 }
 
 
-def family_of(pipeline: Any, limit: int | None = None) -> Family:
+def family_of(pipeline: Any, limit: int | None = None, area: int | None = None) -> Family:
     """The adapter of a loaded pipeline. ValueError for one that is not of the flow-matching kind, or not known."""
     name = type(pipeline).__name__
     if name not in FAMILIES:
@@ -395,7 +396,15 @@ def family_of(pipeline: Any, limit: int | None = None) -> Family:
         raise ValueError(
             "the scheduler adds noise or runs backwards; switch stochastic_sampling and invert_sigmas off."
         )
-    return FAMILIES[name](pipeline, limit)
+    return FAMILIES[name](pipeline, limit, area)
+
+
+def in_words_alone(pipeline: Any, limit: int | None = None) -> Family:
+    """The adapter for painting from words with the parts of an editing pipeline."""
+    from diffusers import QwenImagePipeline
+
+    parts = {name: part for name, part in pipeline.components.items() if name != "processor"}
+    return QwenImage(QwenImagePipeline(**parts), limit)
 
 
 def pack(latents: Tensor) -> Tensor:
