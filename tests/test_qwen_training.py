@@ -229,7 +229,10 @@ def test_the_autoencoder_learns_and_knows_its_latents(tmp_path):
 
 def test_the_transformer_learns_both_and_goes_on_after_a_stop(folder):
     encoder, words = load_encoder(folder)
-    vae, mix = load_vae(folder / "vae"), QwenTraining(batch=4, edits=4, editing=0.5, fresh=2, changes=2, pool=6, changed=4)
+    vae, mix = (
+        load_vae(folder / "vae"),
+        QwenTraining(batch=4, edits=4, editing=0.5, fresh=2, changes=2, pool=6, changed=4),
+    )
 
     def fresh():
         torch.manual_seed(0)

@@ -34,6 +34,8 @@ class Bench:
     """What a painter reads beside the flawed picture."""
     words: str = "{prompt} {reason}"
     """What it reads if it sees nothing."""
+    edit: str = "{prompt}\n{reason}"
+    """What a painter reads that changes the flawed picture."""
     check: Callable[[str, bool], None] = lambda prompt, seen: None
     """ValueError for a text that cannot be painted from, with or without a picture beside it."""
 
@@ -86,6 +88,9 @@ def deliberate(
     total = Work()
     rounds: dict[int, list[Round]] = {i: [] for i in images}
     wishes = {i: Wish(order.prompts[i], order.seeds[i]) for i in images}
+    # Where a picture was given, the prompt says how that one is to change, not what is to be seen.
+    given = bool(order.conditions(images).pictures)
+    changes = not given and getattr(generator, "edits", False) and getattr(generator, "paints", False)
     for number in range(plan.reflect + 1):
         now = list(wishes)
         prompts = tuple(wish.prompt for wish in wishes.values())
@@ -105,7 +110,7 @@ def deliberate(
         said = yield from _reflected(bench.judge, order, rounds, now, generator.steps)
         wishes = {}
         for i in [i for i, one in said.items() if not one.aligned and number < plan.reflect]:
-            wishes[i] = corrected(plan.correct, bench, generator, order.prompts[i], rounds[i][-1])
+            wishes[i] = corrected(plan.correct, bench, generator, order.prompts[i], rounds[i][-1], changes)
             wishes[i].seed = copy_seed(order.seeds[i], -number - 1, 1)  # forks count up, so these are taken by nobody
             yield Revised(i, 0, wishes[i].prompt, said[i].reason or None, wishes[i].note)
         if not wishes:
@@ -139,14 +144,18 @@ def _reflected(
     return answers
 
 
-def corrected(how: str, bench: Bench, generator: GeneratorOfImages, prompt: str, flawed: Round) -> Wish:
-    """What the painter is told: picture and reason, the reason alone, or nothing new; less where that is too long."""
+def corrected(
+    how: str, bench: Bench, generator: GeneratorOfImages, prompt: str, flawed: Round, changes: bool = False
+) -> Wish:
+    """What the painter is told: picture and reason, the reason alone, or nothing new; less where that is too long.
+    changes: it paints the flawed picture anew instead of looking at it."""
     reason = flawed.said.reason if flawed.said else ""
-    sees = how == "see" and getattr(generator, "sees", False)
+    sees = how == "see" and (changes or getattr(generator, "sees", False))
     note = None if sees or how != "see" else "this painter cannot look at a picture; it is told the reason in words"
     if how == "again":
         return Wish(prompt, 0)
-    text = (bench.see if sees else bench.words).replace("{reason}", reason).replace("{prompt}", prompt).strip()
+    asked = (bench.edit if changes else bench.see) if sees else bench.words
+    text = asked.replace("{reason}", reason).replace("{prompt}", prompt).strip()
     picture = flawed.kept.picture if sees else None
     try:
         bench.check(text, sees)

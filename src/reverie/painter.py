@@ -304,7 +304,8 @@ class Painter:
         def check(prompt: str, seen: bool) -> None:
             check_length(self.source, prompt, vectors if seen else 0)
 
-        return Bench(own() if wanted is None else build(wanted, by_name), wording.see, wording.words, check)
+        chosen = own() if wanted is None else build(wanted, by_name)
+        return Bench(chosen, wording.see, wording.words, wording.edit, check)
 
     def relay(self, plan: Plan, eyes: Any = None, known: bool = False) -> Relay:
         """Who puts given pictures into words for this painter. known: they were put into words before, and nobody looks

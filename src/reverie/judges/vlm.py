@@ -33,7 +33,8 @@ NO_REASON = "It does not show what was asked for."
 
 @dataclass(frozen=True)
 class Wording:
-    """What a judge is asked, see wordings.yaml; `see` and `words` are how a painter is told what went wrong."""
+    """What a judge is asked, see wordings.yaml; `see`, `edit` and `words` are how a painter is told what went wrong: one that
+    looks at the flawed picture, one that changes it, and one that reads only."""
 
     orm: tuple[str, ...]
     clarity: tuple[str, ...]
@@ -41,6 +42,7 @@ class Wording:
     prm: tuple[str, ...]
     reflection: tuple[str, ...]
     see: str = "{prompt}\n{reason}"
+    edit: str = "Change the picture so that it shows this: {prompt}\n{reason}"
     words: str = "{prompt} {reason}"
 
     @classmethod
@@ -51,7 +53,7 @@ class Wording:
                 raise ValueError(f"unknown judge wording {data!r}; there are {', '.join(known())}.")
             data = known()[data]
         names = {f.name for f in fields(cls)}
-        wrong = (set(data) - names) or (names - {"see", "words"} - set(data))
+        wrong = (set(data) - names) or (names - {"see", "edit", "words"} - set(data))
         if wrong:
             raise ValueError(f"a judge wording has the fields {', '.join(sorted(names))}; check {sorted(wrong)[0]!r}.")
         turns: dict[str, Any] = {

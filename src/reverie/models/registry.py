@@ -163,8 +163,9 @@ def from_folder(folder: Path, name: str | None = None, thinker: str = "instruct"
     if (about := read_adapters(folder)) is not None:
         return _adapted(about, name or str(folder))
     if (index := read_index(folder)) is not None:
-        wording = (index.get("_reverie") or {}).get("thinker", "t2g")
-        return Source(name or str(folder), "diffusion", folder, thinker=wording, config=index)
+        own = index.get("_reverie") or {}
+        named = {"thinker": own.get("thinker", "t2g"), "judge": own.get("judge", "instruct")}
+        return Source(name or str(folder), "diffusion", folder, config=index, **named)
     if not path.is_file() and (settings := _bare_llamagen(folder)) is not None:
         return Source(name or str(folder), "llamagen", folder, thinker=thinker, config=settings)
     if not path.is_file():

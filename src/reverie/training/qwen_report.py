@@ -119,7 +119,9 @@ def load_painting(folder: str | Path, device: str = "cpu", batch: int = 256) -> 
     index = read_index(Path(folder))
     if index is None:
         raise ValueError(f"{folder} holds no diffusion pipeline; give a folder with a model_index.json.")
-    return Painting(load_pipeline(folder, dtype=torch.float32, without=("processor",)), index["_reverie"], device, batch)
+    return Painting(
+        load_pipeline(folder, dtype=torch.float32, without=("processor",)), index["_reverie"], device, batch
+    )
 
 
 def geneval(painting: Painting, look: Callable[..., Any], few: int | None = None) -> dict[str, Any]:
