@@ -22,9 +22,9 @@ SETTINGS = ("steps", "guidance", "negative", "height", "width", "limit", "area",
 
 
 def around(pipeline: Any, **settings: Any) -> Painter:
-    """settings: `steps`, `guidance`, `negative`, `height`, `width`, `limit` (prompt tokens), for an editor `area` (pixels
-    of its source pictures) and `paints` (whether it also paints from words alone); by default what the pipeline itself
-    would take. ValueError for others, and for a pipeline of a class that Reverie has no canvas for.
+    """settings: `steps`, `guidance`, `negative`, `height`, `width`, `limit` (prompt tokens), for an editor `area`
+    (pixels of its source pictures) and `paints` (whether it also paints from words alone); by default what the pipeline
+    itself would take. ValueError for others, and for a pipeline of a class that Reverie has no canvas for.
 
     Its pictures' recipes name where the weights came from and hold no fingerprint: what was done to them in memory
     cannot be known, so a replay warns."""

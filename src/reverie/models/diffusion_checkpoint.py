@@ -108,6 +108,7 @@ def load_pipeline(
     import torch
 
     from reverie.models.folded_kl import fold_pipeline
+    from reverie.models.stills import quicken_stills
 
     kind = dtype or (torch.float32 if device.startswith("cpu") else torch.bfloat16)
     settings: dict[str, Any] = dict.fromkeys(without)
@@ -122,6 +123,8 @@ def load_pipeline(
     except (OSError, ImportError) as error:
         raise ValueError(f"{folder} is not a complete pipeline: {str(error).strip().splitlines()[0]}") from error
     fold_pipeline(pipeline)
+    if type(pipeline.vae).__name__ == "AutoencoderKLQwenImage":
+        quicken_stills(pipeline.vae)
     if lora is not None:
         pipeline.load_lora_weights(str(lora))
     if offload == "model":

@@ -2,8 +2,8 @@
 instructions to other pictures, as Qwen-Image and its editor paint (arXiv 2508.02324).
 
 x_s = (1 - s) x + s e, and the transformer predicts e - x, through the function that painting calls
-(`models.diffusion_families.QwenImage.flow`); s is logit-normal (arXiv 2403.03206, section 3.1). Autoencoder and language
-model are frozen. A step is one of painting or one of editing; then the latents of the picture before stand behind the
+(`models.diffusion_families.QwenImage.flow`); s is logit-normal (arXiv 2403.03206, section 3.1). Autoencoder and
+language model are frozen. A step is one of painting or one of editing; then the latents of the picture before stand behind the
 noisy ones, and the language model has seen it. A share of the texts is the blank prompt that guidance needs.
 
 Scenes come from a pool, each made from its number. A step draws a few new ones until all are there, and learns from old

@@ -35,9 +35,9 @@ class QwenVaeSizes:
 
 @dataclass
 class QwenVaeTraining:
-    """batch: pictures a step; fresh: of them, drawn anew until there are `pool` of them; side: in pixels; pull: weight of
-    the divergence from the normal distribution, a mean over the numbers of a latent; noise: largest deviation that is added to
-    latents; anything: share of pictures of whatever the Atelier can draw."""
+    """batch: pictures a step; fresh: of them, drawn anew until there are `pool` of them; side: in pixels; pull: weight
+    of the divergence from the normal distribution, a mean over the numbers of a latent; noise: largest deviation that
+    is added to latents; anything: share of pictures of whatever the Atelier can draw."""
 
     batch: int = 16
     fresh: int = 16
