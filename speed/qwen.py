@@ -72,9 +72,7 @@ def differences(made: dict[str, Callable[[], list[np.ndarray]]]) -> dict[str, in
     """The largest difference of a pixel, of 255, from what N calls of the pipeline paint."""
     first, *others = made
     wanted = [np.asarray(one, int) for one in made[first]()]
-    return {
-        name: max(int(np.abs(a - b).max()) for a, b in zip(wanted, made[name](), strict=True)) for name in others
-    }
+    return {name: max(int(np.abs(a - b).max()) for a, b in zip(wanted, made[name](), strict=True)) for name in others}
 
 
 def measure(

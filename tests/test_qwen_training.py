@@ -153,7 +153,7 @@ def test_a_painter_takes_words_or_pictures_but_not_both_on_one_canvas(painter, f
     kept = {name: own[name] for name in ("steps", "height", "width", "area", "limit")}
     both, editor = DiffusionPainter(painter.model, **kept, paints=True), DiffusionPainter(painter.model, **kept)
     picture = draw(random_scene(random.Random(3)))
-    assert both.edits and both.paints and not editor.paints
+    assert (both.edits, both.paints, editor.edits, editor.paints) == (True, True, True, False)
     with pytest.raises(ValueError, match="picture for each"):
         both.start(Conditions(["a", "b"], None, [[picture], []]), [1, 2])
     with pytest.raises(ValueError, match="picture for each"):
@@ -178,7 +178,9 @@ def test_plain_edits_keep_to_the_training_side_and_say_what_is_seen():
     rng = random.Random(0)
     for _ in range(200):
         before, words, after = plain_change(rng)
-        assert fair(before) and fair(after) and before != after and words
+        assert all(map(fair, (before, after)))
+        assert before != after
+        assert words
     heads = {plain_edit(before, after, random.Random(n)).partition(" ")[0] for n in range(30)}
     assert {"Change", "Make", "Now"} <= heads
 
@@ -272,13 +274,17 @@ def test_the_recipes_go_from_nothing_to_a_painter(tmp_path):
         [*loop, f"out={tmp_path / 'vae'}", "model={base: 4, multipliers: [1, 1, 1, 1]}",
          "mix={batch: 2, fresh: 2, pool: 8}"],
     )  # fmt: skip
-    sizes = "model={width: 32, layers: 1, heads: 2, ffn: 32, vision_width: 16, vision_layers: 1, vision_heads: 2, vocabulary: 1000, texts: 200}"
+    sizes = (
+        "model={width: 32, layers: 1, heads: 2, ffn: 32, vision_width: 16, vision_layers: 1, vision_heads: 2, "
+        "vocabulary: 1000, texts: 200}"
+    )
     rows = "mix={ask: 2, look: 1, paint: 2, edit: 1, pool: 9, pictures: 5}"
     run("recipes/atelier/qwen-vlm.yaml", [*loop, f"out={tmp_path / 'vlm'}", sizes, rows])
     run(
         "recipes/atelier/qwen.yaml",
         [*loop, f"out={tmp_path / 'qwen'}", f"vae={tmp_path / 'vae/checkpoint'}", f"vlm={tmp_path / 'vlm/checkpoint'}",
-         "model={heads: 1, head: 16, layers: 1, steps: 1}", "mix={batch: 2, edits: 2, fresh: 1, changes: 1, editing: 0.5}"],
+         "model={heads: 1, head: 16, layers: 1, steps: 1}",
+         "mix={batch: 2, edits: 2, fresh: 1, changes: 1, editing: 0.5}"],
     )  # fmt: skip
     made = tmp_path / "qwen/checkpoint"
     assert reverie.load(made, "cpu").generate("a boat", seed=0).image.size == (96, 96)

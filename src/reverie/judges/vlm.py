@@ -33,7 +33,7 @@ NO_REASON = "It does not show what was asked for."
 
 @dataclass(frozen=True)
 class Wording:
-    """What a judge is asked, see wordings.yaml; `see`, `edit` and `words` are how a painter is told what went wrong: one
+    """What a judge is asked, see wordings.yaml; `see`, `edit`, `words` are how a painter is told what went wrong: one
     that looks at the flawed picture, one that changes it, and one that reads only."""
 
     orm: tuple[str, ...]

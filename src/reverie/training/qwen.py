@@ -3,8 +3,8 @@ instructions to other pictures, as Qwen-Image and its editor paint (arXiv 2508.0
 
 x_s = (1 - s) x + s e, and the transformer predicts e - x, through the function that painting calls
 (`models.diffusion_families.QwenImage.flow`); s is logit-normal (arXiv 2403.03206, section 3.1). Autoencoder and
-language model are frozen. A step is one of painting or one of editing; then the latents of the picture before stand behind the
-noisy ones, and the language model has seen it. A share of the texts is the blank prompt that guidance needs.
+language model are frozen. A step is one of painting or one of editing; then the latents of the picture before stand
+behind the noisy ones, and the language model has seen it. A share of the texts is the blank prompt of guidance.
 
 Scenes come from a pool, each made from its number. A step draws a few new ones until all are there, and learns from old
 ones besides, whose latents are kept where the model is: so one picture drawn serves many times, with other noise and
@@ -42,8 +42,8 @@ BLANK = " "
 
 @dataclass
 class QwenTraining:
-    """batch: rows of a step of painting; edits: rows of a step of editing, and their share of steps; fresh, changes: new
-    pictures and new edits of a step, until there are `pool` pictures and `changed` edits; blank: share of blank
+    """batch: rows of a step of painting; edits: of one of editing, whose share of steps is `editing`; fresh, changes:
+    new pictures and new edits of a step, until there are `pool` pictures and `changed` edits; blank: share of blank
     prompts; rich: share of captions of several sentences; episodes: see `captions.pictured`; centre: mean of the logit
     of s."""
 
@@ -73,7 +73,8 @@ def fresh_transformer(sizes: QwenSizes, vae: Any, vlm: Any) -> Any:
     found: Any = diffusers.QwenImageTransformer2DModel(
         in_channels=4 * vae.config.z_dim, out_channels=vae.config.z_dim, num_layers=sizes.layers,
         attention_head_dim=sizes.head, num_attention_heads=sizes.heads,
-        joint_attention_dim=vlm.config.text_config.hidden_size, axes_dims_rope=(sizes.head - rows - columns, rows, columns),
+        joint_attention_dim=vlm.config.text_config.hidden_size,
+        axes_dims_rope=(sizes.head - rows - columns, rows, columns),
     )  # fmt: skip
     for name, part in found.named_modules():
         # Blocks begin as the identity, the prediction as zero (arXiv 2212.09748).

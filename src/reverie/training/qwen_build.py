@@ -1,9 +1,9 @@
 """atelier-qwen as it begins: sizes, tokenizer, processor, a small Qwen2.5-VL, autoencoder, transformer, and how the
 whole is written in diffusers' layout.
 
-The pipelines of Qwen-Image drop the first 34 positions of their template, those of its editor the first 64, whatever the
-tokenizer. So every word of these templates is one token here too, as in Qwen's own tokenizer, whose class and way of
-splitting text this one has.
+The pipelines of Qwen-Image drop the first 34 positions of their template, those of its editor the first 64, whatever
+the tokenizer. So every word of these templates is one token here too, as in Qwen's own tokenizer, whose class and way
+of splitting text this one has.
 """
 
 from __future__ import annotations

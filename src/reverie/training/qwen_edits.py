@@ -92,10 +92,7 @@ def _replaced(scene: Scene, rng: random.Random) -> Change | None:
 
 def _placed(scene: Scene, rng: random.Random) -> Change | None:
     background = rng.choice([one for one in BACKGROUNDS if one != scene.background])
-    if background == "plain":
-        words = "Make the background plain."
-    else:
-        words = f"Put it {BACKGROUND_WORDS[background][0]}."
+    words = f"Put it {BACKGROUND_WORDS[background][0]}." if background != "plain" else "Make the background plain."
     return scene, words, replace(scene, background=background)
 
 

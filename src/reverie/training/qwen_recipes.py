@@ -1,4 +1,4 @@
-"""The recipes of atelier-qwen, from their sections: an autoencoder, a language model that sees, a transformer on both."""
+"""The recipes of atelier-qwen, from their sections: an autoencoder, a language model that sees, a transformer."""
 
 from __future__ import annotations
 
@@ -73,8 +73,10 @@ def qwen(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     task = QwenTask(assemble(autoencoder, encoder, words, transformer), sizes, mix, seed)
     train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
     save_qwen(task.pipeline, parts, sizes, mix.side, folder)
-    notes = ["Qwen-Image and its editor, small, trained from scratch on drawn scenes.", "It paints plain words and knows"
-             " facts; what joins the two is thinking (`--think before`)."]  # fmt: skip
+    notes = [
+        "Qwen-Image and its editor, small, trained from scratch on drawn scenes.",
+        "It paints plain words and knows facts; what joins the two is thinking (`--think before`).",
+    ]
     write_card(out, folder, "Qwen-Image of the Atelier", notes)
     return out
 

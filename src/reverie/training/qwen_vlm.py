@@ -2,15 +2,16 @@
 
 Four kinds of rows:
 
-    ask     chats in words alone: what a riddle means, plain words for plain prompts, and for plain prompts the format of
-            Think-then-Generate (arXiv 2601.10332). A riddle is never rewritten here: that is left to fine-tuning
+    ask     chats in words alone: what a riddle means, plain words for plain prompts, and for plain prompts the format
+            of Think-then-Generate (arXiv 2601.10332). A riddle is never rewritten: that is left to fine-tuning
     look    chats about a picture: questions, captions, what an event does to what is seen
     paint   a caption under the template that the pipelines of Qwen-Image put it in
     edit    a picture and a plain instruction under the template of Qwen-Image's editor
 
-What a painter reads are the last states of the last two, of which it sees neither the beginning nor any layer before. A
-language model of this size would keep in them what it needs to guess the next token, and little else. So a small reader,
-left out of the checkpoint, writes from these states alone what is to be seen. Riddles never stand under these templates.
+What a painter reads are the last states of the last two, of which it sees neither the beginning nor any layer before.
+A language model of this size would keep in them what it needs to guess the next token, and little else. So a small
+reader, left out of the checkpoint, writes from these states alone what is to be seen. Riddles never stand under these
+templates.
 """
 
 from __future__ import annotations

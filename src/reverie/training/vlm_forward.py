@@ -1,4 +1,5 @@
-"""The forward pass of Qwen2-VL and Qwen2.5-VL for training on pictures of one size: the modules of transformers, called on whole batches.
+"""The forward pass of Qwen2-VL and Qwen2.5-VL for training on pictures of one size, in whole batches: transformers'
+modules, called otherwise.
 
 transformers' tower goes through attention picture by picture, patches enter as a 3-D convolution, and torch's fused
 attention takes four times as long as three plain products where sequences and heads are as short as here; a CPU waits
