@@ -22,7 +22,8 @@ def quicken_stills(vae: M) -> M:
         def forward(self, x: Tensor, cache_x: Any = None) -> Tensor:
             if x.shape[2] != 1 or cache_x is not None or self.stride[0] != 1:
                 return super().forward(x, cache_x)
-            frame = F.pad(x[:, :, 0], self._padding[:4])
+            sides: Any = self._padding[:4]
+            frame = F.pad(x[:, :, 0], sides)
             return F.conv2d(frame, self.weight[:, :, -1], self.bias, self.stride[1:])[:, :, None]
 
     for module in vae.modules():

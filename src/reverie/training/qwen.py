@@ -185,7 +185,8 @@ class QwenTask:
     # Losses.
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        source, seen, shapes = None, None, ()
+        source, seen = None, None
+        shapes: tuple[tuple[int, int, int], ...] = ()
         if batch["editing"]:
             both, looked = self._changed(batch)
             source, latents, seen = *both.float().unbind(1), looked

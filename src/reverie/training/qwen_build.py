@@ -74,8 +74,8 @@ def templates() -> dict[str, str]:
     """The texts in which diffusers' pipelines put a prompt, in the place of {}."""
     import diffusers
 
-    paint = diffusers.QwenImagePipeline(None, None, None, None, None)
-    edit = diffusers.QwenImageEditPipeline(None, None, None, None, None, None)
+    paint: Any = diffusers.QwenImagePipeline(None, None, None, None, None)
+    edit: Any = diffusers.QwenImageEditPipeline(None, None, None, None, None, None)
     return {"paint": paint.prompt_template_encode, "edit": edit.prompt_template_encode}
 
 

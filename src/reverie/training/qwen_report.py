@@ -49,7 +49,8 @@ class Painting:
         return found
 
     def _paint(self, prompts: list[str], pictures: list[Image.Image], seed: int) -> list[Image.Image]:
-        side, source, seen, shapes = self.size[0], None, None, ()
+        side, source, seen = self.size[0], None, None
+        shapes: tuple[tuple[int, int, int], ...] = ()
         if pictures:
             given = stack([one.convert("RGB").resize(self.size) for one in pictures]).to(self.device)
             latents = latents_of(self.pipeline.vae, given.float() / 127.5 - 1)[:, :, 0]
@@ -154,7 +155,7 @@ def rise(
     from ..benchmarks.eyes import Inspected
 
     asked = samples()[:few]
-    given = [inputs(one).picture for one in asked]
+    given: list[Any] = [inputs(one).picture for one in asked]
     pictures = painting.paint([prompts(one) for one in asked], given)
     judged = [
         judge(one, Inspected(seen, picture)) for one, picture, seen in zip(asked, pictures, look(pictures), strict=True)

@@ -140,7 +140,7 @@ def quicken_qwen(model: M) -> M:
 
         return QuickNorm
 
-    kinds = {kind: quick(kind) for kind in (Qwen2VLRMSNorm, Qwen2_5_VLRMSNorm)}
+    kinds: dict[Any, Any] = {kind: quick(kind) for kind in (Qwen2VLRMSNorm, Qwen2_5_VLRMSNorm)}
     for module in model.modules():
         module.__class__ = kinds.get(type(module), type(module))
     return model
