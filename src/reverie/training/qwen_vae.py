@@ -127,7 +127,6 @@ class QwenVaeTask:
 
     def reconstruct(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] to what is left of it in the latents."""
-        pixels = pixels.to(next(self.model.parameters()).device)
         return self.model.decode(raw_latents(self.model, pixels), return_dict=False)[0][:, :, 0].float()
 
 
