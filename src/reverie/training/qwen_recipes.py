@@ -10,13 +10,14 @@ from typing import Any
 
 from ..files import write_atomically
 from .card import write_card
-from .loop import LoopConfig, load_mean, train
+from .loop import LoopConfig, train
 from .qwen import QwenTask, QwenTraining, assemble, fresh_transformer
 from .qwen_build import QwenSizes, QwenVlmSizes, build_processor, build_vlm, build_words, save_parts
 from .qwen_vae import QwenVaeSizes, QwenVaeTask, QwenVaeTraining, fresh_vae, load_vae, measure, save_vae
 from .qwen_vlm import QwenVlmTask, QwenVlmTraining
 from .recipes import section
 from .samples import paintings, reconstructions
+from .state import load_mean
 
 
 def vae(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
