@@ -353,8 +353,8 @@ def test_the_text_encoder_writes_as_transformers_would():
     written = writer.write(asked, 12, on_text=heard.append)
     chat = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "a cat"}]
     told = pipe.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True).input_ids
-    assert writer._inputs([Message("user", "a cat")])["input_ids"][0].tolist() == told
-    ids = writer._inputs(asked)["input_ids"]
+    assert writer._asked([Message("user", "a cat")])["input_ids"][0].tolist() == told
+    ids = writer._asked(asked)["input_ids"]
     assert ids[0].tolist().count(writer.stop[0]) == 2  # the turns' own ends only
     theirs = pipe.text_encoder.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=0

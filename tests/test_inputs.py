@@ -344,7 +344,7 @@ def test_an_editing_pipeline_takes_the_picture_itself(editor, small):
 def test_the_thinker_of_an_editing_pipeline_sees_the_picture(editor, small, monkeypatch):
     writer = TextEncoderWriter(editor.model)
     pictures, text = (noise(1, (60, 40)), noise(2, (30, 40))), "what <|image_pad|> is it?"
-    found = writer._inputs([Message("user", text.replace("<|image_pad|>", "it"), pictures)])
+    found = writer._asked([Message("user", text.replace("<|image_pad|>", "it"), pictures)])
     template = (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
         + "<|vision_start|><|image_pad|><|vision_end|>" * 2
@@ -353,7 +353,7 @@ def test_the_thinker_of_an_editing_pipeline_sees_the_picture(editor, small, monk
     theirs = editor.model.processor(text=[template], images=list(pictures), padding=True, return_tensors="pt")
     assert found["input_ids"].tolist() == theirs["input_ids"].tolist()
     assert torch.equal(found["pixel_values"], theirs["pixel_values"])
-    quoted = writer._inputs([Message("user", text, pictures[:1])])["input_ids"][0].tolist()
+    quoted = writer._asked([Message("user", text, pictures[:1])])["input_ids"][0].tolist()
     pad = editor.model.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     assert quoted.count(pad) == int(found["image_grid_thw"][0].prod()) // 4  # the user's own text stays text
     states = [writer.features([Message("user", "what is it?", (one,))])[-1] for one in pictures]
