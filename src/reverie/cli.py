@@ -211,13 +211,21 @@ def _data_arguments(parser: Parser) -> None:
         "build", help="make data to train on; goes on where it was stopped", allow_abbrev=False
     )
     kinds = build.add_subparsers(title="data", required=True, metavar="WHAT", dest="what")
+    from reverie.commands import cluster_options
+
     help_text = "What a vision-language model says about pictures, with the features that ThinkDiff learns from."
-    _features_arguments(kinds.add_parser("features", help=help_text, description=help_text, allow_abbrev=False))
+    features = kinds.add_parser("features", help=help_text, description=help_text, allow_abbrev=False)
+    _features_arguments(features)
     help_text = "Thoughts and critiques region by region: what thinking while painting (TWIG) learns from."
-    _thoughts_arguments(kinds.add_parser("thoughts", help=help_text, description=help_text, allow_abbrev=False))
+    thoughts = kinds.add_parser("thoughts", help=help_text, description=help_text, allow_abbrev=False)
+    _thoughts_arguments(thoughts)
+    for parser in (features, thoughts):
+        cluster_options.add(parser)
     rewrites_options.add(kinds)
     for name, help_text in VERIFIER_DATA.items():
-        _verifier_arguments(kinds.add_parser(name, help=help_text, description=help_text, allow_abbrev=False), name)
+        parser = kinds.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        _verifier_arguments(parser, name)
+        cluster_options.add(parser)
 
 
 def _thoughts_arguments(parser: Parser) -> None:

@@ -16,8 +16,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import claim, read_object
 from ..models.registry import resolve
@@ -28,7 +29,10 @@ from .protocol import Benchmark, Painter, Row, Sample
 from .registry import Options
 from .registry import load as load_benchmark
 from .rows import Shard, Table, read_rows
-from .sources import Case, Folder, Item, Source, Studio, key, row_of
+from .sources import Case, Easel, Folder, Item, Source, Studio, key, row_of
+
+if TYPE_CHECKING:
+    from ..cluster.pool import Cluster
 
 __all__ = ["evaluate", "load_benchmark", "read_rows", "spread"]
 OnRow = Callable[[Row, int, int], None]
@@ -55,6 +59,7 @@ def evaluate(
     device: str | None = None,
     dtype: str | None = None,
     cache: str | Path | None = None,
+    on: Cluster | None = None,
     on_row: OnRow | None = None,
 ) -> dict[str, Any]:
     """Run a benchmark, or the rest of it, and return what scores.json holds.
@@ -66,6 +71,7 @@ def evaluate(
     such a score is marked incomplete. judge, evaluators: see `eyes.open_eyes`; workers: questions at a time to a
     server; cache: of a judge's answers (None: in OUT). device: of whatever is loaded here; dtype: of the painter.
     official: repeat the bugs of the benchmark's own code. shard: "2/4", the second of four processes that share a run.
+    on: paint in actors of Ray, and judge there unless the judge is a server; the rows are those of a run without.
     ValueError, before anything is loaded or written, for an unknown name, numbers below their least, files that are
     missing or damaged, or a folder that holds another run.
     """
@@ -73,14 +79,23 @@ def evaluate(
     part = Shard.of(shard)
     model, plan = _checked_source(model, images, plan)
     benchmark, said = _load(name, Options(None if data is None else Path(data), images_per_prompt, official))
-    eyes = open_eyes(benchmark, judge, evaluators, device, workers, cache or Path(out) / "answers")
+    if on is not None and images is not None:
+        raise ValueError("A cluster paints, and with images nothing is painted: leave one of them out.")
+    look = partial(open_eyes, benchmark, judge, evaluators, device, workers, cache or Path(out) / "answers")
+    eyes = look()
     table = Table(Path(out), part)
     folder = None if images is None else Folder(Path(images), benchmark, table.out)
-    run = _Run(benchmark, eyes, table, folder, spread(benchmark.samples, limit), images_per_prompt)
+    run = Run(benchmark, eyes, table, folder, spread(benchmark.samples, limit), images_per_prompt)
     about = _about(benchmark, model, plan, images, eyes, seed)
     claim(table.out / "run.json", about)
     with table.open():
-        run.go(folder or Studio(_loader(model, device, dtype), plan, seed, benchmark, table), batch, on_row)
+        studio = Studio(Easel(_loader(model, device, dtype), plan, seed, benchmark), table)
+        if on is None:
+            run.go(partial(run.work, folder or studio), batch, on_row)
+        else:
+            from ..cluster.evaluation import rows
+
+            run.go(partial(rows, run, studio, on, look), batch, on_row)
     return run.report(about | {"limit": limit}, said)
 
 
@@ -156,7 +171,7 @@ def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
     return [samples[i * len(samples) // limit] for i in range(limit)]
 
 
-class _Run:
+class Run:
     """A run that is opened: what is asked of it, and where its rows go."""
 
     def __init__(
@@ -196,14 +211,14 @@ class _Run:
                 todo.append(item)
         return todo
 
-    def go(self, source: Source, batch: int, on_row: OnRow | None) -> None:
-        """Do what is left of this shard."""
+    def go(self, work: Callable[[Sequence[Sequence[Item]]], Iterator[Row]], batch: int, on_row: OnRow | None) -> None:
+        """Do what is left of this shard; `work` makes rows of batches."""
         items = self.items(self.table.shard.part(self.samples))
         todo = self.todo(items)
         done = len(items) - len(todo)
         if todo:
             self.eyes.check()
-        for row in self.work(source, [todo[start : start + batch] for start in range(0, len(todo), batch)]):
+        for row in work([todo[start : start + batch] for start in range(0, len(todo), batch)]):
             done += 1
             if on_row:
                 on_row(row, done, len(items))

@@ -60,54 +60,81 @@ def row_of(sample: Sample, index: int, about: Picture | None, judged: Judgement)
     )
 
 
-class Studio:
-    """Paints, and files what was painted. What lies there from an earlier start is not painted again."""
+class Easel:
+    """Paints samples, and keeps nothing."""
 
-    def __init__(
-        self, painter: Callable[[], Painter], plan: Any, seed: int, benchmark: Benchmark, table: Table
-    ) -> None:
+    def __init__(self, painter: Callable[[], Painter], plan: Any, seed: int, benchmark: Benchmark) -> None:
         self._load = painter
         self._painter: Painter | None = None
-        self.plan, self.seed, self.benchmark, self.table = plan, seed, benchmark, table
-        self.folder = table.out / "images"
-        self.there = table.painted()
+        self.plan, self.seed, self.benchmark = plan, seed, benchmark
 
     @property
     def painter(self) -> Painter:
         if self._painter is None:
             self._painter = self._load()
-            about = getattr(self._painter, "about", None)
-            if about:
-                # The same name may stand for other weights today; one run must not mix them.
-                told = {name: about[name] for name in ("fingerprint", "dtype", "device") if name in about}
-                claim(self.table.out / "model.json", told)
         return self._painter
 
+    def told(self) -> dict[str, Any]:
+        """Which weights paint, and how, where the painter says so."""
+        about = getattr(self.painter, "about", None) or {}
+        return {name: about[name] for name in ("fingerprint", "dtype", "device") if name in about}
+
+    def paint(self, items: Sequence[Item]) -> tuple[list[tuple[Item, Painted]], list[tuple[Item, str]]]:
+        """What was painted, and what the painter refused, and why. All at once; where the painter refuses that, one by
+        one, so that a single prompt does not end the run."""
+        try:
+            return list(zip(items, self._ask(items), strict=True)), []
+        except ValueError as error:
+            if len(items) == 1:
+                return [], [(items[0], str(error))]
+        each = [self.paint([item]) for item in items]
+        return [one for painted, _ in each for one in painted], [one for _, refused in each for one in refused]
+
+    def seed_of(self, item: Item) -> int:
+        return image_seed(self.seed, item[0].id, item[1])
+
+    def _ask(self, items: Sequence[Item]) -> Sequence[Painted]:
+        prompts, more = [sample.prompt for sample, _ in items], {}
+        if self.benchmark.inputs is not None:
+            inputs = [self.benchmark.inputs(sample) for sample, _ in items]
+            prompts = [one.prompt or prompt for one, prompt in zip(inputs, prompts, strict=True)]
+            more["inputs"] = inputs
+        paint: Callable[..., Sequence[Painted]] = self.painter.paint
+        return paint(prompts, [self.seed_of(item) for item in items], self.plan, **more)
+
+
+class Studio:
+    """Paints, and files what was painted. What lies there from an earlier start is not painted again."""
+
+    def __init__(self, easel: Easel, table: Table) -> None:
+        self.easel, self.benchmark, self.table = easel, easel.benchmark, table
+        self.folder = table.out / "images"
+        self.there = table.painted()
+
     def get(self, items: Sequence[Item]) -> Got:
-        kept = {key(item): case for item in items if (case := self._kept(item)) is not None}
+        kept = {key(item): case for item in items if (case := self.kept(item)) is not None}
         todo = [item for item in items if key(item) not in kept]
         refused: list[Row] = []
         if todo:
             begun = time.perf_counter()
-            painted, refused = self._paint(self.painter, todo)
-            self._describe([item[0] for item, _ in painted])
+            self.claim(self.easel.told())
+            painted, reasons = self.easel.paint(todo)
             # compressing takes longer than all else here and lets other threads run
             with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
                 filed = pool.map(lambda pair: self._file(*pair), painted)
                 kept |= {key(item): case for (item, _), case in zip(painted, filed, strict=True)}
-            spent = {
-                "images": len(painted),
-                "painting": time.perf_counter() - begun,
-                "judging": 0.0,
-                "work": added([one.work for _, one in painted]),
-            }
-            fresh = [kept[key(item)].about for item, _ in painted]
-            self.table.append(painted=fresh, spent=[spent])
-            self.there |= {(one.id, one.index): one for one in fresh}
-            self._join([item[0] for item, _ in painted])
+            work = added([one.work for _, one in painted])
+            fresh = [(item[0], kept[key(item)].about) for item, _ in painted]
+            self.filed(fresh, time.perf_counter() - begun, work)
+            refused = self.refused(reasons)
         return Got([kept[key(item)] for item in items if key(item) in kept], refused)
 
-    def _kept(self, item: Item) -> Case | None:
+    def claim(self, told: Mapping[str, Any]) -> None:
+        """The same name may stand for other weights today; one run must not mix them."""
+        if told:
+            claim(self.table.out / "model.json", told)
+
+    def kept(self, item: Item) -> Case | None:
         about = self.there.get(key(item))
         path = self.table.out / about.file if about else None
         if about is None or path is None or not path.is_file():
@@ -115,35 +142,22 @@ class Studio:
         picture = open_picture(path).convert("RGB")
         return Case(*item, picture, about) if picture_hash(picture) == about.sha256 else None
 
-    def _paint(self, painter: Painter, items: Sequence[Item]) -> tuple[list[tuple[Item, Painted]], list[Row]]:
-        """All at once; where the painter refuses that, one by one, so that a single prompt does not end the run. If it
-        has not painted anything yet, what it refuses is a mistake in the request, and goes through."""
-        try:
-            return list(zip(items, self._ask(painter, items), strict=True)), []
-        except ValueError as error:
-            trouble = error
-        painted: list[tuple[Item, Painted]] = []
-        refused: list[Row] = []
-        for item in items:
-            try:
-                painted.append((item, self._ask(painter, [item])[0]))
-            except ValueError as error:
-                refused.append(
-                    row_of(*item, None, replace(self.benchmark.missing, end="not painted", reason=str(error)))
-                )
-        if not painted and not self.there:
-            raise trouble
-        return painted, refused
+    def refused(self, reasons: Sequence[tuple[Item, str]]) -> list[Row]:
+        """Rows of what the painter refused. If it has not painted anything yet, that is a mistake in the request:
+        ValueError."""
+        if reasons and not self.there:
+            raise ValueError(reasons[0][1])
+        missing = self.benchmark.missing
+        return [row_of(*item, None, replace(missing, end="not painted", reason=why)) for item, why in reasons]
 
-    def _ask(self, painter: Painter, items: Sequence[Item]) -> Sequence[Painted]:
-        seeds = [image_seed(self.seed, sample.id, index) for sample, index in items]
-        prompts, more = [sample.prompt for sample, _ in items], {}
-        if self.benchmark.inputs is not None:
-            inputs = [self.benchmark.inputs(sample) for sample, _ in items]
-            prompts = [one.prompt or prompt for one, prompt in zip(inputs, prompts, strict=True)]
-            more["inputs"] = inputs
-        paint: Callable[..., Sequence[Painted]] = painter.paint
-        return paint(prompts, seeds, self.plan, **more)
+    def filed(self, made: Sequence[tuple[Sample, Picture]], seconds: float, work: Mapping[str, int]) -> None:
+        """Puts images that lie in their places into the table, with what they cost."""
+        samples = [sample for sample, _ in made]
+        self._describe(samples)
+        spent = {"images": len(made), "painting": seconds, "judging": 0.0, "work": work}
+        self.table.append(painted=[about for _, about in made], spent=[spent])
+        self.there |= {(about.id, about.index): about for _, about in made}
+        self._join(samples)
 
     def _describe(self, samples: Sequence[Sample]) -> None:
         """Write the files that the layout wants beside the images."""
@@ -153,10 +167,16 @@ class Studio:
                 write_atomically(self.folder / name, partial(_write_text, text))
 
     def _file(self, item: Item, one: Painted) -> Case:
-        path = self.folder / self.benchmark.file(*item)
-        picture, seed = save(one.image, path), image_seed(self.seed, item[0].id, item[1])
-        place = path.relative_to(self.table.out).as_posix()
-        return Case(*item, picture, Picture(*key(item), one.text, one.thought, seed, place, picture_hash(picture)))
+        picture = save(one.image, self.path(item))
+        return Case(*item, picture, self.about(item, one.text, one.thought, picture_hash(picture)))
+
+    def path(self, item: Item) -> Path:
+        return self.folder / self.benchmark.file(*item)
+
+    def about(self, item: Item, text: str | None, thought: str | None, digest: str) -> Picture:
+        """The line of an image that lies in its place."""
+        place = self.path(item).relative_to(self.table.out).as_posix()
+        return Picture(*key(item), text, thought, self.easel.seed_of(item), place, digest)
 
     def _join(self, samples: Sequence[Sample]) -> None:
         """Put the images of each prompt that has them all into one picture, where the layout wants that."""

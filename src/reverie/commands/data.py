@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from reverie.commands.cluster_options import cluster_of
 from reverie.commands.outputs import check_writable
 from reverie.loading import here
 from reverie.refusals import check_judges, check_place
 
 if TYPE_CHECKING:
-    from reverie.data.build_verifier import Build
+    from reverie.cluster.pool import Cluster
+    from reverie.data.build_verifier import Build, OnPart
     from reverie.data.prompts import Prompts
+    from reverie.data.stories import StoryBuild
     from reverie.data.teachers import AtelierTeacher, VlmTeacher
     from reverie.painter import Painter
+    from reverie.vlms.transformers import TransformersVLM
 
 
 def features(arguments: argparse.Namespace) -> int:
     """A VLM answers about pictures, and the features of its answers are kept."""
     from reverie.data.build_features import FeatureBuild, build_features, read_items
 
+    on = cluster_of(arguments)
     check_place(arguments.device, arguments.dtype)
     build = FeatureBuild(
         kind=arguments.kind,
@@ -33,27 +41,35 @@ def features(arguments: argparse.Namespace) -> int:
         parts=arguments.parts,
     )
     items = read_items(arguments.images)
-    from reverie.vlms.transformers import TransformersVLM
-
-    vlm = TransformersVLM.load(
-        arguments.model, device=here(arguments.device), dtype=arguments.dtype, max_pixels=arguments.max_pixels
-    )
+    opened = partial(_open_vlm, arguments)
     tell = None if arguments.quiet else _tell
-    broken = build_features(vlm, arguments.model, items, arguments.out, build, tell)
+    if on is None:
+        broken = build_features(opened(), arguments.model, items, arguments.out, build, tell)
+    else:
+        from reverie.cluster.features import features_on
+
+        broken = features_on(on, opened, arguments.model, items, arguments.out, build, tell)
     if broken:
         print(f"reverie: {len(broken)} pictures could not be opened; the first is {broken[0]}.", file=sys.stderr)
     print(arguments.out)
     return 0
 
 
+def _open_vlm(arguments: argparse.Namespace) -> TransformersVLM:
+    from reverie.vlms.transformers import TransformersVLM
+
+    return TransformersVLM.load(
+        arguments.model, device=here(arguments.device), dtype=arguments.dtype, max_pixels=arguments.max_pixels
+    )
+
+
 def verifier(arguments: argparse.Namespace) -> int:
     """Images are painted and judged, and what a verifier or a painter learns from is made of them."""
     from reverie.data import prompts
-    from reverie.data.build_verifier import build
-    from reverie.judges.load import check_atelier, judge_by_name
+    from reverie.judges.load import check_atelier
     from reverie.models.registry import resolve
-    from reverie.painter import load
 
+    on = cluster_of(arguments)
     check_place(arguments.device, arguments.dtype)
     resolve(arguments.model)
     judging = resolve(arguments.judge, "judge")
@@ -65,15 +81,48 @@ def verifier(arguments: argparse.Namespace) -> int:
         for prompt in found.prompts:
             check_atelier(prompt.text)
     check_writable(Path(arguments.out))
-    painter = load(arguments.model, arguments.device, arguments.dtype)
-    judge = judge_by_name(arguments.judge, str(painter.model.device))
-    stats = build(wanted, painter, judge, found, arguments.out, arguments.paths, None if arguments.quiet else _part)
+    tell = None if arguments.quiet else _part
+    opened = partial(_open_verifier, arguments, wanted, found)
+    if on is None:
+        stats = opened(tell)(arguments.part, arguments.parts)
+    else:
+        shards = -(-len(found.prompts) * wanted.paths.per_prompt // wanted.paths.batch)
+        stats = _spread(arguments, on, opened, shards)
     if stats is None:
         print(f"{arguments.out}: this part is done; the last one to finish puts the data together.")
         return 0
     for name, count in _flat(stats):
         print(f"{name}: {count}")
     return 0
+
+
+def _open_verifier(
+    arguments: argparse.Namespace, wanted: Build, found: Prompts, tell: OnPart | None = None
+) -> Callable[[int, int], dict[str, Any] | None]:
+    """Loads who paints and who judges, and gives what does a part of the build."""
+    from reverie.data.build_verifier import build
+    from reverie.judges.load import judge_by_name
+    from reverie.painter import load
+
+    painter = load(arguments.model, arguments.device, arguments.dtype)
+    judge = judge_by_name(arguments.judge, str(painter.model.device))
+
+    def share(part: int, parts: int) -> dict[str, Any] | None:
+        own = replace(wanted, paths=replace(wanted.paths, part=part, parts=parts))
+        return build(own, painter, judge, found, arguments.out, arguments.paths, tell)
+
+    return share
+
+
+def _spread(arguments: argparse.Namespace, on: Cluster, opened: Callable[[], Any], shards: int) -> Any:
+    """A build in actors; ValueError where it is split by hand as well."""
+    from reverie.cluster.building import build_on
+
+    if arguments.parts != 1:
+        raise ValueError("--parts splits a build by hand and --on in actors: give one of them.")
+    Path(arguments.out).mkdir(parents=True, exist_ok=True)
+    arguments.out = str(Path(arguments.out).resolve())  # actors have working folders of their own
+    return build_on(on, opened, shards, None if arguments.quiet else partial(_part, "shards"))
 
 
 def _wanted(arguments: argparse.Namespace) -> Build:
@@ -101,10 +150,10 @@ def _wanted(arguments: argparse.Namespace) -> Build:
 def thoughts(arguments: argparse.Namespace) -> int:
     """A teacher writes thoughts and critiques of pictures, region by region."""
     from reverie.data import prompts
-    from reverie.data.stories import StoryBuild, build_stories
+    from reverie.data.stories import StoryBuild
     from reverie.models.registry import resolve
-    from reverie.painter import load
 
+    on = cluster_of(arguments)
     check_place(arguments.device, arguments.dtype)
     source, regions = resolve(arguments.model), _regions(arguments.regions)
     if len(regions) > 1 and arguments.teacher != "atelier":
@@ -118,13 +167,11 @@ def thoughts(arguments: argparse.Namespace) -> int:
     found = prompts.read(arguments.prompts, arguments.exclude, arguments.seed)
     build = StoryBuild(len(found.prompts), arguments.batch, arguments.part, arguments.parts)
     check_writable(Path(arguments.out))
-    painter = load(arguments.model, arguments.device, arguments.dtype)
-    teacher = _teacher(arguments, painter, found, regions)
-    about = {name: painter.about[name] for name in ("model", "fingerprint", "dtype")}
-    about |= {name: getattr(arguments, name) for name in ("prompts", "regions", "guidance", "temperature", "judge")}
-    about |= {name: getattr(arguments, name) for name in ("wrong", "exercises", "seed")} | {"wording": teacher.wording}
-    tell = None if arguments.quiet else lambda done, count: _part("stories", done, count)
-    counts = build_stories(teacher, arguments.out, build, about, tell)
+    opened = partial(_open_thoughts, arguments, build, found)
+    if on is None:
+        counts = opened(None if arguments.quiet else partial(_part, "stories"))(arguments.part, arguments.parts)
+    else:
+        counts = _spread(arguments, on, opened, -(-build.count // build.shard))
     if counts is None:
         print(f"{arguments.out}: this part is done; others are missing.")
         return 0
@@ -139,6 +186,23 @@ def _regions(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise ValueError(f"regions={text!r}: must be a whole number above 0, or several such as 2,3,4.")
     return tuple(map(int, parts))
+
+
+def _open_thoughts(
+    arguments: argparse.Namespace, build: StoryBuild, found: Prompts, tell: Callable[[int, int], None] | None = None
+) -> Callable[[int, int], dict[str, int] | None]:
+    """Loads painter and teacher, and gives what does a part of the build."""
+    from reverie.data.stories import build_stories
+    from reverie.painter import load
+
+    painter = load(arguments.model, arguments.device, arguments.dtype)
+    teacher = _teacher(arguments, painter, found, _regions(arguments.regions))
+    about = {name: painter.about[name] for name in ("model", "fingerprint", "dtype")}
+    about |= {name: getattr(arguments, name) for name in ("prompts", "regions", "guidance", "temperature", "judge")}
+    about |= {name: getattr(arguments, name) for name in ("wrong", "exercises", "seed")} | {"wording": teacher.wording}
+    return lambda part, parts: build_stories(
+        teacher, arguments.out, replace(build, part=part, parts=parts), about, tell
+    )
 
 
 def _teacher(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reverie.commands.cluster_options import cluster_of
 from reverie.commands.generate import plan_of
 from reverie.commands.outputs import check_writable
 from reverie.models.registry import resolve
@@ -30,6 +31,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     model, plan = _painter(arguments)
     check_writable(out)
+    on = cluster_of(arguments)
     judge = _judge(arguments, out)
     for line in _sizes(arguments):
         print(line, file=sys.stderr)
@@ -47,6 +49,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         dtype=arguments.dtype,
         cache=arguments.cache,
+        on=on,
         on_row=progress(),
         **more,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from reverie.commands import cluster_options
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
@@ -25,3 +27,4 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--tokens", type=int, metavar="N", help="the most to pay a server for")
     option("--workers", type=int, default=8, metavar="N", help="requests at a time (default: 8)")
     option("--no-thinking", action="store_true", help="tell a vLLM server to switch thinking off")
+    cluster_options.add(parser)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from PIL import Image, UnidentifiedImageError
 
@@ -112,18 +112,42 @@ def _item(source: Path, number: int, line: str) -> Item:
     return Item(key, source.parent / image, request)
 
 
+class Described(Protocol):
+    """What the record of a build says of a VLM."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a VLM said about some pictures, in their order; and the keys of those that could not be opened."""
+
+    samples: Sequence[Sample]
+    broken: Sequence[str]
+
+
+Answerer = Callable[[Sequence[Sequence[Item]]], Iterable[Answered]]
+"""Answers batches in their order, wherever that is done."""
+
+
 def build_features(
-    vlm: TransformersVLM,
+    vlm: Described,
     name: str,
     items: Sequence[Item],
     folder: str | Path,
     build: FeatureBuild,
     on_batch: Callable[[int, int], None] | None = None,
+    answers: Answerer | None = None,
 ) -> list[str]:
     """Fills `folder` with the features of these pictures; goes on where it was stopped.
 
     name: what the VLM is called in the index. The VLM's tokenizer is kept in `folder/tokenizer`, for training.
-    on_batch(done, all) is told after each batch. Returns the keys of pictures that could not be opened.
+    on_batch(done, all) is told after each batch. answers: who answers in place of `vlm`, of which then only width and
+    tokenizer count. Returns the keys of pictures that could not be opened.
     """
     items = items[build.part :: build.parts]
     writer = FeatureWriter(folder, FeatureKind(build.kind, vlm.width, name, build.dtype), build.shard)
@@ -131,14 +155,24 @@ def build_features(
         vlm.tokenizer.save_pretrained(Path(folder) / "tokenizer")
     broken: list[str] = []
     todo = [item for item in items if item.key not in writer.done]
+    batches = [todo[first : first + build.batch] for first in range(0, len(todo), build.batch)]
+    done = len(items) - len(todo)
     with writer:
-        for first in range(0, len(todo), build.batch):
-            opened = [(item, picture) for item, picture in _open(todo[first : first + build.batch], broken)]
-            for sample in _samples(vlm, opened, build):
+        found = answers(batches) if answers else (answered(cast("TransformersVLM", vlm), one, build) for one in batches)
+        for batch, said in zip(batches, found, strict=True):
+            broken += said.broken
+            for sample in said.samples:
                 writer.add(sample)
+            done += len(batch)
             if on_batch is not None:
-                on_batch(len(items) - len(todo) + min(first + build.batch, len(todo)), len(items))
+                on_batch(done, len(items))
     return broken
+
+
+def answered(vlm: TransformersVLM, items: Sequence[Item], build: FeatureBuild) -> Answered:
+    """What the VLM says about these pictures."""
+    broken: list[str] = []
+    return Answered(list(_samples(vlm, list(_open(items, broken)), build)), broken)
 
 
 def _open(items: Sequence[Item], broken: list[str]) -> Iterator[tuple[Item, Image.Image]]:
