@@ -2,6 +2,7 @@
 
     prompts = read("captions.txt", exclude=["evaluation_metadata.jsonl"])    # one a line, or JSON lines with `prompt`
     prompts = read("atelier:2000")                                           # the Atelier's training side
+    prompts = read("atelier-geneval:2000")                                   # of it, the six tasks of atelier-geneval
     prompts = read("things.json:13000")                                      # GenEval's six templates over a list
 
 "Can We Generate Images with CoT?" (arXiv 2501.13926) fills GenEval's templates with countable everyday objects and
@@ -46,7 +47,7 @@ class Prompts:
 
 
 def read(source: str, exclude: Sequence[str | Path] = (), seed: int = 0) -> Prompts:
-    """`source`: a file, `atelier:N`, or `FILE.json:N`. `exclude`: files with the prompts of benchmarks, in the form of
+    """`source`: a file, `atelier:N`, `atelier-geneval:N`, or `FILE.json:N`. `exclude`: files with the prompts of benchmarks, in the form of
     the first. ValueError, in one sentence, for what cannot be used."""
     held = {key(prompt.text) for file in exclude for prompt in lines(Path(file))}
     name, sign, count = source.rpartition(":")
@@ -54,8 +55,9 @@ def read(source: str, exclude: Sequence[str | Path] = (), seed: int = 0) -> Prom
         return _sifted(iter(lines(Path(source))), held, None, source)
     if not re.fullmatch(r"[1-9]\d*", count):
         raise ValueError(f"prompts={source!r}: behind the colon stands how many, such as {name}:1000.")
-    if name == "atelier":
-        return _sifted(_atelier(random.Random(f"prompts/{seed}")), held | _atelier_asks(), int(count), source)
+    if name in ATELIER:
+        drawn = ATELIER[name](random.Random(f"prompts/{seed}"))
+        return _sifted(drawn, held | _atelier_asks(), int(count), source)
     return _sifted(templates(*things(Path(name)), random.Random(f"prompts/{seed}")), held, int(count), source)
 
 
@@ -122,6 +124,47 @@ def _atelier(rng: random.Random) -> Iterator[Prompt]:
     while True:
         demand = random_demand(rng)
         yield Prompt(say(demand, rng, split="train"))
+
+
+def _atelier_geneval(rng: random.Random) -> Iterator[Prompt]:
+    """The six tasks in turn, of things, pairs, numbers and colours that are not held out for benchmarks."""
+    from ..atelier.kinds import KINDS
+    from ..atelier.language import canonical, held_out_colour, held_out_count, held_out_pair
+    from ..atelier.language_parse import Clause, Demand
+    from ..atelier.scene import COLOURS
+
+    kinds = sorted(KINDS)
+
+    def pair() -> list[str]:
+        return next(two for _ in iter(int, 1) if not held_out_pair(*(two := rng.sample(kinds, 2))))
+
+    def counted() -> Clause:
+        drawn = ((rng.choice(list(NUMBERS)), rng.choice(kinds)) for _ in iter(int, 1))
+        return next(Clause(kind, n) for n, kind in drawn if not held_out_count(n, kind))
+
+    def coloured() -> Clause:
+        drawn = ((rng.choice(list(COLOURS)), rng.choice(kinds)) for _ in iter(int, 1))
+        return next(Clause(kind, 1, colour) for colour, kind in drawn if not held_out_colour(colour, kind))
+
+    def placed() -> tuple[Clause, ...]:
+        first, second = pair()
+        return Clause(first), Clause(second, position=(rng.choice(SIDES), 0))
+
+    def both() -> tuple[Clause, ...]:
+        return tuple(Clause(kind, 1, colour) for kind, colour in zip(pair(), rng.sample(list(COLOURS), 2), strict=True))
+
+    draws: list[Callable[[], tuple[Clause, ...]]] = [
+        lambda: (Clause(rng.choice(kinds)),), lambda: tuple(map(Clause, pair())), lambda: (counted(),),
+        lambda: (coloured(),), placed, both,
+    ]  # fmt: skip
+    for draw in itertools.cycle(draws):
+        yield Prompt(f"{rng.choice(('a photo of', 'a picture of'))} {canonical(Demand(draw()))}")
+
+
+ATELIER: Mapping[str, Callable[[random.Random], Iterator[Prompt]]] = {
+    "atelier": _atelier,
+    "atelier-geneval": _atelier_geneval,
+}
 
 
 def _atelier_asks() -> set[str]:

@@ -16,6 +16,7 @@ from reverie.generators.next_token import NextTokenPainter, Picker
 from reverie.generators.next_token_cache import NextTokenCache
 from reverie.models.janus import Janus
 from reverie.models.janus_text import IMAGE_START, PLACEHOLDER, JanusTokenizer
+from reverie.models.rows import usual_rows
 from reverie.vlms.janus import prepare
 
 JanusCache = NextTokenCache
@@ -35,19 +36,20 @@ class JanusPainter(NextTokenPainter):
         guidance: float = 5.0,
         temperature: float = 1.0,
         fill: int = 0,
-        rows: int = 32,
+        rows: int | None = None,
         chunk: int = 64,
         picker: Picker = pick,
     ):
         """guidance: weight w where the conditions name none; at 1 there are no unconditional rows at all.
         fill: the code that stands for unpainted places in previews.
-        rows: every matrix product has exactly so many rows; on a large GPU more rows serve more images at once.
+        rows: every matrix product has exactly so many rows: 32, or more for small models on accelerators.
         chunk: prompts enter so many tokens at a time. Other `rows` or `chunk` may round differently.
         picker: (logits (N, V), uniforms (N,), temperature) to codes (N,); for replaying draws made elsewhere.
         """
         self.model, self.tokenizer = model, tokenizer
         self.guidance, self.temperature, self.fill = guidance, temperature, fill
-        self.rows, self.chunk, self.picker = rows, chunk, picker
+        self.chunk, self.picker = chunk, picker
+        self.rows = rows or usual_rows(model.language_model.lm_head.weight, 32, 32)
 
     def _ids(self, prompt: str) -> list[int]:
         return self.tokenizer.painting_ids(prompt)

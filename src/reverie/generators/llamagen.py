@@ -21,6 +21,7 @@ from reverie.canvas import Conditions, pick
 from reverie.generators.next_token import NextTokenPainter, Picker, guide
 from reverie.models.llama import KVCache
 from reverie.models.llamagen import Llamagen
+from reverie.models.rows import usual_rows
 
 
 class Captions(Protocol):
@@ -47,7 +48,7 @@ class LlamagenPainter(NextTokenPainter):
         top_p: float = 1.0,
         guided_until: int | None = None,
         fill: int = 0,
-        rows: int = 32,
+        rows: int | None = None,
         chunk: int = 64,
         picker: Picker = pick,
     ):
@@ -63,7 +64,8 @@ class LlamagenPainter(NextTokenPainter):
         self.model, self.captions = model, captions
         self.guidance, self.temperature, self.top_k, self.top_p = guidance, temperature, top_k, top_p
         self.guided_until, self.fill = guided_until, fill
-        self.rows, self.chunk, self.picker = rows, chunk, picker
+        self.chunk, self.picker = chunk, picker
+        self.rows = rows or usual_rows(model.language_model.lm_head.weight, 32, 32)
 
     def log_prob(self, conditions: Conditions, codes: Tensor) -> Tensor:
         """(N, L) float32: the logarithm of the probability with which each of the codes (N, L) would be drawn after

@@ -25,6 +25,7 @@ from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.next_token_cache import NextTokenCache
 from reverie.generators.prefill import Entry, prefill
 from reverie.models.llama import KVCache
+from reverie.models.rows import in_fixed_parts
 
 Picker = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -152,11 +153,11 @@ class NextTokenPainter(ABC):
         return self._decoded(canvas.tokens.to(self.model.device))
 
     def _decoded(self, tokens: Tensor) -> list[np.ndarray]:
-        """(N, L) to pictures. On a CPU one at a time, since convolutions, too, may round differently in a batch;
-        accelerators, which promise less, take `together`."""
-        side = (self.model.config.grid,) * 2
-        blocks = tokens.split(1 if tokens.device.type == "cpu" else self.together)
-        return [picture for rows in blocks for picture in self._bytes(self.model.decode_codes(rows, side))]
+        """(N, L) to pictures, in parts of fixed size (see models/rows.py): on a CPU one at a time, on accelerators
+        `together`."""
+        side, size = (self.model.config.grid,) * 2, 1 if tokens.device.type == "cpu" else self.together
+        parts = in_fixed_parts(lambda part: self.model.decode_codes(part, side), size, tokens)
+        return [picture for part in parts for picture in self._bytes(part)]
 
     @torch.no_grad()
     def recondition(self, canvas: Canvas, conditions: Conditions) -> Canvas:

@@ -30,13 +30,14 @@ from torch import Tensor
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.janus import to_uint8
 from reverie.models.phi import TextStates
+from reverie.models.rows import at_once, in_fixed_parts, usual_rows
 from reverie.models.showo import Showo
 from reverie.models.showo_text import ShowoTokenizer
 
 Drawer = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
 
-DRAWN_AT_ONCE = 1024
-"""Slots whose probabilities stand in memory in float64 at the same time."""
+DRAWN_AT_ONCE = {"cpu": 1024}
+"""Slots whose probabilities stand in memory in float64 at the same time, by device; 16384 on others."""
 CPU_ROWS, ACCELERATOR_ROWS = 64, 1024
 LEAST = 1e-20
 """Below this, logarithms are cut off, as in the official code."""
@@ -79,14 +80,14 @@ class ShowoPainter:
         steps: how often all slots are guessed.
         schedule: cosine, linear, sigmoid, or pow and a number.
         fill: the code that previews show where nothing was guessed yet.
-        rows: every matrix product has exactly so many rows; by default 64 on CPUs and 1024 elsewhere.
+        rows: every matrix product has exactly so many rows; by default 64 on CPUs and 1024 or more elsewhere.
         drawer: in place of `draw`, for replaying draws made elsewhere.
         """
         if steps < 1:
             raise ValueError(f"steps={steps}: an image takes at least 1 step.")
         self.model, self.tokenizer, self.steps, self.fill = model, tokenizer, steps, fill
         self.guidance, self.temperature, self.drawer = guidance, temperature, drawer or draw
-        self.rows = rows or (CPU_ROWS if model.device.type == "cpu" else ACCELERATOR_ROWS)
+        self.rows = rows or usual_rows(model.showo.lm_head.weight, CPU_ROWS, ACCELERATOR_ROWS)
         self.counts = masked_counts(steps, self.length, schedule)
 
     @property
@@ -141,9 +142,10 @@ class ShowoPainter:
 
     @torch.no_grad()
     def preview(self, canvas: Canvas) -> list[np.ndarray]:
-        """uint8 (H, W, 3) each, never with holes. One at a time: convolutions may round differently in a batch."""
+        """uint8 (H, W, 3) each, never with holes; decoded in parts of fixed size (see models/rows.py)."""
         canvas.work.vq_decodes += len(canvas)
-        return [to_uint8(self.model.pictures.decode(row[None]))[0] for row in self.codes(canvas)]
+        parts = in_fixed_parts(self.model.pictures.decode, at_once(self.model.device), self.codes(canvas))
+        return [picture for part in parts for picture in to_uint8(part)]
 
     def recondition(self, canvas: Canvas, conditions: Conditions) -> Canvas:
         """New prompts in front of what is painted; only prompts that are new are read."""
@@ -249,10 +251,8 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, 
     the Gumbel noise. `temperature` 0 takes the likeliest code. In float64 (float32 on devices without it).
     """
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    results = []
-    for block, numbers in zip(
-        logits.flatten(0, 1).split(DRAWN_AT_ONCE), uniforms.to(wide).flatten().split(DRAWN_AT_ONCE), strict=True
-    ):
+    results, size = [], DRAWN_AT_ONCE.get(logits.device.type, 16384)
+    for block, numbers in zip(logits.flatten(0, 1).split(size), uniforms.to(wide).flatten().split(size), strict=True):
         probabilities = block.softmax(-1, dtype=wide)
         if temperature == 0:
             codes = block.argmax(-1, keepdim=True)

@@ -48,6 +48,11 @@ class LlamagenConfig:
     def image_length(self) -> int:
         return self.grid**2
 
+    @property
+    def own(self) -> dict[str, Any]:
+        """What Reverie itself wrote beside: guidance and so on, and whose image tokenizer this is."""
+        return self.raw.get("reverie") or {}
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "LlamagenConfig":
         """From the contents of our config.json, whose section `gpt` has the authors' names; ValueError if one lacks."""

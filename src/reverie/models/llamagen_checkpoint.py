@@ -24,6 +24,7 @@ from torch import Tensor
 from reverie.models.janus_checkpoint import read_tensors, resolve, to_authors, to_ours, weight_files, write_checkpoint
 from reverie.models.llamagen import CAPTION_SLOTS, Llamagen, LlamagenConfig
 from reverie.models.llamagen_text import PUBLIC_ENCODER, CaptionEncoder
+from reverie.models.shared_pictures import OURS, completed, without_shared
 
 HEADS = {
     (12, 768): 12, (24, 1024): 16, (36, 1280): 20, (48, 1536): 24, (48, 2560): 40,
@@ -132,12 +133,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
 def _read_ours(folder: Path) -> tuple[LlamagenConfig, dict[str, Tensor], str]:
     config = LlamagenConfig.from_dict(read_settings(folder))
     tensors = {key: tensor for _, part in weight_files(folder) for key, tensor in part.items()}
-    return config, from_authors(tensors, config), str(folder)
+    found = completed(from_authors(tensors, config), config.own, OURS, folder)
+    return config, found, str(folder)
 
 
 def save_llamagen(model: Llamagen, captions: CaptionEncoder, folder: str | Path) -> None:
     """Writes our layout in bfloat16; the folder appears whole or not at all. An older one of that name is replaced."""
     tensors = {key: tensor.to("cpu", torch.bfloat16).contiguous() for key, tensor in to_authors_tensors(model).items()}
+    pictures = {f"{OURS}{name}": t.to("cpu", torch.bfloat16) for name, t in model.vqmodel.state_dict().items()}
+    if not without_shared(pictures, model.config.own, OURS, Path(folder)):
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(VQ_PREFIX)}
     config = {**model.config.to_dict(), "model_type": "llamagen"}
     write_checkpoint(Path(folder), config, lambda partial: captions.save(partial / "text_encoder"), tensors)
 

@@ -131,7 +131,7 @@ def resolve(name: str | Path, kind: str = "painter") -> Source:
     if not text.strip():
         raise ValueError("the name of the model is empty; `reverie models` lists what there is.")
     if kind == "judge" and (family := judge_names.family_of(text)):
-        return Source(text, family, Path(text) if family == "chat" else None)
+        return _chat(text, Path(text)) if family == "chat" else Source(text, family)
     entry = entries().get(text) or next((e for e in entries().values() if e.id and e.id.lower() == text.lower()), None)
     if entry is not None:
         return _listed(entry, text, kind)
@@ -377,7 +377,15 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
         )
     if entry.family == "inspector":
         return Source(text, entry.family, entry.folder)
+    if entry.family == "chat":
+        return _chat(text, entry.folder)
     return from_folder(entry.folder, text, entry.thinker)
+
+
+def _chat(name: str, folder: Path) -> Source:
+    """A chat model of transformers; its config.json may name the wording in which it judges."""
+    own = json.loads((folder / "config.json").read_text("utf-8")).get("reverie") or {}
+    return Source(name, "chat", folder, judge=own.get("judge") or "instruct")
 
 
 def count_parameters(folder: Path) -> int | None:

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from reverie.models.janus_checkpoint import WEIGHTS, resolve, weight_files, weights_path, write_checkpoint
+from reverie.models.shared_pictures import completed, without_shared
 from reverie.models.showo import Showo, ShowoConfig
 from reverie.models.showo_parts import PARTS, Parts, find_parts, read_config
 from reverie.models.showo_text import ShowoTokenizer
 
 IGNORED = re.compile(r"(vq_model\.)?quantize\.(embedding|power_vals)|mm_projector\..*")
 """Tables that follow from the number of bits; the bridge to CLIP features, which only understanding uses."""
+SHARED = "vq_model.vq."
+"""Where an image tokenizer stands that is shared with a Janus, see models/shared_pictures.py."""
 NAMES = ("pytorch_model.safetensors.index.json", "pytorch_model.safetensors", *WEIGHTS)
 
 
@@ -67,6 +70,8 @@ def read_weights(parts: Parts, model: Showo, dtype: torch.dtype) -> dict[str, Te
                         f"{list(expected[name])}; check that both belong together."
                     )
                 found[name] = tensor.to(dtype, copy=False).contiguous()
+    shared = completed({}, model.config.own, SHARED, parts.model)
+    found |= {name: tensor.to(dtype).contiguous() for name, tensor in shared.items() if name in expected}
     missing = next((name for name in expected if name not in found), None)
     if missing is not None:
         prefix = "" if parts.ours or not missing.startswith("vq_model.") else "vq_model."
@@ -84,4 +89,5 @@ def save_showo(model: Showo, tokenizer: ShowoTokenizer, folder: str | Path) -> N
     An older checkpoint of that name is replaced.
     """
     tensors = {name: t.detach().to("cpu", torch.bfloat16).contiguous() for name, t in model.state_dict().items()}
+    tensors = without_shared(tensors, model.config.own, SHARED, Path(folder))
     write_checkpoint(Path(folder), model.config.to_dict(), tokenizer.save, tensors)

@@ -222,15 +222,29 @@ class JanusTask:
 
 def captioned(rng: random.Random, riddles: float) -> tuple[Demand, str]:
     """What is to be painted and how it is said; a share of `riddles` are answers of riddles, in rewritten words."""
+    demand, said = demanded(rng, riddles)
+    return demand, worded(demand, said, rng)
+
+
+def demanded(rng: random.Random, riddles: float) -> tuple[Demand, str | None]:
+    """What is to be painted and, of the share that answers `riddles`, the only words in which it is said."""
     from ..atelier.knowledge import riddle
-    from ..atelier.language import Demand, canonical, say
+    from ..atelier.language import Demand
     from ..atelier.sample import random_demand
 
     if rng.random() < riddles:
         puzzle = riddle(rng, "train")
         return Demand.from_record(puzzle.demand), puzzle.rewritten
-    demand = random_demand(rng)
-    return demand, canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train")
+    return random_demand(rng), None
+
+
+def worded(demand: Demand, said: str | None, rng: random.Random) -> str:
+    """One of many wordings of what is to be painted; `said` where there is only one."""
+    from ..atelier.language import canonical, say
+
+    if said is not None:
+        return said
+    return canonical(demand) if rng.random() < 0.35 else say(demand, rng, split="train")
 
 
 def code_loss(model: Janus, rows: Rows, codes: Tensor, learned: Tensor | None = None) -> Tensor:

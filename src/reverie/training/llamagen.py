@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from ..models.janus_text import EOS, PAD
 from ..models.llamagen import CAPTION_SLOTS, Llamagen, LlamagenConfig
 from ..models.llamagen_text import CaptionEncoder, clean_caption
+from ..models.shared_pictures import KEY
 from .cross_entropy import cross_entropy
-from .janus import captioned, lengths, pad, stack
+from .drawn_codes import DrawnCodes
+from .janus import captioned, lengths, pad
 from .quick_norm import quicken
 from .words import train_words
 
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class LlamagenTraining:
-    """What a step is made of. blank: share of captions replaced by the unconditional one; riddles: share of captions
-    that are the answers of riddles."""
+    """paint: pictures a step, of which the share `fresh` is drawn anew (see drawn_codes.py); blank: share of captions
+    replaced by the unconditional one; riddles: share of captions that are the answers of riddles."""
 
     paint: int = 24
+    fresh: float = 1.0
     blank: float = 0.1
     riddles: float = 0.12
     side: int = 96
@@ -58,8 +61,8 @@ class LlamagenSizes:
     top_p: float = 1.0
 
 
-def small_config(sizes: LlamagenSizes, vq: Any) -> dict[str, Any]:
-    """config.json of a LlamaGen of these sizes around a `TokenizerConfig`."""
+def small_config(sizes: LlamagenSizes, vq: Any, shared: str | None = None) -> dict[str, Any]:
+    """config.json of a LlamaGen of these sizes around a `TokenizerConfig`, that of the Janus `shared` if one is named."""
     side = vq.side // vq.patch // 2 ** (len(vq.multipliers) - 1)
     return {
         "model_type": "llamagen",
@@ -73,7 +76,7 @@ def small_config(sizes: LlamagenSizes, vq: Any) -> dict[str, Any]:
         },
         "reverie": {
             "guidance": sizes.guidance, "temperature": sizes.temperature, "top_k": sizes.top_k, "top_p": sizes.top_p,
-        },
+        } | ({KEY: shared} if shared else {}),
     }  # fmt: skip
 
 
@@ -101,9 +104,11 @@ def build_captions(sizes: LlamagenSizes, count: int = 20000) -> CaptionEncoder:
     return CaptionEncoder(words, T5EncoderModel(config), end)
 
 
-def build_llamagen(sizes: LlamagenSizes, vq_config: Any, vq: nn.Module) -> tuple[Llamagen, CaptionEncoder]:
-    """A fresh LlamaGen around a trained tokenizer, and its text encoder."""
-    model = Llamagen(LlamagenConfig.from_dict(small_config(sizes, vq_config)))
+def build_llamagen(
+    sizes: LlamagenSizes, vq_config: Any, vq: nn.Module, shared: str | None = None
+) -> tuple[Llamagen, CaptionEncoder]:
+    """A fresh LlamaGen around a trained tokenizer, and its text encoder. shared: the Janus whose tokenizer that is."""
+    model = Llamagen(LlamagenConfig.from_dict(small_config(sizes, vq_config, shared)))
     model.initialise()
     model.vqmodel.load_state_dict(vq.state_dict())
     return model, build_captions(sizes)
@@ -114,6 +119,7 @@ class LlamagenTask:
 
     def __init__(self, painter: Llamagen, captions: CaptionEncoder, mix: LlamagenTraining, seed: int = 0):
         self.network, self.captions, self.mix, self.seed = quicken(painter), captions, mix, seed
+        self.drawn = DrawnCodes(seed, mix.paint, mix.fresh, mix.riddles, mix.side)
         painter.vqmodel.requires_grad_(False)
         self.model = nn.ModuleDict({"painter": painter, "text": captions.network}).train()
 
@@ -121,30 +127,20 @@ class LlamagenTask:
         """The model as it is now, as one that paints."""
         from ..generators.llamagen import LlamagenPainter
 
-        return LlamagenPainter(self.network, self.captions, **self.network.config.raw["reverie"])
+        own = self.network.config.own
+        settings = {name: own[name] for name in ("guidance", "temperature", "top_k", "top_p") if name in own}
+        return LlamagenPainter(self.network, self.captions, **settings)
 
-    def batch(self, step: int) -> dict[str, Tensor]:
-        """Captions and pictures of one step, from (seed, step) alone."""
-        from ..atelier.draw import draw
-        from ..atelier.sample import compose
-
+    def batch(self, step: int) -> dict[str, Any]:
+        """Captions of one step, and what `DrawnCodes` needs to know the codes, from (seed, step) alone."""
         rng = random.Random(f"{self.seed}/{step}")
-        ids, blank, pictures = [], [], []
-        for _ in range(self.mix.paint):
-            demand, caption = captioned(rng, self.mix.riddles)
-            ids.append(self.captions.ids(caption))
-            blank.append(rng.random() < self.mix.blank)
-            pictures.append(draw(compose(demand, rng), self.mix.side))
-        return {
-            "ids": pad(ids, self.captions.end),
-            "length": lengths(ids),
-            "blank": torch.tensor(blank),
-            "pixels": stack(pictures),
-        }
+        captions, rows = self.drawn.batch(step, rng)
+        ids = [self.captions.ids(caption) for caption in captions]
+        blank = torch.tensor([rng.random() < self.mix.blank for _ in ids])
+        return {"ids": pad(ids, self.captions.end), "length": lengths(ids), "blank": blank} | rows
 
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
-        with torch.no_grad():
-            codes = self.network.encode_image(batch["pixels"].float() / 127.5 - 1)  # (B, L)
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        codes = self.drawn.codes(batch, self.network.encode_image)  # (B, L)
         logits = self.network(self._states(batch), batch["length"], codes[:, :-1])
         loss = cross_entropy(logits.flatten(0, 1), codes.flatten())
         return loss, {"perplexity": loss.detach().exp()}

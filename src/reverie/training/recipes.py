@@ -180,9 +180,19 @@ def _janus_to_train(recipe: Mapping[str, Any]) -> tuple[Any, Any]:
     return build_janus(sizes, vq_config, vq), words
 
 
+def _pictures(recipe: Mapping[str, Any]) -> tuple[Any, Any, str | None]:
+    """Sizes and network of the image tokenizer that a recipe names, and the name of the shipped Janus that it is."""
+    from ..models.registry import entries
+    from .tokenizer import finished_tokenizer
+
+    name = recipe.get("tokenizer")
+    if name in entries():
+        return *finished_tokenizer(shipped(name)), name
+    return *finished_tokenizer(name), None
+
+
 def _llamagen(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: tokenizer (folder of a tokenizer run or Janus checkpoint), model (LlamagenSizes), mix
-    (LlamagenTraining), loop; from: a LlamaGen checkpoint to go on from instead of a fresh model; decoder: a refined
+    """Sections: tokenizer (as of `_showo`), model (LlamagenSizes), mix (LlamagenTraining), loop; from: a LlamaGen checkpoint to go on from instead of a fresh model; decoder: a refined
     tokenizer run whose decoder replaces the first one at the end; export: folder for the finished checkpoint."""
     from ..models.llamagen_checkpoint import load_llamagen, save_llamagen
     from .card import write_card
@@ -197,7 +207,7 @@ def _llamagen(recipe: dict[str, Any], out: Path) -> Path:
     if recipe.get("from"):
         model, captions = load_llamagen(recipe["from"])
     else:
-        model, captions = build_llamagen(sizes, *finished_tokenizer(recipe.get("tokenizer")))
+        model, captions = build_llamagen(sizes, *_pictures(recipe))
     task = LlamagenTask(model, captions, mix, seed)
     train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
     if recipe.get("decoder"):
@@ -210,7 +220,8 @@ def _llamagen(recipe: dict[str, Any], out: Path) -> Path:
 
 
 def _showo(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: tokenizer (folder of a tokenizer run or of a Janus that holds one), model (ShowoSizes), mix
+    """Sections: tokenizer (folder of a tokenizer run or of a Janus, or a shipped Janus by name, whose tokenizer is then
+    shared and not saved again), model (ShowoSizes), mix
     (ShowoTraining), loop; from: a Show-o checkpoint to go on from instead of a fresh model; export: folder for the
     finished checkpoint."""
     from ..models.showo_checkpoint import load_showo, save_showo
@@ -218,7 +229,6 @@ def _showo(recipe: dict[str, Any], out: Path) -> Path:
     from .loop import LoopConfig, train
     from .samples import paintings
     from .showo import ShowoSizes, ShowoTask, ShowoTraining, fresh_showo
-    from .tokenizer import finished_tokenizer
 
     _allow(recipe, "tokenizer", "model", "mix", "from", "export")
     sizes, mix = section(recipe, "model", ShowoSizes), section(recipe, "mix", ShowoTraining)
@@ -226,7 +236,7 @@ def _showo(recipe: dict[str, Any], out: Path) -> Path:
     if recipe.get("from"):
         model, words = load_showo(recipe["from"])
     else:
-        model, words = fresh_showo(sizes, *finished_tokenizer(recipe.get("tokenizer")))
+        model, words = fresh_showo(sizes, *_pictures(recipe))
     task = ShowoTask(model, words, mix, seed)
     train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
     folder = Path(recipe.get("export") or out / "checkpoint")

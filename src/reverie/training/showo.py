@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..models.shared_pictures import KEY
 from ..models.showo import Showo, ShowoConfig
 from ..models.showo_text import END, SPECIAL, ShowoTokenizer
 from .cross_entropy import cross_entropy
-from .janus import atelier_texts, captioned, stack
+from .drawn_codes import DrawnCodes
+from .janus import atelier_texts
 from .quick_norm import quicken
 from .words import train_words
 
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class ShowoTraining:
-    """paint: pictures a step; blank: share of captions left blank for guidance; riddles: share of captions that are the
-    answers of riddles; side: of the pictures, in pixels."""
+    """paint: pictures a step, of which the share `fresh` is drawn anew (see drawn_codes.py); blank: share of captions left
+    blank for guidance; riddles: share of captions that are the answers of riddles; side: of the pictures, in pixels."""
 
     paint: int = 32
+    fresh: float = 1.0
     blank: float = 0.1
     riddles: float = 0.12
     side: int = 96
@@ -94,12 +97,17 @@ def vq_section(config: TokenizerConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def fresh_showo(sizes: ShowoSizes, vq_config: TokenizerConfig, vq: nn.Module) -> tuple[Showo, ShowoTokenizer]:
-    """A fresh Show-o around a trained tokenizer of the Atelier, which is frozen; and its text tokenizer."""
+def fresh_showo(
+    sizes: ShowoSizes, vq_config: TokenizerConfig, vq: nn.Module, shared: str | None = None
+) -> tuple[Showo, ShowoTokenizer]:
+    """A fresh Show-o around a trained tokenizer of the Atelier, which is frozen; and its text tokenizer. shared: the
+    Janus whose tokenizer that is."""
     words = train_words(atelier_texts(), sizes.vocabulary, (END,))
     grid = vq_config.side // vq_config.patch // 2 ** (len(vq_config.multipliers) - 1)
     count = words.get_vocab_size()
     config = ShowoConfig.from_dict(small_showo_config(sizes, vq_section(vq_config), vq_config.codes, grid, count))
+    if shared:
+        config.own[KEY] = shared
     model = Showo(config)
     model.initialise()
     model.vq_model.load_state_dict({f"vq.{name}": tensor for name, tensor in vq.state_dict().items()})
@@ -116,6 +124,7 @@ class ShowoTask:
         if mix.paint < 1:
             raise ValueError("mix.paint is 0, so there is nothing to learn; give it pictures.")
         self.model, self.words, self.mix, self.seed = model.train(), words, mix, seed
+        self.drawn = DrawnCodes(seed, mix.paint, mix.fresh, mix.riddles, mix.side)
         quicken(model.vq_model.eval()).requires_grad_(False)
 
     def painter(self) -> Generator:
@@ -127,25 +136,17 @@ class ShowoTask:
         return ShowoPainter(self.model, self.words, **settings)
 
     def batch(self, step: int) -> dict[str, Any]:
-        """prompts (ids, pads on the left), seen, pixels (B, 3, H, W) uint8, masked (B, L)."""
-        from ..atelier.draw import draw
-        from ..atelier.sample import compose
-
+        """ids (B, T) of prompts, pads on the left; masked (B, L); and what `DrawnCodes` needs to know the codes."""
         rng = random.Random(f"{self.seed}/{step}")
-        rows, pictures = [], []
-        for _ in range(self.mix.paint):
-            demand, caption = captioned(rng, self.mix.riddles)
-            rows.append(self.words.painting_ids("" if rng.random() < self.mix.blank else caption))
-            pictures.append(draw(compose(demand, rng), self.mix.side))
-        ids = torch.tensor(self.words.padded(rows, max(map(len, rows))))
+        captions, rows = self.drawn.batch(step, rng)
+        asked = [self.words.painting_ids("" if rng.random() < self.mix.blank else caption) for caption in captions]
+        ids = torch.tensor(self.words.padded(asked, max(map(len, asked))))
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        masked = random_masks(generator, len(rows), self.model.config.image_length)
-        return {"ids": ids, "pixels": stack(pictures), "masked": masked}
+        return {"ids": ids, "masked": random_masks(generator, len(ids), self.model.config.image_length)} | rows
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         model, ids, masked = self.model, batch["ids"], batch["masked"]
-        with torch.no_grad():
-            codes = model.pictures.encode(batch["pixels"].float() / 127.5 - 1)
+        codes = self.drawn.codes(batch, model.pictures.encode)
         text = model.read(ids, ids != self.words.pad)
         # The head runs over hidden slots only.
         logits = model.code_logits(model.paint(codes, masked, text)[:, 1:-1][masked])

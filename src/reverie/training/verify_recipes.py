@@ -31,7 +31,7 @@ REFERENCES = ("copy", "table", "adapters")
 
 
 def judge(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Keys: model (Janus or LLaVA-OneVision: name, hub id, folder), data (a folder that `data build` filled, or folders
+    """Keys: model (Janus, LLaVA-OneVision or a Qwen2-VL as the Atelier's: name, hub id, folder), data (a folder that `data build` filled, or folders
     with the share of each), wording (in which it will be asked; as in the data if left out), export. Sections: judge
     (JudgeTraining), lora, loop."""
     from ..models.registry import fetched, resolve
@@ -82,8 +82,10 @@ def _student(source: Source, vision: bool) -> tuple[Any, Any]:
     assert source.folder is not None
     if source.family == "llava":
         return _llava_student(source, vision)
+    if source.family == "chat":
+        return _qwen_student(source, vision)
     if source.family != "janus":
-        raise ValueError(f"{source.name} cannot be trained as a judge; give a Janus or a LLaVA-OneVision.")
+        raise ValueError(f"{source.name} cannot be trained as a judge; give a Janus, LLaVA-OneVision or Qwen2-VL.")
     from ..models.janus_checkpoint import load_janus, save_janus
 
     model, words = load_janus(source.folder, dtype=torch.float32)
@@ -93,6 +95,15 @@ def _student(source: Source, vision: bool) -> tuple[Any, Any]:
         save_janus(model, words, folder)
 
     return JanusStudent(model.train(), words, vision), save
+
+
+def _qwen_student(source: Source, vision: bool) -> tuple[Any, Any]:
+    from ..vlms.transformers import TransformersVLM
+    from .qwen_judge import QwenStudent, save_judge
+
+    assert source.folder is not None
+    student = QwenStudent(TransformersVLM.load(source.folder, dtype=torch.float32), vision)
+    return student, lambda folder, wording: save_judge(student, folder, wording)
 
 
 def _llava_student(source: Source, vision: bool) -> tuple[Any, Any]:

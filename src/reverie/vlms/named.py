@@ -67,7 +67,7 @@ def load_vlm(source: Source, device: str, dtype: Any = None) -> tuple[Source, Ca
     """A model that is loaded here, once, and a function that makes a `VLM` of it for an account of work. The source
     comes back with its folder. ValueError for files that are not complete."""
     if source.family == "chat" or (source.family is None and _chats(source)):
-        return source, _load_chat(source.name, device, dtype)
+        return source, _load_chat(source.folder or source.name, device, dtype)
     source = fetched(source)
     check_judges(source)
     assert source.folder is not None
@@ -85,7 +85,7 @@ def load_vlm(source: Source, device: str, dtype: Any = None) -> tuple[Source, Ca
     return source, lambda work: JanusEyes(model, tokenizer, work=work)
 
 
-def _load_chat(name: str, device: str, dtype: Any) -> Callable[[Work | None], VLM]:
+def _load_chat(name: str | Path, device: str, dtype: Any) -> Callable[[Work | None], VLM]:
     from .transformers import TransformersVLM
 
     loaded = TransformersVLM.load(name, device=device, dtype=dtype)

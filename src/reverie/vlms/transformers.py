@@ -120,7 +120,7 @@ class TransformersVLM:
 
     def yes_probability(self, messages: Messages) -> float:
         logits = self._first_logits(messages)
-        yes, no = self._first_ids("yes"), self._first_ids("no")
+        yes, no = self.first_ids("yes"), self.first_ids("no")
         both = torch.stack([logits[sorted(ids)].logsumexp(0) for ids in (yes - no, no - yes)])
         return both.softmax(0)[0].item()
 
@@ -216,7 +216,7 @@ class TransformersVLM:
             for name, tensor in found.items()
         }
 
-    def _first_ids(self, word: str) -> set[int]:
+    def first_ids(self, word: str) -> set[int]:
         """First tokens of the ways in which a model may write this answer."""
         spellings = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
         return {self.tokenizer.encode(spelling, add_special_tokens=False)[0] for spelling in spellings}

@@ -1,0 +1,107 @@
+"""A Qwen2-VL that learns to judge, and a quick way to hear what it says about thousands of pictures.
+
+For models whose pictures all enter with one size and whose queries have keys of their own, such as the Atelier's
+(`vlm_build.py`): a batch is then one tensor (`vlm_forward.py`). What is asked and how is that of `vlms/transformers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .cross_entropy import cross_entropy
+from .janus import in_working_type, lengths, pad
+from .vlm_build import END, PICTURE, VISION_END, VISION_START
+from .vlm_forward import patches_of, places_of, quicken_qwen, read, see
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..vlms import Message
+    from ..vlms.transformers import TransformersVLM
+    from .judge import Example
+
+
+class QwenStudent:
+    """A `Student` (see judge.py). ValueError for a Qwen2-VL of another kind than said above."""
+
+    def __init__(self, vlm: TransformersVLM, vision: bool = True):
+        eyes, text = vlm.processor.image_processor, vlm.model.config.text_config
+        area = eyes.size["shortest_edge"]
+        self.side, self.patch = round(area**0.5), eyes.patch_size
+        tiles = self.side / (2 * self.patch)
+        one_size = eyes.size["longest_edge"] == area == self.side**2 and tiles == int(tiles)
+        if vlm.model.config.model_type != "qwen2_vl" or not one_size:
+            raise ValueError("a judge of this family learns only from pictures of one size, as the Atelier's Qwen2-VL.")
+        if text.num_key_value_heads != text.num_attention_heads:
+            raise ValueError("a Qwen2-VL with shared keys cannot be trained as a judge here; give the Atelier's.")
+        self.vlm, self.words, self.grid = vlm, vlm.tokenizer, int(tiles)
+        self.model = quicken_qwen(vlm.model).train()
+        self.model.model.visual.requires_grad_(vision)
+        self.picture = self.words.convert_tokens_to_ids(PICTURE)
+        self.span = VISION_START + PICTURE * self.grid**2 + VISION_END
+
+    def asked(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation, up to where the assistant answers."""
+        turns = [f"<|im_start|>{one.role}\n{self.span * len(one.images)}{one.text}{END}\n" for one in messages]
+        return self.words.encode("".join(turns) + "<|im_start|>assistant\n", add_special_tokens=False)
+
+    def pixels(self, pictures: Sequence[Image]) -> Tensor:
+        """(N, 3, side, side) uint8."""
+        fitted = [p if p.size == (self.side, self.side) else p.resize((self.side, self.side), 3) for p in pictures]
+        found = torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in fitted]))
+        return found.permute(0, 3, 1, 2).contiguous()
+
+    def rows(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        asked = [self.asked(one.messages) for one in examples]
+        answers = [self.words.encode(one.answer + END, add_special_tokens=False) for one in examples]
+        found = self.questions([[*a, *b] for a, b in zip(asked, answers, strict=True)])
+        place = torch.arange(found["ids"].shape[1])
+        ends = lengths(asked)[:, None] - 1
+        carries = (place >= ends) & (place < ends + lengths(answers)[:, None])
+        pictures = [picture for one in examples for message in one.messages for picture in message.images]
+        return found | {"carries": carries, "pixels": self.pixels(pictures)}
+
+    def questions(self, ids: Sequence[list[int]]) -> dict[str, Tensor]:
+        """Conversations as rows: ids (B, T) padded on the right, places (B, 3, T), last (B,)."""
+        places = [places_of(row, self.picture, self.grid) for row in ids]
+        axes = [pad([[place[axis] for place in row] for row in places], 0) for axis in range(3)]
+        filled = pad(ids, self.words.pad_token_id)
+        return {"ids": filled, "places": torch.stack(axes, 1), "last": lengths(ids) - 1}
+
+    def hidden(self, rows: dict[str, Tensor], tokens: Tensor) -> Tensor:
+        """(B, T, D); `tokens` are those of the pictures, in order."""
+        ids = rows["ids"]
+        embeds = self.model.model.language_model.embed_tokens(ids)
+        embeds = embeds.masked_scatter((ids == self.picture)[..., None], tokens.to(embeds.dtype))
+        return read(self.model, in_working_type(embeds), rows["places"].transpose(0, 1))
+
+    def loss(self, rows: dict[str, Tensor]) -> Tensor:
+        hidden = self.hidden(rows, self.look(rows["pixels"]))
+        carries = rows["carries"]
+        return cross_entropy(self.model.lm_head(hidden[carries]), rows["ids"].roll(-1, 1)[carries])
+
+    def look(self, pixels: Tensor) -> Tensor:
+        """Pictures (N, 3, S, S) uint8 to their tokens (N, tokens, D)."""
+        return see(self.model.model.visual, patches_of(pixels, self.patch))
+
+    @torch.no_grad()
+    def chances(self, rows: dict[str, Tensor], tokens: Tensor) -> Tensor:
+        """(B, 2): probabilities that the answer begins with yes and with no, over the whole vocabulary."""
+        hidden = self.hidden(rows, tokens)
+        last = hidden[torch.arange(len(hidden), device=hidden.device), rows["last"]]
+        told = self.model.lm_head(last).float().softmax(-1)
+        yes, no = self.vlm.first_ids("yes"), self.vlm.first_ids("no")
+        return torch.stack([told[:, sorted(ids)].sum(1) for ids in (yes - no, no - yes)], 1)
+
+
+def save_judge(student: QwenStudent, folder: Any, wording: Any) -> None:
+    """The checkpoint in transformers' layout, with the wording in which it is to be asked."""
+    from .vlm_build import save_vlm
+
+    student.model.config.reverie = {"judge": wording}
+    save_vlm(student.model, student.vlm.processor, folder)
