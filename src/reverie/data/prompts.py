@@ -47,8 +47,8 @@ class Prompts:
 
 
 def read(source: str, exclude: Sequence[str | Path] = (), seed: int = 0) -> Prompts:
-    """`source`: a file, `atelier:N`, `atelier-geneval:N`, or `FILE.json:N`. `exclude`: files with the prompts of benchmarks, in the form of
-    the first. ValueError, in one sentence, for what cannot be used."""
+    """`source`: a file, `atelier:N`, `atelier-geneval:N`, or `FILE.json:N`. `exclude`: files with the prompts of
+    benchmarks, in the form of the first. ValueError, in one sentence, for what cannot be used."""
     held = {key(prompt.text) for file in exclude for prompt in lines(Path(file))}
     name, sign, count = source.rpartition(":")
     if not sign or Path(source).is_file():

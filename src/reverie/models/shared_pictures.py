@@ -19,7 +19,7 @@ OURS = "vqmodel."
 
 
 def shared_weights(name: str, beside: Path) -> dict[str, Tensor]:
-    """The tokenizer's tensors of the Janus `name`, under the names that `VQ16` gives them. ValueError if there is none."""
+    """The tokenizer's tensors of the Janus `name`, under `VQ16`'s names. ValueError if there is none."""
     from .janus_checkpoint import to_ours, weight_files
     from .registry import fetched, resolve
 

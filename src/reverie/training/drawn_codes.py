@@ -1,4 +1,4 @@
-"""Drawn pictures as codes, each used several times: drawing feeds a core, and an accelerator asks for more than cores draw.
+"""Drawn pictures as codes, each used several times, since an accelerator asks for more than a few cores draw.
 
 Picture n, and what it shows, follow from (seed, n) alone. Every step brings `fresh` new ones; the other rows of a batch
 are chosen among the last `window` ones, under another wording (and, where codes are hidden, with other codes hidden).
@@ -34,17 +34,16 @@ class DrawnCodes:
 
     # In a worker.
 
-    def batch(self, step: int, rng: random.Random) -> tuple[list[str], dict[str, Any]]:
-        """Captions of a step, the `numbers` of its pictures and their `places` (rows,) in the table, and `pixels`
-        (fresh, 3, H, W) uint8 of the new ones, which come first."""
+    def batch(self, step: int, rng: random.Random) -> tuple[list[str], dict[str, Tensor]]:
+        """Captions of a step, the `numbers` (rows,) of its pictures, and `pixels` (fresh, 3, H, W) uint8 of the new ones,
+        which come first."""
         first = step * self.fresh
         numbers = list(range(first, first + self.fresh))
         oldest = max(0, first + self.fresh - self.window)
         older = range(oldest, first) if first > oldest else range(first, first + self.fresh)
         numbers += [rng.choice(older) for _ in range(self.rows - self.fresh)]
         captions = [self.caption(number, rng) for number in numbers]
-        places = torch.tensor(numbers) % self.window
-        return captions, {"numbers": numbers, "places": places, "pixels": self.pictures(numbers[: self.fresh])}
+        return captions, {"numbers": torch.tensor(numbers), "pixels": self.pictures(numbers[: self.fresh])}
 
     def caption(self, number: int, rng: random.Random) -> str:
         """What picture `number` shows, in one of many wordings."""
@@ -66,15 +65,15 @@ class DrawnCodes:
     # Where the model learns.
 
     @torch.no_grad()
-    def codes(self, rows: dict[str, Any], encode: Callable[[Tensor], Tensor]) -> Tensor:
+    def codes(self, rows: dict[str, Tensor], encode: Callable[[Tensor], Tensor]) -> Tensor:
         """(rows, L) codes of a batch; `encode` takes pixels (N, 3, H, W) in [-1, 1]."""
-        numbers = rows["numbers"]
+        numbers = rows["numbers"].tolist()
         self._keep(numbers[: self.fresh], rows["pixels"], encode)
         lacking = sorted({n for n in numbers[self.fresh :] if self.known[n % self.window] != n})
         if lacking:
             self._keep(lacking, self.pictures(lacking).to(rows["pixels"].device), encode)
         assert self.table is not None
-        return self.table[rows["places"]].long()
+        return self.table[rows["numbers"] % self.window].long()
 
     def _keep(self, numbers: Sequence[int], pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> None:
         codes = encode(pixels.float() / 127.5 - 1)

@@ -62,7 +62,7 @@ class LlamagenSizes:
 
 
 def small_config(sizes: LlamagenSizes, vq: Any, shared: str | None = None) -> dict[str, Any]:
-    """config.json of a LlamaGen of these sizes around a `TokenizerConfig`, that of the Janus `shared` if one is named."""
+    """config.json of a LlamaGen of these sizes around a `TokenizerConfig`: that of the Janus `shared`, if named."""
     side = vq.side // vq.patch // 2 ** (len(vq.multipliers) - 1)
     return {
         "model_type": "llamagen",

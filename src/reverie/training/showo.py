@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class ShowoTraining:
-    """paint: pictures a step, of which the share `fresh` is drawn anew (see drawn_codes.py); blank: share of captions left
-    blank for guidance; riddles: share of captions that are the answers of riddles; side: of the pictures, in pixels."""
+    """paint: pictures a step, of which the share `fresh` is drawn anew (see drawn_codes.py); blank: share of captions
+    left blank for guidance; riddles: share of captions that are the answers of riddles; side: of pictures, in pixels."""
 
     paint: int = 32
     fresh: float = 1.0

@@ -31,9 +31,9 @@ REFERENCES = ("copy", "table", "adapters")
 
 
 def judge(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Keys: model (Janus, LLaVA-OneVision or a Qwen2-VL as the Atelier's: name, hub id, folder), data (a folder that `data build` filled, or folders
-    with the share of each), wording (in which it will be asked; as in the data if left out), export. Sections: judge
-    (JudgeTraining), lora, loop."""
+    """Keys: model (Janus, LLaVA-OneVision or a Qwen2-VL as the Atelier's: name, hub id, folder), data (a folder that
+    `data build` filled, or folders with the share of each), wording (in which it will be asked; as in the data if left
+    out), export. Sections: judge (JudgeTraining), lora, loop."""
     from ..models.registry import fetched, resolve
 
     config, loop = section(recipe, "judge", JudgeTraining), section(recipe, "loop", LoopConfig)
