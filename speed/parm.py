@@ -39,7 +39,7 @@ Clock = Callable[[], float]
 class LiteralShowo(ShowoPainter):
     """The same draws from logits that are computed as the published loop does: pads, text and all, at every step."""
 
-    def _guided(self, codes: Tensor, masked: Tensor, text, weight: float) -> Tensor:
+    def _guided(self, codes: Tensor, masked: Tensor, cache, texts, weight: float) -> Tensor:
         model, words = self.model, self.tokenizer
         inside = torch.where(masked, model.config.mask, codes + model.config.code_offset)
         rows = [words.padded([words.painting_ids(prompt)])[0] for prompt in (*self.prompts, *[""] * len(self.prompts))]

@@ -15,6 +15,7 @@ from PIL import Image
 from reverie.canvas import Conditions
 from reverie.generators.janus import to_uint8
 from reverie.generators.showo import ShowoPainter, confidence, mask_ratio, masked_counts, temperature_at, unpack
+from reverie.generators.showo_texts import Read, read
 from reverie.models.showo import omni_mask, question_mask
 from reverie.models.showo_checkpoint import load_showo
 from reverie.vlms.showo import ShowoEyes, prepare
@@ -102,8 +103,9 @@ def test_logits(showo):
         painted = model.slot_logits(slots.repeat(2, 1).clamp(min=0), slots.repeat(2, 1) < 0, states, rows)
         torch.testing.assert_close(painted, inside, atol=1e-4, rtol=0)
     weight = showo.cases["partial_guidance_scale"] + 1
-    painter, text = ShowoPainter(model, tokenizer), model.read_prompts(texts, 64)
-    guided = painter._guided(slots.clamp(min=0), slots < 0, text, weight)
+    painter, told = ShowoPainter(model, tokenizer), [Read(tuple(text)) for text in texts]
+    cache = read(model, list(dict.fromkeys(told)), {}, None, 64, lambda tokens, pictures: None)
+    guided = painter._guided(slots.clamp(min=0), slots < 0, cache, told, weight)
     showo.close("partial_image_logits_cfg", guided, 5e-4)
 
 

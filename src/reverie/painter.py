@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 OWN_SETTINGS = {
     "janus": ("guidance", "temperature"),
     "llamagen": ("guidance", "temperature", "top_k", "top_p"),
-    "showo": ("guidance", "temperature", "steps"),
+    "showo": ("guidance", "temperature", "steps", "sees", "blank_sees"),
 }
 """What a checkpoint of a family may say about its own painting in config.json."""
 OWN_STEPS = ("guidance", "steps", "negative", "height", "width", "limit", "area", "paints")

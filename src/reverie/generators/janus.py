@@ -9,6 +9,7 @@ from collections.abc import Hashable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, pick
@@ -65,13 +66,15 @@ class JanusPainter(NextTokenPainter):
         return [list(row) for row in self._rows(ids, ways)]
 
     def _prompt_ids(self, conditions: Conditions, image: int) -> list[int]:
+        return self._ids_with(conditions.prompts[image], conditions.picture(image))
+
+    def _ids_with(self, prompt: str, picture: Image.Image | None) -> list[int]:
         """A picture in front of the prompt is its start, its vectors, its end. The vectors have negative ids that
         belong to this picture alone, so that prompts with other pictures are other prompts."""
-        picture = conditions.picture(image)
         if picture is None:
-            return self._ids(conditions.prompts[image])
+            return self._ids(prompt)
         tokenizer = self.tokenizer
-        text = f"{PLACEHOLDER}\n{tokenizer.neutralise(conditions.prompts[image])}"
+        text = f"{PLACEHOLDER}\n{tokenizer.neutralise(prompt)}"
         ids = tokenizer.encode(tokenizer.chat([(tokenizer.user, text), (tokenizer.assistant, "")]) + IMAGE_START)
         digest = int.from_bytes(hashlib.sha256(picture.tobytes()).digest()[:5], "big") << 16
         vectors = [-1 - digest - i for i in range(self.model.config.vision.num_image_tokens)]
@@ -79,13 +82,22 @@ class JanusPainter(NextTokenPainter):
         return [*ids[:place], tokenizer.image_start, *vectors, tokenizer.image_end, *ids[place + 1 :]]
 
     def _embed_condition(self, ids: list[int], ways: int, canvas: Canvas, image: int) -> Tensor:
-        embeds, picture = self._embed_prompt(ids, ways), canvas.conditions.picture(image)
+        picture = canvas.conditions.picture(image)
+        canvas.work.vision_encodes += picture is not None
+        return self._embed_seen(ids, ways, picture)
+
+    def _embed_seen(self, ids: list[int], ways: int, picture: Image.Image | None) -> Tensor:
+        embeds = self._embed_prompt(ids, ways)
         if picture is not None:
-            canvas.work.vision_encodes += 1
             pixels = prepare(picture, self.tokenizer.rules).to(self.model.device)
             vectors = torch.tensor(ids, device=self.model.device) < 0
             embeds[0, vectors] = self.model.image_features(pixels[None])[0].to(embeds)
         return embeds
+
+    def embed_with(self, prompt: str, picture: Image.Image | None, blank: bool = False) -> Tensor:
+        """(T, D) of a prompt and the picture beside it, or of their blank twin, as they stand before the codes."""
+        ids = self._ids_with(prompt, picture)
+        return self._embed_prompt(ids, 2)[1] if blank else self._embed_seen(ids, 1, picture)[0]
 
     def _bytes(self, pixels: Tensor) -> np.ndarray:
         return to_uint8(pixels)

@@ -21,7 +21,7 @@ there.
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.janus import to_uint8
-from reverie.models.phi import TextStates
+from reverie.generators.showo_texts import Read, ShowoCache, digest, read
 from reverie.models.rows import at_once, in_fixed_parts, usual_rows
 from reverie.models.showo import Showo
 from reverie.models.showo_text import ShowoTokenizer
@@ -41,21 +41,6 @@ DRAWN_AT_ONCE = {"cpu": 1024}
 CPU_ROWS, ACCELERATOR_ROWS = 64, 1024
 LEAST = 1e-20
 """Below this, logarithms are cut off, as in the official code."""
-
-
-@dataclass
-class ShowoCache:
-    """States of prompts, by their ids. Nothing in it belongs to one image, so forks and pruned canvases share it."""
-
-    texts: dict[tuple[int, ...], int]
-    """Ids of a prompt to its place in `states`."""
-    states: TextStates
-
-    def fork(self, k: int) -> "ShowoCache":
-        return self
-
-    def select(self, indices: Sequence[int]) -> "ShowoCache":
-        return self
 
 
 class ShowoPainter:
@@ -73,6 +58,8 @@ class ShowoPainter:
         fill: int = 0,
         rows: int | None = None,
         drawer: Drawer | None = None,
+        sees: bool = False,
+        blank_sees: bool = True,
     ):
         """guidance: weight s of uncond + s (cond - uncond) where the conditions name none; the authors' w is s - 1.
         temperature: that of the choice which slots are kept, at the start; codes themselves are drawn at 1, as by the
@@ -82,11 +69,14 @@ class ShowoPainter:
         fill: the code that previews show where nothing was guessed yet.
         rows: every matrix product has exactly so many rows; by default 64 on CPUs and 1024 or more elsewhere.
         drawer: in place of `draw`, for replaying draws made elsewhere.
+        sees: whether it learned to correct a picture that stands beside the prompt (training/self_correction.py).
+        blank_sees: whether the unconditional twin of such a prompt sees the picture, too.
         """
         if steps < 1:
             raise ValueError(f"steps={steps}: an image takes at least 1 step.")
         self.model, self.tokenizer, self.steps, self.fill = model, tokenizer, steps, fill
         self.guidance, self.temperature, self.drawer = guidance, temperature, drawer or draw
+        self.sees, self.blank_sees = sees, blank_sees
         self.rows = rows or usual_rows(model.showo.lm_head.weight, CPU_ROWS, ACCELERATOR_ROWS)
         self.counts = masked_counts(steps, self.length, schedule)
 
@@ -118,11 +108,10 @@ class ShowoPainter:
             return replace(canvas, step=to, cache=canvas.release())
         uniforms = canvas.uniforms.to(self.model.device)
         weight = self._weight(canvas.conditions)
-        cache = self._texts(canvas)
-        text = self._rows(cache, canvas.conditions)
+        cache, texts = self._read(canvas)
         for step in range(canvas.step, to):
             numbers = uniforms.view(slots.shape)[:, step]
-            slots[:, step + 1] = self._step(slots[:, step], numbers, step, text, weight)
+            slots[:, step + 1] = self._step(slots[:, step], numbers, step, cache, texts, weight)
             canvas.work.decoded += self._ways(canvas.conditions) * len(canvas) * (self.length + 2)
         return replace(canvas, tokens=slots.flatten(1), uniforms=uniforms, step=to, cache=cache)
 
@@ -166,7 +155,7 @@ class ShowoPainter:
     def plain_work(self, conditions: Conditions) -> Work:
         """Each different prompt read once, the image block of every row at every step, one picture."""
         count, ways = len(conditions), self._ways(conditions)
-        prompts = sum(map(len, self._needed(conditions)))
+        prompts = sum(len(self.tokenizer.painting_ids(text)) for text in {*conditions.prompts, *[""] * (ways - 1)})
         decoded = ways * count * (self.length + 2) * self.steps
         return Work(prefilled=prompts, decoded=decoded, vq_decodes=count)
 
@@ -178,69 +167,71 @@ class ShowoPainter:
     def _ways(self, conditions: Conditions) -> int:
         return 1 if self._weight(conditions) == 1 else 2
 
-    def _step(self, slots: Tensor, uniforms: Tensor, step: int, text: TextStates, weight: float) -> Tensor:
+    def _step(
+        self, slots: Tensor, uniforms: Tensor, step: int, cache: ShowoCache, texts: Sequence[Read], weight: float
+    ) -> Tensor:
         """(N, L) slots after step `step` to those after the next."""
         codes, masked = unpack(slots)
-        drawn, probabilities, rest = self.drawer(self._guided(codes, masked, text, weight), uniforms, self.temperature)
+        drawn, probabilities, rest = self.drawer(
+            self._guided(codes, masked, cache, texts, weight), uniforms, self.temperature
+        )
         drawn = torch.where(masked, drawn, codes)
         noise = temperature_at(self.temperature, step, self.steps)
         sure = confidence(probabilities, rest, noise).masked_fill(~masked, torch.inf)
         return torch.where(least_sure(sure, masked, self.counts[step]), ~drawn, drawn)
 
-    def _guided(self, codes: Tensor, masked: Tensor, text: TextStates, weight: float) -> Tensor:
-        """Guided logits (N, L, number of codes) in float32, from both ways in one batch."""
-        if weight == 1:
-            return self.model.slot_logits(codes, masked, text, self.rows).float()
-        logits = self.model.slot_logits(codes.repeat(2, 1), masked.repeat(2, 1), text, self.rows).float()
+    def _guided(self, codes: Tensor, masked: Tensor, cache: ShowoCache, texts: Sequence[Read], weight: float) -> Tensor:
+        """Guided logits (N, L, number of codes) in float32; `texts` are those of all images, then their blank twins."""
+        ways = len(texts) // len(codes)
+        logits = self._logits(codes.repeat(ways, 1), masked.repeat(ways, 1), cache, texts)
+        if ways == 1:
+            return logits
         conditional, blank = logits.chunk(2)
         return weight * conditional - (weight - 1) * blank
 
-    def _needed(self, conditions: Conditions) -> list[tuple[int, ...]]:
-        """The different prompts of a batch, the blank one included where it is used."""
-        texts = [tuple(self.tokenizer.painting_ids(prompt)) for prompt in dict.fromkeys(conditions.prompts)]
-        blank = [tuple(self.tokenizer.painting_ids(""))] if self._ways(conditions) == 2 else []
-        return list(dict.fromkeys(blank + texts))
+    def _logits(self, codes: Tensor, masked: Tensor, cache: ShowoCache, texts: Sequence[Read]) -> Tensor:
+        """(rows, L, number of codes) in float32; rows with a picture before them go in a batch of their own."""
+        sees = torch.tensor([text.picture is not None for text in texts])
+        if sees.all() or not sees.any():
+            shelf = cache.shelves[bool(sees.all())]
+            return self.model.slot_logits(codes, masked, shelf.rows(texts), self.rows).float()
+        found = codes.new_empty(*codes.shape, self.model.config.num_codes, dtype=torch.float32)
+        for seen, shelf in cache.shelves.items():
+            rows = (sees == seen).nonzero()[:, 0].to(codes.device)
+            states = shelf.rows([text for text in texts if (text.picture is not None) == seen])
+            found[rows] = self.model.slot_logits(codes[rows], masked[rows], states, self.rows).float()
+        return found
 
-    def _texts(self, canvas: Canvas) -> ShowoCache:
-        """States of exactly the prompts that the canvas needs; those that are known already are kept."""
-        needed, old = self._needed(canvas.conditions), canvas.release()
-        if old is not None and set(old.texts) == set(needed):
-            return old
-        known: dict[tuple[int, ...], int] = old.texts if old is not None else {}
-        new = [text for text in needed if text not in known]
-        kept = [text for text in needed if text in known]
-        canvas.work.prefilled += sum(map(len, new))
-        parts = [narrowed(old.states, [known[text] for text in kept])] if kept else []
-        parts += [self.model.read_prompts(new, self.rows)] if new else []
-        return ShowoCache({text: place for place, text in enumerate(kept + new)}, joined(parts))
-
-    def _rows(self, cache: ShowoCache, conditions: Conditions) -> TextStates:
-        """The texts that the rows of a batch see: the prompts of all images, then their blank twins."""
-        rows = [cache.texts[tuple(self.tokenizer.painting_ids(prompt))] for prompt in conditions.prompts]
+    def _read(self, canvas: Canvas) -> tuple[ShowoCache, list[Read]]:
+        """What the rows of a batch look at: the prompts of all images with their pictures, then their blank twins, in
+        which a picture stays or not as `blank_sees` says; and the states of exactly these, of which those that are
+        known already are kept."""
+        conditions = canvas.conditions
+        shown = [conditions.picture(image) if self.sees else None for image in range(len(canvas))]
+        names = [digest(picture) for picture in shown]
+        pictures = {name: picture for name, picture in zip(names, shown, strict=True) if picture is not None}
+        texts = [
+            Read(tuple(self.tokenizer.painting_ids(prompt)), name)
+            for prompt, name in zip(conditions.prompts, names, strict=True)
+        ]
         if self._ways(conditions) == 2:
-            rows += [cache.texts[tuple(self.tokenizer.painting_ids(""))]] * len(rows)
-        return replace(cache.states, rows=torch.tensor(rows, device=self.model.device))
+            blank = tuple(self.tokenizer.painting_ids(""))
+            texts += [Read(blank, name if self.blank_sees else None) for name in names]
+        needed, old = list(dict.fromkeys(texts)), canvas.release()
+        if old is not None and old.known == set(needed):
+            return old, texts
+
+        def spent(tokens: int, looked: int) -> None:
+            canvas.work.prefilled += tokens
+            canvas.work.vision_encodes += looked
+
+        return read(self.model, needed, pictures, old, self.rows, spent), texts
 
 
 def unpack(slots: Tensor) -> tuple[Tensor, Tensor]:
     """Slots of a record to (codes, masked); the code of a masked slot is its last guess."""
     masked = slots < 0
     return torch.where(masked, ~slots, slots), masked
-
-
-def narrowed(states: TextStates, places: Sequence[int]) -> TextStates:
-    index = torch.tensor(places, device=states.seen.device)
-    return TextStates([k[index] for k in states.keys], [v[index] for v in states.values], states.seen[index])
-
-
-def joined(parts: Sequence[TextStates]) -> TextStates:
-    if len(parts) == 1:
-        return parts[0]
-    keys, values = (
-        [torch.cat(layer) for layer in zip(*(getattr(part, name) for part in parts), strict=True)]
-        for name in ("keys", "values")
-    )
-    return TextStates(keys, values, torch.cat([part.seen for part in parts]))
 
 
 def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

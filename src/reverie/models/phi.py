@@ -5,8 +5,9 @@ Papers: Phi-1.5 (arXiv 2309.05463), Show-o (arXiv 2408.12528), section 3.3 for t
 causally, an image block all at once. Parameter names are those of the transformers library.
 
 Because text never looks at the image, its keys and values are the same at every painting step, and for every image of
-the same prompt: `read` makes them once, `paint` runs image blocks against them. `whole` takes any sequence and any
-mask. All three are one loop, differentiable, and follow models/rows.py where `rows` is given.
+the same prompt: `read` makes them once, `paint` runs image blocks against them. So it is with a finished image that a
+new one is painted after: it never looks at the new one, and `look` puts it behind the text. `whole` takes any sequence
+and any mask. All four are one loop, differentiable, and follow models/rows.py where `rows` is given.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -66,7 +67,8 @@ class PhiConfig:
 
 @dataclass
 class TextStates:
-    """Keys and values of text: for each layer (P, kv heads, S, head size). The rows of a batch point into the P."""
+    """Keys and values of text, and of images that stand behind it: for each layer (P, kv heads, S, head size). The rows
+    of a batch point into the P."""
 
     keys: Sequence[Tensor]
     values: Sequence[Tensor]
@@ -74,6 +76,8 @@ class TextStates:
     """(P, S) True where a token stands; elsewhere nobody looks."""
     rows: Tensor | None = None
     """(B,) the text of each row of the batch; None where they are 0..P-1."""
+    behind: int = 0
+    """Positions of the images that stand behind the text."""
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         keys, values = self.keys[index], self.values[index]
@@ -159,6 +163,18 @@ class Phi(nn.Module):
         self._run(x, start, causal & seen[:, None, None, :], rows, kept=kept)
         keys, values = zip(*kept, strict=True)
         return TextStates(keys, values, seen)
+
+    def look(self, x: Tensor, text: TextStates, start: int, rows: int | None = None) -> TextStates:
+        """The states of texts with a block behind each, in which every token sees the text and the whole block."""
+        seen = F.pad(text.visible(), (0, x.shape[1]), value=True)
+        kept: list[tuple[Tensor, Tensor]] = []
+        self._run(x, start, seen[:, None, None, :], rows, text=text, kept=kept)
+        both = [
+            [torch.cat(pair, 2) for pair in zip(text.layer(index), layer, strict=True)]
+            for index, layer in enumerate(kept)
+        ]
+        keys, values = zip(*both, strict=True)
+        return TextStates(keys, values, seen, behind=text.behind + x.shape[1])
 
     def paint(self, x: Tensor, text: TextStates, start: int, rows: int | None = None) -> Tensor:
         """Hidden states after the final norm, of blocks in which every token sees its text and the whole block."""

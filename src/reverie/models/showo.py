@@ -7,6 +7,9 @@ configuration alone. Loading and saving live in `models/showo_checkpoint.py`.
 
 A painting sequence is a block of `longest + 1` text positions, filled from the right, and an image block: start, one
 slot for each code, end. The logits at a masked slot say what stands in that slot; nothing is shifted.
+
+A sequence that corrects (PARM++, arXiv 2501.13926, which gives no layout; this one is ours) has the flawed image as a
+block of its own between text and new image. It sees the text and itself, the new image sees both.
 """
 
 import math
@@ -170,15 +173,29 @@ class Showo(nn.Module):
         """(B, T) ids of the one vocabulary to (B, T, D)."""
         return self.showo.model.embed_tokens(ids)
 
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pictures as bytes (B, 3, H, W) to codes (B, L)."""
+        return self.pictures.encode(pixels.to(self.device).float() / 127.5 - 1)
+
     def read(self, ids: Tensor, seen: Tensor | None = None, rows: int | None = None) -> TextStates:
         """Text blocks (B, T) that end where the image begins; `seen` is False at the pads on their left."""
         return self.showo.read(self.embed(ids), seen, self.config.block - ids.shape[1], rows)
 
     def paint(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:
         """Hidden states of the image block, (B, L + 2, D): start, slots, end. Masked slots (B, L) hide their code."""
-        inside = torch.where(masked, self.config.mask, codes + self.config.code_offset)
+        block = self._image_block(torch.where(masked, self.config.mask, codes + self.config.code_offset))
+        return self.showo.paint(block, text, self.config.block + text.behind, rows)
+
+    def look(self, codes: Tensor, text: TextStates, rows: int | None = None) -> TextStates:
+        """The states of texts with a finished image (B, L) behind each, for an image that is painted after it."""
+        block = self._image_block(codes + self.config.code_offset)
+        return self.showo.look(block, text, self.config.block + text.behind, rows)
+
+    def _image_block(self, inside: Tensor) -> Tensor:
+        """(B, L) tokens of the one vocabulary to (B, L + 2, D), framed by start and end."""
         ids = F.pad(F.pad(inside, (1, 0), value=self.config.image_start), (0, 1), value=self.config.image_end)
-        return self.showo.paint(self.embed(ids), text, self.config.block, rows)
+        return self.embed(ids)
 
     def code_logits(self, hidden: Tensor, rows: int | None = None) -> Tensor:
         """(..., D) to (..., number of codes): the head over image codes only. Text and mask are never drawn."""
@@ -199,6 +216,7 @@ class Showo(nn.Module):
         vocabulary: Literal["codes", "all"] = "codes",
         frame: bool = False,
         rows: int | None = None,
+        flawed: Tensor | None = None,
     ) -> Tensor:
         """Log-probabilities of the masked codes given the prompt and the codes that are not masked; differentiable.
 
@@ -207,12 +225,16 @@ class Showo(nn.Module):
             training (arXiv 2501.13926) take it over all tokens.
         frame: the tokens around the image count as well, as there; only over all tokens.
         rows: the block size of the painter, where the numbers must be those of sampling bit by bit.
+        flawed: (B, L) codes of the image that each corrects.
         Returns (B, L) in float32, 0 where nothing is masked; with `frame` (B, L + 2).
         """
         if frame and vocabulary != "all":
             raise ValueError("The tokens around the image are no image codes; take vocabulary='all' with frame=True.")
         codes, masked = codes.to(self.device), masked.to(self.device)
-        hidden = self.paint(codes, masked, self.read_prompts(prompts, rows), rows)
+        text = self.read_prompts(prompts, rows)
+        if flawed is not None:
+            text = self.look(flawed.to(self.device), text, rows)
+        hidden = self.paint(codes, masked, text, rows)
         if vocabulary == "codes":
             hidden, targets, counts = hidden[:, 1:-1], codes, masked
         else:

@@ -25,6 +25,7 @@ from ..models.showo import Showo, ShowoConfig
 from ..models.showo_text import END, SPECIAL, ShowoTokenizer
 from .cross_entropy import cross_entropy
 from .drawn_codes import DrawnCodes
+from .drawn_flaws import DrawnFlaws, flaws_loss
 from .janus import atelier_texts
 from .quick_norm import quicken
 from .words import train_words
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class ShowoTraining:
-    """paint: pictures a step, of which the share `fresh` is drawn anew (see drawn_codes.py); blank: share of captions
-    left blank for guidance; riddles: share of captions that are the answers of riddles; side: of pictures, in pixels."""
+    """paint: pictures a step; correct: corrections of flawed pictures beside them (drawn_flaws.py), by which it learns to
+    see one; of both the share `fresh` is drawn anew (drawn_codes.py); blank: share of captions left blank for guidance;
+    riddles: share of captions that are the answers of riddles; side: of pictures, in pixels."""
 
     paint: int = 32
+    correct: int = 0
     fresh: float = 1.0
     blank: float = 0.1
     riddles: float = 0.12
@@ -123,8 +126,12 @@ class ShowoTask:
             raise ValueError(f"mix.side is {mix.side}, but the model paints {side} pixels a side; make them agree.")
         if mix.paint < 1:
             raise ValueError("mix.paint is 0, so there is nothing to learn; give it pictures.")
+        if mix.correct:
+            # What the checkpoint can do, and in which words it was told: see `ShowoPainter.sees` and wordings.yaml.
+            model.config.own.update(sees=True, judge="atelier")
         self.model, self.words, self.mix, self.seed = model.train(), words, mix, seed
         self.drawn = DrawnCodes(seed, mix.paint, mix.fresh, mix.riddles, mix.side)
+        self.flaws = DrawnFlaws(-1 - seed, mix.correct, mix.fresh, 0.0, mix.side) if mix.correct else None
         quicken(model.vq_model.eval()).requires_grad_(False)
 
     def painter(self) -> Generator:
@@ -132,16 +139,22 @@ class ShowoTask:
         from ..generators.showo import ShowoPainter
 
         own = self.model.config.own
-        settings = {name: own[name] for name in ("guidance", "temperature", "steps") if name in own}
+        settings = {name: own[name] for name in ("guidance", "temperature", "steps", "sees") if name in own}
         return ShowoPainter(self.model, self.words, **settings)
 
     def batch(self, step: int) -> dict[str, Any]:
         """ids (B, T) of prompts, pads on the left; masked (B, L); and what `DrawnCodes` needs to know the codes."""
         rng = random.Random(f"{self.seed}/{step}")
-        captions, rows = self.drawn.batch(step, rng)
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        batch = self._rows(self.drawn, step, rng, generator)
+        if self.flaws is not None:
+            batch["fix"] = self._rows(self.flaws, step, rng, generator)
+        return batch
+
+    def _rows(self, drawn: DrawnCodes, step: int, rng: random.Random, generator: torch.Generator) -> dict[str, Any]:
+        captions, rows = drawn.batch(step, rng)
         asked = [self.words.painting_ids("" if rng.random() < self.mix.blank else caption) for caption in captions]
         ids = torch.tensor(self.words.padded(asked, max(map(len, asked))))
-        generator = torch.Generator().manual_seed(rng.getrandbits(63))
         return {"ids": ids, "masked": random_masks(generator, len(ids), self.model.config.image_length)} | rows
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
@@ -152,7 +165,14 @@ class ShowoTask:
         logits = model.code_logits(model.paint(codes, masked, text)[:, 1:-1][masked])
         loss = cross_entropy(logits, codes[masked])
         right = (logits.detach().argmax(-1) == codes[masked]).float().mean()
-        return loss, {"right": right, "hidden": masked.float().mean()}
+        log = {"right": right, "hidden": masked.float().mean()}
+        if self.flaws is not None:
+            fix = batch["fix"]
+            pairs = self.flaws.codes(fix, model.pictures.encode)
+            corrected = flaws_loss(model, fix["ids"], fix["ids"] != self.words.pad, pairs, fix["masked"])
+            loss = (len(ids) * loss + len(pairs) * corrected) / (len(ids) + len(pairs))
+            log["corrected"] = corrected.detach()
+        return loss, log
 
 
 def random_masks(generator: torch.Generator, count: int, length: int) -> Tensor:
