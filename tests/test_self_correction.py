@@ -1,19 +1,31 @@
 """Painters that see their flawed picture: what sees what, what is learned, and that looking back uses it."""
 
+import json
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from janus_toy import toy_janus
 from PIL import Image
 from showo_toy import toy_showo
 
+import reverie
 from reverie.atelier.faults import faults
 from reverie.atelier.flaws import flaw
 from reverie.atelier.sample import random_demand
 from reverie.canvas import Conditions
 from reverie.choose import painted
+from reverie.data.build_verifier import Build, PairData, PathBuild, build
+from reverie.data.prompts import Prompt, Prompts
+from reverie.events import Revised, Spent
 from reverie.generators.showo import ShowoPainter
+from reverie.judges.mixed import FunctionJudge
+from reverie.judges.vlm import Wording
+from reverie.models.showo_checkpoint import save_showo
+from reverie.reason import Plan
+from reverie.training import recipes
 from reverie.training.code_scorers import CodePainter
 from reverie.training.self_correction import Correction, CorrectionConfig, CorrectionTask, corrector, seen_codes
 
@@ -158,6 +170,74 @@ def test_the_flawed_picture_is_shown_as_it_will_be_seen():
 
 def _finished(generator: ShowoPainter, codes: torch.Tensor):
     return generator.start(Conditions(("x",) * len(codes)), range(len(codes)), codes)
+
+
+def redness(prompts, pictures) -> list[tuple[float, str]]:
+    """Right is what is redder than most of a toy's paintings."""
+    shares = [float(np.asarray(picture, float)[..., 0].mean()) / 255 for picture in pictures]
+    return [(share, "" if share >= 0.5 else "It is not red.") for share in shares]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_showo(*toy_showo(), tmp_path / "showo")
+    path = tmp_path / "showo" / "config.json"
+    config = json.loads(path.read_text()) | {"reverie": {"steps": 4, "guidance": 1.5}}
+    path.write_text(json.dumps(config))
+    return tmp_path / "showo"
+
+
+def middle(painter_, prompts) -> float:
+    pictures = [painter_.generate(prompt, seed=seed).image for prompt in prompts for seed in range(8)]
+    return float(np.median([score for score, _ in redness([], pictures)]))
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_from_paintings_to_a_painter_that_corrects_itself(folder, tmp_path, rank):
+    prompts = ("a red cat", "a fish")
+    first = reverie.load(folder, device="cpu")
+    assert not first.generator(Plan()).sees
+    cut = middle(first, prompts)
+
+    def judged(asked, pictures):
+        return [(score - cut + 0.5, "It is not red.") for score, _ in redness(asked, pictures)]
+
+    found = Prompts(tuple(Prompt(text) for text in prompts), 0, 0)
+    wanted = Build("correction", PathBuild(8, 8), Wording.of("atelier"), pairs=PairData(each=3))
+    build(wanted, first, FunctionJudge(judged, "red"), found, tmp_path / "data")
+    loop = {"steps": 2, "precision": "no", "log_every": 1}
+    recipe = tmp_path / "recipe.yaml"
+    made = {
+        "task": "self-correction", "out": str(tmp_path / "out"), "model": str(folder), "data": str(tmp_path / "data"),
+        "wording": "atelier", "correction": {"batch": 2, "plain": 1}, "lora": {"rank": rank}, "loop": loop,
+    }  # fmt: skip
+    recipe.write_text(json.dumps(made))
+    trained = recipes.run(recipe) / "checkpoint"
+    second = reverie.load(trained, device="cpu")
+    assert second.generator(Plan()).sees
+    assert second.source.judge == "atelier"
+    unhappy = FunctionJudge(lambda asked, pictures: [(0.1, "The cat is blue, not red.")] * len(pictures), "strict")
+    events = list(
+        second.stream("a red cat", choose="parm", candidates=3, judge_steps=4, reflect=2, judge=unhappy, seed=1)
+    )
+    revised = [event for event in events if isinstance(event, Revised)]
+    assert [event.prompt for event in revised] == ["a red cat\nThe cat is blue, not red."] * 2
+    assert {event.note for event in revised} == {None}
+    spent = next(event for event in events if isinstance(event, Spent))
+    assert spent.work["vision_encodes"][0] >= 2
+    # The blind one is told in words, and says so.
+    short = FunctionJudge(lambda asked, pictures: [(0.1, "Blue.")] * len(pictures), "short")
+    events = list(first.stream("a cat", reflect=1, judge=short, seed=1))
+    assert "cannot look" in next(event.note for event in events if isinstance(event, Revised))
+
+
+def test_the_recipe_says_what_is_wrong(folder, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({"task": "self-correction", "out": str(tmp_path / "out"), "model": str(folder)}))
+    with pytest.raises(ValueError, match="data build correction"):
+        recipes.run(recipe, [f"data={tmp_path}"])
+    with pytest.raises(ValueError, match="unknown judge wording"):
+        recipes.run(recipe, [f"data={tmp_path}", "wording=klingon"])
 
 
 def test_who_cannot_look_is_refused():

@@ -155,13 +155,18 @@ def corrected(
     if how == "again":
         return Wish(prompt, 0)
     asked = (bench.edit if changes else bench.see) if sees else bench.words
-    text = asked.replace("{reason}", reason).replace("{prompt}", prompt).strip()
+    text = told(asked, prompt, reason)
     picture = flawed.kept.picture if sees else None
     try:
         bench.check(text, sees)
         return Wish(text, 0, picture, note)
     except ValueError as error:
         return Wish(prompt, 0, note=f"the painter could not be told what was wrong: {error}")
+
+
+def told(wording: str, prompt: str, reason: str) -> str:
+    """What a painter is told: `see` or `words` of a wording, filled in."""
+    return wording.replace("{reason}", reason).replace("{prompt}", prompt).strip()
 
 
 def final(keep: str, rounds: Sequence[Round]) -> Round:

@@ -373,6 +373,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
         "model data",
     ),
     "judge": Elsewhere("verify_recipes", "judge", "data wording judge lora export", "model"),
+    "self-correction": Elsewhere("verify_recipes", "self_correction", "data wording correction lora export", "model"),
     "dpo": Elsewhere("verify_recipes", "dpo", "data reference judge dpo online lora export", "model"),
     "dpo-iterative": Elsewhere(
         "verify_recipes", "dpo_iterative", "prompts exclude reference judge rounds dpo online lora export", "model"

@@ -21,7 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..data.pairs import Pairs
 from ..generators.janus import JanusPainter, to_uint8
+from ..look_back import told
 from ..models.showo import Showo
 from ..models.showo_text import ShowoTokenizer
 from .code_scorers import CodePainter
@@ -77,6 +79,16 @@ class Correction:
     better: Tensor
 
 
+def corrections(pairs: Pairs, wording: str) -> list[Correction]:
+    """Stored pairs as examples; those whose fault nobody could name are left out. wording: see `look_back.told`."""
+    rows = zip(pairs.prompts, pairs.reasons, pairs.worse, pairs.better, strict=True)
+    return [
+        Correction(prompt, told(wording, prompt, reason), worse, better)
+        for prompt, reason, worse, better in rows
+        if reason
+    ]
+
+
 @dataclass
 class CorrectionTask:
     """The task for `training.loop.train`."""
@@ -90,7 +102,7 @@ class CorrectionTask:
 
     def __post_init__(self) -> None:
         if not self.examples:
-            raise ValueError("there are no corrections; they need prompts with both a right and a wrong image")
+            raise ValueError("there are no corrections: they need a right image and a wrong one whose fault is known")
         self.model.eval()
 
     def batch(self, step: int) -> tuple[Rows, Rows | None]:

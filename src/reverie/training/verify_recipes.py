@@ -1,4 +1,4 @@
-"""The recipes of "verify and reinforce" (arXiv 2501.13926): judges, DPO, DPO with guidance, DPO in rounds.
+"""The recipes of "verify and reinforce" (arXiv 2501.13926): judges, self-correction, DPO, guided and in rounds.
 
 Each function takes a checked recipe and its folder and returns the folder with the result.
 """
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..data.pairs import read_pairs
 from ..files import write_atomically
+from ..judges.vlm import Wording
 from .adapters import Lora, add, merged
 from .card import write_card
 from .code_scorers import CodePainter, code_painter
@@ -64,8 +66,6 @@ def data_sources(data: Any) -> dict[str, float]:
 def wording_of(recipe: Mapping[str, Any], sources: Mapping[str, float]) -> Any:
     """How the trained judge is to be asked: what the recipe names, or the words that its data were built with."""
     import json
-
-    from ..judges.vlm import Wording
 
     if recipe.get("wording"):
         Wording.of(recipe["wording"])
@@ -133,7 +133,6 @@ def _llava_student(source: Source, vision: bool) -> tuple[Any, Any]:
 def dpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Keys: model (Show-o, LlamaGen or Janus), data (of `data build preference`), reference (copy, table or adapters),
     judge (for guidance), export. Sections: dpo (DpoConfig), online (OnlineConfig), lora, loop."""
-    from ..data.pairs import read_pairs
     from ..painter import load
 
     config = replace(section(recipe, "dpo", DpoConfig), seed=seed)
@@ -207,6 +206,37 @@ def save_painter(painter: Painter, folder: Path) -> None:
     save[str(painter.source.family)](painter.model, painter.tokenizer, folder)
 
 
+def self_correction(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """A painter learns to correct what it sees. Keys: model (Show-o or Janus), data (of `data build correction`),
+    wording (in which it is told what went wrong; as its checkpoint says if left out), export. Sections: correction
+    (CorrectionConfig), lora, loop."""
+    from ..painter import load
+    from .self_correction import CorrectionConfig, CorrectionTask, corrections, corrector
+
+    config = replace(section(recipe, "correction", CorrectionConfig), seed=seed)
+    lora, loop = section(recipe, "lora", Lora), section(recipe, "loop", LoopConfig)
+    found = recipe.get("wording") or None
+    if found:
+        Wording.of(found)
+    pairs = read_pairs(recipe.get("data") or "", "correction")
+    painter = load(recipe["model"], dtype=torch.float32)
+    wording = found or painter.source.judge
+    learner = code_painter(painter)
+    score = corrector(learner)
+    model = add(learner.model, lora) if lora.rank else learner.model
+    task = CorrectionTask(model, score, corrections(pairs, Wording.of(wording).see), learner.masked, config)
+    train(task, loop, out, recipe=dict(recipe))
+    if lora.rank:
+        merged(model)
+    own = painter.model.config.own if learner.family == "showo" else painter.model.config.raw.setdefault("reverie", {})
+    own.update(sees=True, judge=wording)
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    save_painter(painter, folder)
+    about = [f"{len(task.examples)} corrections of {recipe['data']}."]
+    write_card(out, folder, f"{painter.name}, which corrects itself", about)
+    return out
+
+
 @dataclass
 class Rounds:
     """How often a painter paints, is judged, and learns from the pairs. per_prompt: images of each prompt a round;
@@ -249,7 +279,6 @@ def dpo_iterative(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 def _paint_pairs(recipe: Mapping[str, Any], rounds: Rounds, model: str, here: Path, seed: int) -> None:
     from ..data import prompts
     from ..data.build_verifier import Build, PairData, PathBuild, build
-    from ..judges.vlm import Wording
     from ..painter import load
 
     found = prompts.read(str(recipe.get("prompts") or ""), recipe.get("exclude") or ())
