@@ -25,9 +25,11 @@ from reverie.judges.mixed import FunctionJudge
 from reverie.judges.vlm import Wording
 from reverie.models.showo_checkpoint import save_showo
 from reverie.reason import Plan
-from reverie.training import recipes
+from reverie.training import recipes, showo
 from reverie.training.code_scorers import CodePainter
 from reverie.training.self_correction import Correction, CorrectionConfig, CorrectionTask, corrector, seen_codes
+from reverie.training.showo import ShowoSizes, ShowoTask, ShowoTraining, fresh_showo
+from reverie.training.tokenizer import TokenizerConfig, build_vq
 
 TEXT = "a red cat\nThe cat is blue, not red."
 
@@ -170,6 +172,34 @@ def test_the_flawed_picture_is_shown_as_it_will_be_seen():
 
 def _finished(generator: ShowoPainter, codes: torch.Tensor):
     return generator.start(Conditions(("x",) * len(codes)), range(len(codes)), codes)
+
+
+def test_a_small_show_o_learns_from_drawn_flaws(monkeypatch):
+    monkeypatch.setattr(showo, "atelier_texts", lambda: ["a red fish below a boat", "three blue cats at night"] * 20)
+    vq = TokenizerConfig(codes=24, base=32, multipliers=(1, 1), latent=32, patch=4)
+    sizes = ShowoSizes(width=32, layers=2, heads=2, ffn=64, vocabulary=300, longest=127, steps=3)
+    model, words = fresh_showo(sizes, vq, build_vq(vq).eval())
+    task = ShowoTask(model, words, ShowoTraining(paint=3, correct=4, fresh=0.5), seed=1)
+    assert task.painter().sees
+    assert model.config.own["judge"] == "atelier"
+    for step in range(3):
+        batch = task.batch(step)
+        fix = batch["fix"]
+        again = task.batch(step)["fix"]
+        assert all(torch.equal(fix[name], again[name]) for name in fix)
+        told = [words.decode(row[row != words.pad].tolist()) for row in fix["ids"]]
+        assert all("\n" in text for text in told if text)
+        loss, log = task.loss(batch)
+        codes = task.flaws.codes(fix, model.pictures.encode)
+        numbers = fix["numbers"].tolist()
+        drawn = task.flaws.pictures(numbers)
+        before, after = (model.encode(drawn[:, side]) for side in (0, 1))
+        assert torch.equal(codes, torch.cat([before, after], 1))
+        ids = [row[row != words.pad].tolist() for row in fix["ids"]]
+        found = -model.log_prob(ids, after, fix["masked"], flawed=before).sum() / fix["masked"].sum()
+        torch.testing.assert_close(log["corrected"], found, atol=1e-4, rtol=0)
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 def redness(prompts, pictures) -> list[tuple[float, str]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from ..models.showo import Showo
@@ -47,8 +46,8 @@ class DrawnFlaws(DrawnCodes):
 
 
 def flaws_loss(model: Showo, ids: Tensor, seen: Tensor, codes: Tensor, masked: Tensor) -> Tensor:
-    """Mean negative log-probability of the hidden codes of new images. ids (B, T) of prompts and reasons, `seen` False at
-    pads; codes (B, 2 L) of the flawed and the right picture; masked (B, L) of the latter."""
+    """Mean negative log-probability of the hidden codes of new images. ids (B, T) of prompts and reasons, `seen` False
+    at pads; codes (B, 2 L) of the flawed and the right picture; masked (B, L) of the latter."""
     before, after = codes.chunk(2, 1)
     text = model.look(before, model.read(ids, seen))
     # The head runs over hidden slots only.

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class ShowoTraining:
-    """paint: pictures a step; correct: corrections of flawed pictures beside them (drawn_flaws.py), by which it learns to
-    see one; of both the share `fresh` is drawn anew (drawn_codes.py); blank: share of captions left blank for guidance;
-    riddles: share of captions that are the answers of riddles; side: of pictures, in pixels."""
+    """paint: pictures a step; correct: corrections of flawed pictures beside them (drawn_flaws.py), by which it learns
+    to see one; of both the share `fresh` is drawn anew (drawn_codes.py); blank: share of captions left blank for
+    guidance; riddles: share of captions that are the answers of riddles; side: of pictures, in pixels."""
 
     paint: int = 32
     correct: int = 0
