@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from reverie.models.phi import TextStates
+from reverie.models.rows import at_once, in_fixed_parts
 from reverie.models.showo import Showo
 
 if TYPE_CHECKING:
@@ -94,11 +95,12 @@ def read(
 
 
 def _codes(model: Showo, pictures: Sequence[Image]) -> torch.Tensor:
-    """(P, L). One at a time: convolutions may round differently in a batch."""
+    """(P, L), encoded in parts of fixed size (see models/rows.py)."""
     from reverie.vlms.showo import prepare
 
     side = model.config.grid * model.pictures.pixels_per_code
-    return torch.cat([model.pictures.encode(prepare(p, side)[None].to(model.device)) for p in pictures])
+    pixels = torch.stack([prepare(picture, side) for picture in pictures]).to(model.device)
+    return torch.cat(in_fixed_parts(model.pictures.encode, at_once(model.device), pixels))
 
 
 def narrowed(states: TextStates, places: Sequence[int]) -> TextStates:
