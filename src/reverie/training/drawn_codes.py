@@ -35,8 +35,8 @@ class DrawnCodes:
     # In a worker.
 
     def batch(self, step: int, rng: random.Random) -> tuple[list[str], dict[str, Tensor]]:
-        """Captions of a step, the `numbers` (rows,) of its pictures, and `pixels` (fresh, 3, H, W) uint8 of the new ones,
-        which come first."""
+        """Captions of a step, the `numbers` (rows,) of its pictures, and `pixels` (fresh, 3, H, W) uint8 of those that
+        are new and come first."""
         first = step * self.fresh
         numbers = list(range(first, first + self.fresh))
         oldest = max(0, first + self.fresh - self.window)

@@ -1,7 +1,7 @@
 """A Qwen2-VL that learns to judge, and a quick way to hear what it says about thousands of pictures.
 
 For models whose pictures all enter with one size and whose queries have keys of their own, such as the Atelier's
-(`vlm_build.py`): a batch is then one tensor (`vlm_forward.py`). What is asked, and how, is as in `vlms/transformers.py`.
+(`vlm_build.py`): a batch is then one tensor (`vlm_forward.py`). It is asked as `vlms/transformers.py` asks it.
 """
 
 from __future__ import annotations

@@ -193,7 +193,8 @@ def _pictures(recipe: Mapping[str, Any]) -> tuple[Any, Any, str | None]:
 
 def _llamagen(recipe: dict[str, Any], out: Path) -> Path:
     """Sections: tokenizer (as of `_showo`), model (LlamagenSizes), mix (LlamagenTraining), loop; from: a LlamaGen
-    checkpoint to go on from instead of a fresh model; decoder: a refined tokenizer run whose decoder replaces the first one at the end; export: folder for the finished checkpoint."""
+    checkpoint to go on from instead of a fresh model; decoder: a refined tokenizer run whose decoder replaces the
+    first one at the end; export: folder for the finished checkpoint."""
     from ..models.llamagen_checkpoint import load_llamagen, save_llamagen
     from .card import write_card
     from .llamagen import LlamagenSizes, LlamagenTask, LlamagenTraining, build_llamagen

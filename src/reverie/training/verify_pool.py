@@ -1,0 +1,204 @@
+"""Pools of candidates for the table of "verify and reinforce" (arXiv 2501.13926), painted and judged in big batches.
+
+    python -m reverie.training.verify_pool --model atelier-showo -n 20 --judge parm=atelier-judge --out runs/pool/showo
+
+A pool holds, for every prompt of atelier-geneval, N candidates: whether each is right by the benchmark's own rule, and
+what each judge says about it, finished (`orm`) and at every look (`clarity`, `potential`, `prm`). Each row of the table
+is then a choice among them, made by `verify_table.py` in a second, since what a candidate becomes does not depend on
+what is chosen. `--sweep 1.5/1.0/12 ...` (guidance/temperature/steps) paints one candidate for each setting instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files import write_atomically
+
+if TYPE_CHECKING:
+    from ..atelier.inspector import Inspector
+    from ..benchmarks.protocol import Sample
+    from ..canvas import Conditions
+    from ..canvas import Generator as GeneratorOfImages
+    from .qwen_judge import QwenStudent
+
+LOOKS = ("clarity", "potential", "prm")
+"""Questions about unfinished pictures."""
+
+
+@dataclass
+class Judges:
+    """Judges by name, each with its wording: what they say about pictures (B, 3, H, W) uint8."""
+
+    students: dict[str, tuple[QwenStudent, Any]]
+
+    @classmethod
+    def load(cls, named: Sequence[str], device: str) -> Judges:
+        """`named`: NAME=MODEL each, models of the family of `QwenStudent`."""
+        from ..judges.vlm import Wording
+        from ..models.registry import resolve
+        from ..vlms.transformers import TransformersVLM
+        from .qwen_judge import QwenStudent
+
+        found = {}
+        for item in named:
+            name, _, model = item.partition("=")
+            source = resolve(model or name, "judge")
+            assert source.folder is not None
+            student = QwenStudent(TransformersVLM.load(source.folder, device=device))
+            student.model.eval()
+            wording = "atelier" if source.judge == "instruct" else source.judge
+            found[name] = student, Wording.of(wording)
+        return cls(found)
+
+    @torch.no_grad()
+    def told(self, prompts: Sequence[str], pixels: Tensor, questions: Sequence[str]) -> dict[str, Tensor]:
+        """`judge/question` to P(yes) / (P(yes) + P(no)), (B,) on the CPU."""
+        found = {}
+        for name, (student, wording) in self.students.items():
+            tokens = student.look(pixels)
+            for question in questions:
+                ids = [student.asked(wording.conversation(question, prompt, None)) for prompt in prompts]  # type: ignore[arg-type]
+                rows = {key: value.to(pixels.device) for key, value in student.questions(ids).items()}
+                both = student.chances(rows, tokens)
+                found[f"{name}/{question}"] = (both[:, 0] / both.sum(1).clamp(min=1e-30)).cpu()
+        return found
+
+
+def pixels_of(generator: GeneratorOfImages, canvas: Any, device: str) -> Tensor:
+    """(B, 3, H, W) uint8 of what a canvas shows now."""
+    pictures = np.stack(generator.preview(canvas))
+    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).contiguous()
+
+
+def painted(
+    generator: GeneratorOfImages, conditions: Conditions, seeds: Sequence[int], looks: Sequence[int], device: str
+) -> Iterator[tuple[int, Tensor]]:
+    """Each look with the pictures as they are then."""
+    canvas = generator.start(conditions, list(seeds))
+    for step in looks:
+        canvas = generator.advance(canvas, to=step)
+        yield step, pixels_of(generator, canvas, device)
+
+
+def truth(inspector: Inspector, samples: Sequence[Sample], pixels: Tensor) -> list[float]:
+    """GenEval's verdict on each picture, 1 or 0."""
+    from ..benchmarks.atelier_geneval import judge
+
+    seen = inspector.look(pixels, batch=256)
+    return [judge(sample, sighting).score for sample, sighting in zip(samples, seen, strict=True)]
+
+
+def fill(
+    generator: GeneratorOfImages,
+    judges: Judges,
+    inspector: Inspector,
+    samples: Sequence[Sample],
+    n: int,
+    *,
+    looks: int,
+    batch: int,
+    seed: int,
+    device: str,
+    guidance: float | None = None,
+) -> dict[str, np.ndarray]:
+    """`right` (P, N), `judge/orm` (P, N) and, of the other questions, (P, N, looks)."""
+    from ..benchmarks.protocol import image_seed
+    from ..canvas import Conditions
+    from ..choose import look_steps
+
+    steps = look_steps(generator.steps, looks) if judges.students else (generator.steps,)
+    rows = [(which, copy) for which in range(len(samples)) for copy in range(n)]
+    found: dict[str, list[Any]] = {}
+    for first in range(0, len(rows), batch):
+        part = [samples[which] for which, _ in rows[first : first + batch]]
+        prompts = [sample.prompt for sample in part]
+        seeds = [image_seed(seed, samples[which].prompt, copy) for which, copy in rows[first : first + batch]]
+        told: dict[str, list[Tensor]] = {}
+        for step, pixels in painted(generator, Conditions(tuple(prompts), guidance), seeds, steps, device):
+            for key, numbers in judges.told(prompts, pixels, LOOKS).items():
+                told.setdefault(key, []).append(numbers)
+            if step == steps[-1]:
+                for key, numbers in judges.told(prompts, pixels, ("orm",)).items():
+                    found.setdefault(key, []).append(numbers.numpy())
+                found.setdefault("right", []).append(np.array(truth(inspector, part, pixels)))
+        for key, all_looks in told.items():
+            found.setdefault(key, []).append(torch.stack(all_looks, 1).numpy())
+        print(f"{min(first + batch, len(rows))} of {len(rows)}", flush=True)
+    whole = {key: np.concatenate(parts) for key, parts in found.items()}
+    return {key: array.reshape(len(samples), n, *array.shape[1:]) for key, array in whole.items()}
+
+
+def save(pool: dict[str, np.ndarray], about: dict[str, Any], out: Path) -> None:
+    """Arrays in half precision with `about` beside them, in one compressed file."""
+    arrays = {key: a.astype(np.uint8 if key == "right" else np.float16) for key, a in pool.items()}
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez_compressed(file, about=text, **arrays)
+
+    write_atomically(out, write)
+
+
+def main(given: argparse.Namespace) -> None:
+    from ..atelier.inspector import Inspector
+    from ..benchmarks.atelier_geneval import samples
+    from ..loading import here
+    from ..painter import load
+    from ..reason import Plan
+    from .recipes import shipped
+
+    device = here(given.device)
+    painter, chosen = load(given.model, device, given.dtype), samples()[:: given.every]
+    inspector = Inspector.load(shipped("atelier-inspector"), device, fast=device != "cpu")
+    settings = {"looks": given.looks, "batch": given.batch, "seed": given.seed, "device": device}
+    if given.sweep:
+        for text in given.sweep:
+            guidance, temperature, steps = (float(value) for value in text.split("/"))
+            if steps:
+                painter.model.config.own["steps"] = int(steps)
+            generator = painter.generator(Plan(temperature=temperature))
+            pool = fill(generator, Judges({}), inspector, chosen, given.n, guidance=guidance, **settings)
+            told = {"setting": text, "right": float(pool["right"].mean()), "images": pool["right"].size}
+            print(json.dumps(told), flush=True)
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            with given.out.open("a") as file:
+                file.write(json.dumps(told) + "\n")
+        return
+    generator, judges = painter.generator(Plan(temperature=given.temperature)), Judges.load(given.judge, device)
+    pool = fill(generator, judges, inspector, chosen, given.n, guidance=given.guidance, **settings)
+    about = {"model": painter.about, "judges": given.judge, "every": given.every, "seed": given.seed, "n": given.n}
+    save(pool, about | {"steps": generator.steps, "guidance": given.guidance}, given.out)
+    print(given.out, float(pool["right"].mean()))
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Paints and judges N candidates of every prompt of atelier-geneval.")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--judge", action="append", default=[], metavar="NAME=MODEL")
+    parser.add_argument("-n", type=int, default=20)
+    parser.add_argument("--every", type=int, default=1, help="take each so-many-th prompt only")
+    parser.add_argument("--looks", type=int, default=18)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--sweep", nargs="*", metavar="GUIDANCE/TEMPERATURE/STEPS")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device")
+    parser.add_argument("--dtype")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    main(arguments().parse_args())
