@@ -80,12 +80,12 @@ def small_config(sizes: LlamagenSizes, vq: Any, shared: str | None = None) -> di
     }  # fmt: skip
 
 
-def build_captions(sizes: LlamagenSizes, count: int = 20000) -> CaptionEncoder:
-    """A fresh T5 encoder and a tokenizer of the words that the Atelier's captions use."""
+def build_captions(sizes: LlamagenSizes, count: int = 20000, words: Any = None) -> CaptionEncoder:
+    """A fresh T5 encoder and a tokenizer of the words that the Atelier's captions use, or the one that is given."""
     from transformers import T5Config, T5EncoderModel
 
     rng = random.Random("captions")
-    words = train_words((clean_caption(captioned(rng, 0.12)[1]) for _ in range(count)), sizes.vocabulary)
+    words = words or train_words((clean_caption(captioned(rng, 0.12)[1]) for _ in range(count)), sizes.vocabulary)
     end = words.token_to_id(EOS)
     assert end is not None
     config = T5Config(
@@ -105,13 +105,14 @@ def build_captions(sizes: LlamagenSizes, count: int = 20000) -> CaptionEncoder:
 
 
 def build_llamagen(
-    sizes: LlamagenSizes, vq_config: Any, vq: nn.Module, shared: str | None = None
+    sizes: LlamagenSizes, vq_config: Any, vq: nn.Module, shared: str | None = None, words: Any = None
 ) -> tuple[Llamagen, CaptionEncoder]:
-    """A fresh LlamaGen around a trained tokenizer, and its text encoder. shared: the Janus whose tokenizer that is."""
+    """A fresh LlamaGen around a trained tokenizer, and its text encoder. shared: the Janus whose tokenizer that is.
+    words: as of `build_captions`."""
     model = Llamagen(LlamagenConfig.from_dict(small_config(sizes, vq_config, shared)))
     model.initialise()
     model.vqmodel.load_state_dict(vq.state_dict())
-    return model, build_captions(sizes)
+    return model, build_captions(sizes, words=words)
 
 
 class LlamagenTask:

@@ -180,15 +180,19 @@ def _janus_to_train(recipe: Mapping[str, Any]) -> tuple[Any, Any]:
     return build_janus(sizes, vq_config, vq), words
 
 
-def _pictures(recipe: Mapping[str, Any]) -> tuple[Any, Any, str | None]:
-    """Sizes and network of the image tokenizer that a recipe names, and the name of the shipped Janus that it is."""
+def _parts(recipe: Mapping[str, Any]) -> tuple[Any, Any, str | None, Any]:
+    """Sizes and network of the image tokenizer that a recipe names, the name of the shipped Janus that it is, and the
+    tokenizer of text in the file `words`."""
+    from tokenizers import Tokenizer
+
     from ..models.registry import entries
     from .tokenizer import finished_tokenizer
 
-    name = recipe.get("tokenizer")
-    if name in entries():
-        return *finished_tokenizer(shipped(name)), name
-    return *finished_tokenizer(name), None
+    name, words = recipe.get("tokenizer"), recipe.get("words")
+    if words and not Path(words).is_file():
+        raise ValueError(f"words={words}: there is no such tokenizer.json; leave it out to have one trained.")
+    found = finished_tokenizer(shipped(name) if name in entries() else name)
+    return *found, name if name in entries() else None, Tokenizer.from_file(str(words)) if words else None
 
 
 def _llamagen(recipe: dict[str, Any], out: Path) -> Path:
@@ -202,13 +206,13 @@ def _llamagen(recipe: dict[str, Any], out: Path) -> Path:
     from .samples import paintings
     from .tokenizer import finished_tokenizer
 
-    _allow(recipe, "tokenizer", "decoder", "model", "mix", "from", "export")
+    _allow(recipe, "tokenizer", "words", "decoder", "model", "mix", "from", "export")
     mix, loop, seed = section(recipe, "mix", LlamagenTraining), section(recipe, "loop", LoopConfig), _seed(recipe)
     sizes = section(recipe, "model", LlamagenSizes)
     if recipe.get("from"):
         model, captions = load_llamagen(recipe["from"])
     else:
-        model, captions = build_llamagen(sizes, *_pictures(recipe))
+        model, captions = build_llamagen(sizes, *_parts(recipe))
     task = LlamagenTask(model, captions, mix, seed)
     train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
     if recipe.get("decoder"):
@@ -222,7 +226,7 @@ def _llamagen(recipe: dict[str, Any], out: Path) -> Path:
 
 def _showo(recipe: dict[str, Any], out: Path) -> Path:
     """Sections: tokenizer (folder of a tokenizer run or of a Janus, or a shipped Janus by name, whose tokenizer is then
-    shared and not saved again), model (ShowoSizes), mix
+    shared and not saved again), words (a tokenizer.json of text, trained now if left out), model (ShowoSizes), mix
     (ShowoTraining), loop; from: a Show-o checkpoint to go on from instead of a fresh model; export: folder for the
     finished checkpoint."""
     from ..models.showo_checkpoint import load_showo, save_showo
@@ -231,13 +235,13 @@ def _showo(recipe: dict[str, Any], out: Path) -> Path:
     from .samples import paintings
     from .showo import ShowoSizes, ShowoTask, ShowoTraining, fresh_showo
 
-    _allow(recipe, "tokenizer", "model", "mix", "from", "export")
+    _allow(recipe, "tokenizer", "words", "model", "mix", "from", "export")
     sizes, mix = section(recipe, "model", ShowoSizes), section(recipe, "mix", ShowoTraining)
     loop, seed = section(recipe, "loop", LoopConfig), _seed(recipe)
     if recipe.get("from"):
         model, words = load_showo(recipe["from"])
     else:
-        model, words = fresh_showo(sizes, *_pictures(recipe))
+        model, words = fresh_showo(sizes, *_parts(recipe))
     task = ShowoTask(model, words, mix, seed)
     train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
     folder = Path(recipe.get("export") or out / "checkpoint")

@@ -101,11 +101,11 @@ def vq_section(config: TokenizerConfig) -> dict[str, Any]:
 
 
 def fresh_showo(
-    sizes: ShowoSizes, vq_config: TokenizerConfig, vq: nn.Module, shared: str | None = None
+    sizes: ShowoSizes, vq_config: TokenizerConfig, vq: nn.Module, shared: str | None = None, words: Any = None
 ) -> tuple[Showo, ShowoTokenizer]:
     """A fresh Show-o around a trained tokenizer of the Atelier, which is frozen; and its text tokenizer. shared: the
-    Janus whose tokenizer that is."""
-    words = train_words(atelier_texts(), sizes.vocabulary, (END,))
+    Janus whose tokenizer that is. words: a `tokenizers.Tokenizer` in place of one that is trained now."""
+    words = words or train_words(atelier_texts(), sizes.vocabulary, (END,))
     grid = vq_config.side // vq_config.patch // 2 ** (len(vq_config.multipliers) - 1)
     count = words.get_vocab_size()
     config = ShowoConfig.from_dict(small_showo_config(sizes, vq_section(vq_config), vq_config.codes, grid, count))
