@@ -160,7 +160,7 @@ def main(given: argparse.Namespace) -> None:
 
     device = here(given.device)
     painter, chosen = load(given.model, device, given.dtype), samples()[:: given.every]
-    inspector = Inspector.load(shipped("atelier-inspector"), device, fast=device != "cpu")
+    inspector = Inspector.load(shipped("atelier-inspector"), device)
     settings = {"looks": given.looks, "batch": given.batch, "seed": given.seed, "device": device}
     if given.sweep:
         for text in given.sweep:

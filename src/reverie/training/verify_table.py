@@ -1,0 +1,187 @@
+"""Rows of the table of "verify and reinforce" (arXiv 2501.13926) out of pools (verify_pool.py): choices and costs.
+
+    python -m reverie.training.verify_table runs/pool/showo.npz --judge parm --out runs/table.json
+
+The choices are those of `reverie/choose.py`, made by the same rules from the same numbers; tests compare them. A row of
+N candidates is the mean over random subsets of a pool, so a larger pool makes a surer row. Costs are counted in whole
+paintings: a path that is stopped at look l of L costs l / L, a question what `flops` of the pool says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..benchmarks.stats import Estimate, estimate
+from ..files import write_atomically
+
+Numbers = Mapping[str, np.ndarray]
+SUBSETS = 24
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Of each prompt the candidate that is kept (P,), and what was spent, in paintings and in questions (P,)."""
+
+    kept: np.ndarray
+    painted: np.ndarray
+    asked: np.ndarray
+
+
+def first(numbers: Numbers) -> Choice:
+    """No choice."""
+    ones = np.ones(len(numbers["right"]))
+    return Choice(np.zeros(len(ones), int), ones, 0 * ones)
+
+
+def best_of(numbers: Numbers, judge: str) -> Choice:
+    """ORM: the highest P(yes), the first of equals."""
+    scores = numbers[f"{judge}/orm"]
+    count = np.full(len(scores), float(scores.shape[1]))
+    return Choice(scores.argmax(1), count, count if scores.shape[1] > 1 else 0 * count)
+
+
+def oracle(numbers: Numbers) -> Choice:
+    """Right, if any candidate is: what the best judge could reach."""
+    right = numbers["right"]
+    count = np.full(len(right), float(right.shape[1]))
+    return Choice(right.argmax(1), count, count)
+
+
+def prune(numbers: Numbers, judge: str, orm: str | None = None) -> Choice:
+    """PARM: potential at the first clear look, then the highest P(yes) of who is left; the best prospects without any.
+    `orm`: another judge for the last question."""
+    clear, hope = numbers[f"{judge}/clarity"] >= 0.5, numbers[f"{judge}/potential"]
+    looks = clear.shape[2]
+    at = np.where(clear.any(2), clear.argmax(2), looks - 1)
+    chance = np.take_along_axis(hope, at[..., None], 2)[..., 0]
+    kept = clear.any(2) & (chance >= 0.5)
+    number = np.where(clear.any(2), 1 - chance, 1.0)
+    scores = np.where(kept, numbers[f"{orm or judge}/orm"], -np.inf)
+    some, left = kept.any(1), kept.sum(1)
+    chosen = np.where(some, scores.argmax(1), number.argmin(1))
+    ends = np.where(kept | ~clear.any(2), 1.0, (at + 1) / looks)
+    resumed = np.where(some, 0.0, 1 - np.take_along_axis(ends, chosen[:, None], 1)[:, 0])
+    asked = (at + 1).sum(1) + clear.any(2).sum(1) + np.where(left > 1, left, 0)
+    if clear.shape[1] == 1:
+        return Choice(chosen, np.ones(len(chosen)), np.zeros(len(chosen)))
+    return Choice(chosen, ends.sum(1) + resumed, asked)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: shares of right images by task and over all, and the cost of one in plain paintings."""
+
+    name: str
+    n: int
+    overall: Estimate
+    tasks: dict[str, float]
+    cost: float
+
+    def to_json(self) -> dict[str, Any]:
+        o = self.overall
+        return {
+            "row": self.name, "n": self.n, "overall": o.mean, "low": o.low, "high": o.high, "tasks": self.tasks,
+            "cost": round(self.cost, 3),
+        }  # fmt: skip
+
+
+class Pool:
+    """A file of `verify_pool.py`, with the tasks and clusters of its prompts."""
+
+    def __init__(self, path: str | Path):
+        from ..benchmarks.atelier_geneval import samples
+
+        with np.load(path) as file:
+            self.about: dict[str, Any] = json.loads(file["about"].tobytes().decode())
+            self.numbers = {name: file[name].astype(np.float32) for name in file.files if name != "about"}
+        self.samples = samples()[:: self.about["every"]]
+        self.tags = [sample.tag for sample in self.samples]
+        self.clusters = [sample.cluster for sample in self.samples]
+        self.n = self.numbers["right"].shape[1]
+
+    def row(self, name: str, choose: Callable[[Numbers], Choice], n: int) -> Row:
+        """The mean over `SUBSETS` subsets of n candidates; over all single ones for n = 1, once where n is all."""
+        shares, costs = [], []
+        for subset in self._subsets(n):
+            numbers = {key: np.take_along_axis(a, _like(subset, a), 1) for key, a in self.numbers.items()}
+            choice = choose(numbers)
+            shares.append(np.take_along_axis(numbers["right"], choice.kept[:, None], 1)[:, 0])
+            costs.append((choice.painted + self.price * choice.asked).mean())
+        return self._row(name, n, np.mean(shares, 0), float(np.mean(costs)))
+
+    @property
+    def price(self) -> float:
+        """Of a question, in paintings."""
+        return self.about.get("flops", {}).get("question", 0.0) / self.about.get("flops", {}).get("painting", 1.0)
+
+    def _row(self, name: str, n: int, right: np.ndarray, cost: float) -> Row:
+        overall = estimate([float(x) for x in right], self.clusters, self.tags, "strata")
+        names = dict.fromkeys(self.tags)
+        tasks = {
+            t: round(float(np.mean([x for x, tag in zip(right, self.tags, strict=True) if tag == t])), 4) for t in names
+        }
+        return Row(name, n, overall, tasks, cost)
+
+    def _subsets(self, n: int) -> list[np.ndarray]:
+        """(P, n) numbers of candidates each."""
+        prompts = len(self.samples)
+        if n == self.n:
+            return [np.tile(np.arange(n), (prompts, 1))]
+        if n == 1:
+            return [np.full((prompts, 1), candidate) for candidate in range(self.n)]
+        rng = np.random.default_rng(n)
+        return [rng.random((prompts, self.n)).argsort(1)[:, :n] for _ in range(SUBSETS)]
+
+
+def _like(subset: np.ndarray, array: np.ndarray) -> np.ndarray:
+    return subset if array.ndim == 2 else subset[..., None]
+
+
+def removed(row: Row, base: Row) -> float:
+    """Share of the errors of `base` that `row` does not make."""
+    assert row.overall.mean is not None
+    assert base.overall.mean is not None
+    return (row.overall.mean - base.overall.mean) / (1 - base.overall.mean)
+
+
+def rows(pool: Pool, judges: Sequence[str], ns: Sequence[int]) -> list[Row]:
+    """Of one pool: none, every judge as ORM and as PARM, and the oracle, for every number of candidates."""
+    ways: dict[str, Callable[[Numbers], Choice]] = {}
+    for judge in judges:
+        ways[f"ORM {judge}"] = lambda numbers, judge=judge: best_of(numbers, judge)  # type: ignore[misc]
+        if f"{judge}/potential" in pool.numbers:
+            ways[f"PARM {judge}"] = lambda numbers, judge=judge: prune(numbers, judge)  # type: ignore[misc]
+    ways["oracle"] = oracle
+    found = [pool.row("one", first, 1)]
+    return found + [pool.row(name, choose, n) for n in ns if n <= pool.n for name, choose in ways.items()]
+
+
+def main(given: argparse.Namespace) -> None:
+    told = {}
+    for path in given.pools:
+        pool = Pool(path)
+        judges = given.judge or sorted({name.split("/")[0] for name in pool.numbers if name.endswith("/orm")})
+        made = rows(pool, judges, given.ns)
+        told[str(path)] = [row.to_json() | {"errors removed": round(removed(row, made[0]), 4)} for row in made]
+        for row in made:
+            tasks = " ".join(f"{share:.3f}" for share in row.tasks.values())
+            print(f"{row.name:24} {row.n:3} {row.overall}  {tasks}  cost {row.cost:.2f}  -{removed(row, made[0]):.3f}")
+    if given.out:
+        text = json.dumps(told, indent=1) + "\n"
+        write_atomically(given.out, lambda part: part.write_text(text, "utf-8"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Rows of the table of verify-and-reinforce, out of pools.")
+    parser.add_argument("pools", nargs="+", type=Path)
+    parser.add_argument("--judge", action="append", help="of those in the pool (default: all)")
+    parser.add_argument("--ns", nargs="+", type=int, default=[20])
+    parser.add_argument("--out", type=Path)
+    main(parser.parse_args())
