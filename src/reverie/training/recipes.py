@@ -180,76 +180,6 @@ def _janus_to_train(recipe: Mapping[str, Any]) -> tuple[Any, Any]:
     return build_janus(sizes, vq_config, vq), words
 
 
-def _parts(recipe: Mapping[str, Any]) -> tuple[Any, Any, str | None, Any]:
-    """Sizes and network of the image tokenizer that a recipe names, the name of the shipped Janus that it is, and the
-    tokenizer of text in the file `words`."""
-    from tokenizers import Tokenizer
-
-    from ..models.registry import entries
-    from .tokenizer import finished_tokenizer
-
-    name, words = recipe.get("tokenizer"), recipe.get("words")
-    if words and not Path(words).is_file():
-        raise ValueError(f"words={words}: there is no such tokenizer.json; leave it out to have one trained.")
-    found = finished_tokenizer(shipped(name) if name in entries() else name)
-    return *found, name if name in entries() else None, Tokenizer.from_file(str(words)) if words else None
-
-
-def _llamagen(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: tokenizer (as of `_showo`), model (LlamagenSizes), mix (LlamagenTraining), loop; from: a LlamaGen
-    checkpoint to go on from instead of a fresh model; decoder: a refined tokenizer run whose decoder replaces the
-    first one at the end; export: folder for the finished checkpoint."""
-    from ..models.llamagen_checkpoint import load_llamagen, save_llamagen
-    from .card import write_card
-    from .llamagen import LlamagenSizes, LlamagenTask, LlamagenTraining, build_llamagen
-    from .loop import LoopConfig, train
-    from .samples import paintings
-    from .tokenizer import finished_tokenizer
-
-    _allow(recipe, "tokenizer", "words", "decoder", "model", "mix", "from", "export")
-    mix, loop, seed = section(recipe, "mix", LlamagenTraining), section(recipe, "loop", LoopConfig), _seed(recipe)
-    sizes = section(recipe, "model", LlamagenSizes)
-    if recipe.get("from"):
-        model, captions = load_llamagen(recipe["from"])
-    else:
-        model, captions = build_llamagen(sizes, *_parts(recipe))
-    task = LlamagenTask(model, captions, mix, seed)
-    train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
-    if recipe.get("decoder"):
-        _, refined = finished_tokenizer(recipe["decoder"])
-        model.vqmodel.load_state_dict(refined.state_dict())
-    folder = Path(recipe.get("export") or out / "checkpoint")
-    save_llamagen(model, captions, folder)
-    write_card(out, folder, "LlamaGen of the Atelier", ["Trained from scratch on drawn scenes."])
-    return out
-
-
-def _showo(recipe: dict[str, Any], out: Path) -> Path:
-    """Sections: tokenizer (folder of a tokenizer run or of a Janus, or a shipped Janus by name, whose tokenizer is then
-    shared and not saved again), words (a tokenizer.json of text, trained now if left out), model (ShowoSizes), mix
-    (ShowoTraining), loop; from: a Show-o checkpoint to go on from instead of a fresh model; export: folder for the
-    finished checkpoint."""
-    from ..models.showo_checkpoint import load_showo, save_showo
-    from .card import write_card
-    from .loop import LoopConfig, train
-    from .samples import paintings
-    from .showo import ShowoSizes, ShowoTask, ShowoTraining, fresh_showo
-
-    _allow(recipe, "tokenizer", "words", "model", "mix", "from", "export")
-    sizes, mix = section(recipe, "model", ShowoSizes), section(recipe, "mix", ShowoTraining)
-    loop, seed = section(recipe, "loop", LoopConfig), _seed(recipe)
-    if recipe.get("from"):
-        model, words = load_showo(recipe["from"])
-    else:
-        model, words = fresh_showo(sizes, *_parts(recipe))
-    task = ShowoTask(model, words, mix, seed)
-    train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
-    folder = Path(recipe.get("export") or out / "checkpoint")
-    save_showo(model, words, folder)
-    write_card(out, folder, "Show-o of the Atelier", ["Trained from scratch on drawn scenes."])
-    return out
-
-
 def _vlm(recipe: dict[str, Any], out: Path) -> Path:
     """Sections: model (VlmSizes), mix (VlmTraining), loop; from: an earlier run of this task to go on from (heads and
     all); glimpse: captions and episodes of each task tried at every sample; export: folder for the checkpoint."""
@@ -363,8 +293,8 @@ def _flux(recipe: dict[str, Any], out: Path) -> Path:
 TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "tokenizer": _tokenizer,
     "janus": _janus,
-    "llamagen": _llamagen,
-    "showo": _showo,
+    "llamagen": Elsewhere("painter_recipes", "llamagen", "tokenizer words decoder model mix from export", ""),
+    "showo": Elsewhere("painter_recipes", "showo", "tokenizer words model mix from export", ""),
     "vlm": _vlm,
     "clip": _clip,
     "inspector": _inspector,

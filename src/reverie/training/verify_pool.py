@@ -137,6 +137,25 @@ def fill(
     return {key: array.reshape(len(samples), n, *array.shape[1:]) for key, array in whole.items()}
 
 
+def flops(painter: Any, generator: GeneratorOfImages, judges: Judges, prompt: str, guidance: float | None) -> dict:
+    """Of a painting and of a question (the mean over judges): two for each weight of the layers and token; what
+    attention, heads and decoders add is left out."""
+    from ..canvas import Conditions
+
+    def weights(model: Any, inside: str) -> int:
+        return sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and inside in name)
+
+    body = weights(painter.model, ".layers.") - weights(painter.model, "vision_model")
+    asked = [
+        weights(student.model, "visual.blocks") * student.grid**2 * 4
+        + weights(student.model, "language_model.layers")
+        * len(student.asked(wording.conversation("orm", prompt, None)))  # type: ignore[arg-type]
+        for student, wording in judges.students.values()
+    ]
+    tokens = generator.plain_work(Conditions((prompt,), guidance)).decoded
+    return {"painting": 2 * body * tokens, "question": 2 * sum(asked) / max(1, len(asked))}
+
+
 def save(pool: dict[str, np.ndarray], about: dict[str, Any], out: Path) -> None:
     """Arrays in half precision with `about` beside them, in one compressed file."""
     arrays = {key: a.astype(np.uint8 if key == "right" else np.float16) for key, a in pool.items()}
@@ -178,6 +197,7 @@ def main(given: argparse.Namespace) -> None:
     generator, judges = painter.generator(Plan(temperature=given.temperature)), Judges.load(given.judge, device)
     pool = fill(generator, judges, inspector, chosen, given.n, guidance=given.guidance, **settings)
     about = {"model": painter.about, "judges": given.judge, "every": given.every, "seed": given.seed, "n": given.n}
+    about |= {"flops": flops(painter, generator, judges, chosen[0].prompt, given.guidance)}
     save(pool, about | {"steps": generator.steps, "guidance": given.guidance}, given.out)
     print(given.out, float(pool["right"].mean()))
 
