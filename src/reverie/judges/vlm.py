@@ -65,11 +65,12 @@ class Wording:
                 raise ValueError(f"the judge wording's {name} must be texts that begin and end with the user's turn.")
         return cls(**turns)
 
-    def conversation(self, question: str, prompt: str, picture: Image) -> list[Message]:
-        """The turns of a question, the picture in the first. The prompt stays as it is, but cannot bring a picture."""
+    def conversation(self, question: str, prompt: str, picture: Image | None = None) -> list[Message]:
+        """The turns of a question, the picture, if it is at hand, in the first. The prompt stays as it is, but cannot
+        bring a picture."""
         prompt = prompt.replace(IMAGE, "< image>")
         texts = [text.replace("{prompt}", prompt) for text in getattr(self, question)]
-        first = Message("user", texts[0], (picture,))
+        first = Message("user", texts[0], () if picture is None else (picture,))
         return [first, *(Message("user" if i % 2 else "assistant", text) for i, text in enumerate(texts[1:]))]
 
 

@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..canvas import Work
+from ..judges import Answer
+from ..judges.vlm import VLMJudge, Wording
 from .cross_entropy import cross_entropy
 from .janus import in_working_type, lengths, pad
 from .vlm_build import END, PICTURE, VISION_END, VISION_START
@@ -21,6 +24,7 @@ from .vlm_forward import patches_of, places_of, quicken_qwen, read, see
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ..judges import View
     from ..vlms import Message
     from ..vlms.transformers import TransformersVLM
     from .judge import Example
@@ -45,9 +49,15 @@ class QwenStudent:
         self.picture = self.words.convert_tokens_to_ids(PICTURE)
         self.span = VISION_START + PICTURE * self.grid**2 + VISION_END
 
-    def asked(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation, up to where the assistant answers."""
-        turns = [f"<|im_start|>{one.role}\n{self.span * len(one.images)}{one.text}{END}\n" for one in messages]
+    def asked(self, messages: Sequence[Message], shown: int = 0) -> list[int]:
+        """Ids of a conversation, up to where the assistant answers. shown: pictures of its first turn that are not at
+        hand."""
+        counts = [len(one.images) for one in messages]
+        counts[0] += shown
+        turns = [
+            f"<|im_start|>{one.role}\n{self.span * count}{one.text}{END}\n"
+            for one, count in zip(messages, counts, strict=True)
+        ]
         return self.words.encode("".join(turns) + "<|im_start|>assistant\n", add_special_tokens=False)
 
     def pixels(self, pictures: Sequence[Image]) -> Tensor:
@@ -97,6 +107,47 @@ class QwenStudent:
         told = self.model.lm_head(last).float().softmax(-1)
         yes, no = self.vlm.first_ids("yes"), self.vlm.first_ids("no")
         return torch.stack([told[:, sorted(ids)].sum(1) for ids in (yes - no, no - yes)], 1)
+
+
+class QuickJudge(VLMJudge):
+    """The same judge, asked about many views in one pass."""
+
+    def __init__(self, student: QwenStudent, wording: Wording, name: str, work: Work | None = None):
+        super().__init__(student.vlm, wording, name, work=work or Work())
+        self.student = student
+
+    @classmethod
+    def load(cls, name: str, device: str) -> QuickJudge:
+        """By name or folder. A model that nobody taught to judge is asked in the words of the Atelier."""
+        from ..models.registry import resolve
+        from ..vlms.transformers import TransformersVLM
+
+        source = resolve(name, "judge")
+        if source.family != "chat" or source.folder is None:
+            raise ValueError(f"{name} is no Qwen2-VL, and only such judges are asked in one pass.")
+        student = QwenStudent(TransformersVLM.load(source.folder, device=device))
+        student.model.eval()
+        return cls(student, Wording.of("atelier" if source.judge == "instruct" else source.judge), name)
+
+    def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
+        if not views:
+            return []
+        pixels = self.student.pixels([view.picture for view in views]).to(self.student.vlm.model.device)
+        self.work.vision_encodes += len(views)
+        with torch.no_grad():
+            tokens = self.student.look(pixels)
+        return [answer(*both) for both in self.chances(question, [v.prompt for v in views], tokens).tolist()]
+
+    def chances(self, question: str, prompts: Sequence[str], tokens: Tensor) -> Tensor:
+        """(B, 2): of yes and no, about pictures that were looked at already."""
+        ids = [self.student.asked(self.wording.conversation(question, prompt), 1) for prompt in prompts]
+        rows = {name: tensor.to(tokens.device) for name, tensor in self.student.questions(ids).items()}
+        self.work.prefilled += sum(map(len, ids))
+        return self.student.chances(rows, tokens)
+
+
+def answer(yes: float, no: float) -> Answer:
+    return Answer(yes, no, "yes" if yes >= no else "no")
 
 
 def save_judge(student: QwenStudent, folder: Any, wording: Any) -> None:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,49 +27,33 @@ if TYPE_CHECKING:
     from ..benchmarks.protocol import Sample
     from ..canvas import Conditions
     from ..canvas import Generator as GeneratorOfImages
-    from .qwen_judge import QwenStudent
+    from .qwen_judge import QuickJudge
 
 LOOKS = ("clarity", "potential", "prm")
 """Questions about unfinished pictures."""
 
 
-@dataclass
-class Judges:
-    """Judges by name, each with its wording: what they say about pictures (B, 3, H, W) uint8."""
+Judges = Mapping[str, "QuickJudge"]
 
-    students: dict[str, tuple[QwenStudent, Any]]
 
-    @classmethod
-    def load(cls, named: Sequence[str], device: str) -> Judges:
-        """`named`: NAME=MODEL each, models of the family of `QwenStudent`."""
-        from ..judges.vlm import Wording
-        from ..models.registry import resolve
-        from ..vlms.transformers import TransformersVLM
-        from .qwen_judge import QwenStudent
+def load_judges(named: Sequence[str], device: str) -> Judges:
+    """`named`: NAME=MODEL each."""
+    from .qwen_judge import QuickJudge
 
-        found = {}
-        for item in named:
-            name, _, model = item.partition("=")
-            source = resolve(model or name, "judge")
-            assert source.folder is not None
-            student = QwenStudent(TransformersVLM.load(source.folder, device=device))
-            student.model.eval()
-            wording = "atelier" if source.judge == "instruct" else source.judge
-            found[name] = student, Wording.of(wording)
-        return cls(found)
+    pairs = (item.partition("=") for item in named)
+    return {name: QuickJudge.load(model or name, device) for name, _, model in pairs}
 
-    @torch.no_grad()
-    def told(self, prompts: Sequence[str], pixels: Tensor, questions: Sequence[str]) -> dict[str, Tensor]:
-        """`judge/question` to P(yes) / (P(yes) + P(no)), (B,) on the CPU."""
-        found = {}
-        for name, (student, wording) in self.students.items():
-            tokens = student.look(pixels)
-            for question in questions:
-                ids = [student.asked(wording.conversation(question, prompt, None)) for prompt in prompts]  # type: ignore[arg-type]
-                rows = {key: value.to(pixels.device) for key, value in student.questions(ids).items()}
-                both = student.chances(rows, tokens)
-                found[f"{name}/{question}"] = (both[:, 0] / both.sum(1).clamp(min=1e-30)).cpu()
-        return found
+
+@torch.no_grad()
+def told(judges: Judges, prompts: Sequence[str], pixels: Tensor, questions: Sequence[str]) -> dict[str, Tensor]:
+    """`judge/question` to P(yes) / (P(yes) + P(no)) about pictures (B, 3, H, W) uint8, (B,) on the CPU."""
+    found = {}
+    for name, judge in judges.items():
+        tokens = judge.student.look(pixels)
+        for question in questions:
+            both = judge.chances(question, prompts, tokens)
+            found[f"{name}/{question}"] = (both[:, 0] / both.sum(1).clamp(min=1e-30)).cpu()
+    return found
 
 
 def pixels_of(generator: GeneratorOfImages, canvas: Any, device: str) -> Tensor:
@@ -115,22 +98,22 @@ def fill(
     from ..canvas import Conditions
     from ..choose import look_steps
 
-    steps = look_steps(generator.steps, looks) if judges.students else (generator.steps,)
+    steps = look_steps(generator.steps, looks) if judges else (generator.steps,)
     rows = [(which, copy) for which in range(len(samples)) for copy in range(n)]
     found: dict[str, list[Any]] = {}
     for first in range(0, len(rows), batch):
         part = [samples[which] for which, _ in rows[first : first + batch]]
         prompts = [sample.prompt for sample in part]
         seeds = [image_seed(seed, samples[which].prompt, copy) for which, copy in rows[first : first + batch]]
-        told: dict[str, list[Tensor]] = {}
+        looked: dict[str, list[Tensor]] = {}
         for step, pixels in painted(generator, Conditions(tuple(prompts), guidance), seeds, steps, device):
-            for key, numbers in judges.told(prompts, pixels, LOOKS).items():
-                told.setdefault(key, []).append(numbers)
+            for key, numbers in told(judges, prompts, pixels, LOOKS).items():
+                looked.setdefault(key, []).append(numbers)
             if step == steps[-1]:
-                for key, numbers in judges.told(prompts, pixels, ("orm",)).items():
+                for key, numbers in told(judges, prompts, pixels, ("orm",)).items():
                     found.setdefault(key, []).append(numbers.numpy())
                 found.setdefault("right", []).append(np.array(truth(inspector, part, pixels)))
-        for key, all_looks in told.items():
+        for key, all_looks in looked.items():
             found.setdefault(key, []).append(torch.stack(all_looks, 1).numpy())
         print(f"{min(first + batch, len(rows))} of {len(rows)}", flush=True)
     whole = {key: np.concatenate(parts) for key, parts in found.items()}
@@ -146,12 +129,12 @@ def flops(painter: Any, generator: GeneratorOfImages, judges: Judges, prompt: st
         return sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and inside in name)
 
     body = weights(painter.model, ".layers.") - weights(painter.model, "vision_model")
-    asked = [
-        weights(student.model, "visual.blocks") * student.grid**2 * 4
-        + weights(student.model, "language_model.layers")
-        * len(student.asked(wording.conversation("orm", prompt, None)))  # type: ignore[arg-type]
-        for student, wording in judges.students.values()
-    ]
+    asked = []
+    for judge in judges.values():
+        student = judge.student
+        read = len(student.asked(judge.wording.conversation("orm", prompt), 1))
+        seen = weights(student.model, "visual.blocks") * 4 * student.grid**2
+        asked.append(seen + weights(student.model, "language_model.layers") * read)
     tokens = generator.plain_work(Conditions((prompt,), guidance)).decoded
     return {"painting": 2 * body * tokens, "question": 2 * sum(asked) / max(1, len(asked))}
 
@@ -187,14 +170,14 @@ def main(given: argparse.Namespace) -> None:
             if steps:
                 painter.model.config.own["steps"] = int(steps)
             generator = painter.generator(Plan(temperature=temperature))
-            pool = fill(generator, Judges({}), inspector, chosen, given.n, guidance=guidance, **settings)
-            told = {"setting": text, "right": float(pool["right"].mean()), "images": pool["right"].size}
-            print(json.dumps(told), flush=True)
+            pool = fill(generator, {}, inspector, chosen, given.n, guidance=guidance, **settings)
+            line = {"setting": text, "right": float(pool["right"].mean()), "images": pool["right"].size}
+            print(json.dumps(line), flush=True)
             given.out.parent.mkdir(parents=True, exist_ok=True)
             with given.out.open("a") as file:
-                file.write(json.dumps(told) + "\n")
+                file.write(json.dumps(line) + "\n")
         return
-    generator, judges = painter.generator(Plan(temperature=given.temperature)), Judges.load(given.judge, device)
+    generator, judges = painter.generator(Plan(temperature=given.temperature)), load_judges(given.judge, device)
     pool = fill(generator, judges, inspector, chosen, given.n, guidance=given.guidance, **settings)
     about = {"model": painter.about, "judges": given.judge, "every": given.every, "seed": given.seed, "n": given.n}
     about |= {"flops": flops(painter, generator, judges, chosen[0].prompt, given.guidance)}
