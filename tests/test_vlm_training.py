@@ -52,7 +52,7 @@ def task_of(vlm: TransformersVLM, **mix) -> VlmTask:
 
 def test_the_fast_forward_pass_is_that_of_transformers(vlm):
     asked = question(benchmark(3, 3)[5])
-    inputs = vlm._inputs([asked])
+    inputs = vlm.inputs([asked])
     pixels = torch.stack([torch.tensor(np.asarray(picture)).permute(2, 0, 1) for picture in asked[0].images])
     patches = patches_of(pixels, SIZES.patch)
     # The processor repeats a still picture as two frames.
@@ -80,7 +80,7 @@ def test_rows_are_what_the_chat_template_makes_of_the_question(vlm):
     pairs = [(draw(scene, 96), word) for word, scene in drawn.examples]
     row = episode_row(drawn, rng)
     found = task._rows([row])
-    asked = vlm._inputs([in_context(pairs, drawn.query, INSTRUCTION)])["input_ids"][0].tolist()
+    asked = vlm.inputs([in_context(pairs, drawn.query, INSTRUCTION)])["input_ids"][0].tolist()
     ids = found["ids"][0].tolist()
     assert ids[: len(asked)] == asked
     answer = vlm.tokenizer.encode(row[-1][0] + END)
@@ -90,7 +90,7 @@ def test_rows_are_what_the_chat_template_makes_of_the_question(vlm):
     scene = drawn.answer
     caption = caption_row(scene, random.Random(1))
     request = caption[0][0].removeprefix(IMAGE)
-    asked = vlm._inputs([[Message("user", request, (draw(scene, 96),))]])["input_ids"][0].tolist()
+    asked = vlm.inputs([[Message("user", request, (draw(scene, 96),))]])["input_ids"][0].tolist()
     assert task._rows([caption])["ids"][0].tolist()[: len(asked)] == asked
 
 

@@ -6,7 +6,6 @@ are padded on the left; a batch may still round differently than a single conver
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
 from reverie.models.pretrained import read_config
-from reverie.vlms import IMAGE, Message, Messages
+from reverie.vlms import IMAGE, Message, Messages, Reading
+from reverie.vlms.prefixes import read
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,29 @@ class Answer:
 
 
 class TransformersVLM:
-    """A `VLM` (see vlms/__init__.py) over a loaded model and its processor."""
+    """A `VLM` and a `Reader` (see vlms/__init__.py) over a loaded model and its processor."""
 
     interleaves = True
 
-    def __init__(self, model: Any, processor: Any, *, number_pictures: bool = False, work: Work | None = None):
-        """number_pictures: the chat template numbers the pictures in the text, if it can (Qwen's `add_vision_id`)."""
+    def __init__(
+        self, model: Any, processor: Any, *, number_pictures: bool = False, batch: int = 8, work: Work | None = None
+    ):
+        """number_pictures: the chat template numbers the pictures in the text, if it can (Qwen's `add_vision_id`).
+        batch: conversations that are read at once."""
         if not processor.chat_template and not getattr(processor.tokenizer, "chat_template", None):
             raise ValueError("The model's processor has no chat template, so it is no chat model; choose another one.")
         self.model, self.processor, self.work = model.eval(), processor, work or Work()
-        self.number_pictures = number_pictures
+        self.number_pictures, self.batch = number_pictures, batch
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"
         stop = model.generation_config.eos_token_id
         stop = self.tokenizer.eos_token_id if stop is None else stop
         self.stop = [stop] if isinstance(stop, int) else list(stop)
+        usual = model.generation_config
+        self.filters = (getattr(usual, "top_k", None) or 0, getattr(usual, "top_p", None) or 1.0)
+        places = (getattr(model.config, name, None) for name in ("image_token_id", "image_token_index"))
+        self.picture_token: int | None = next((place for place in places if place is not None), None)
+        """Stands in ids where a picture goes; None where the model does not say."""
 
     @classmethod
     def load(
@@ -102,12 +110,14 @@ class TransformersVLM:
         return [answer.text for answer in self.answers(conversations, max_new_tokens, temperature, seeds)]
 
     @torch.no_grad()
+    def read(
+        self, conversations: Sequence[Messages], before: Sequence[Reading | None] = (), remember: bool = False
+    ) -> list[Reading]:
+        return read(self, conversations, before, remember)
+
     def _first_logits(self, messages: Messages) -> Tensor:
         """(V,): of the answer's first token."""
-        inputs = self._inputs([messages])
-        # Only the last position's logits, where the model can be asked for so little.
-        few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
-        return self.model(**inputs, use_cache=False, **few).logits[0, -1].float()
+        return self.read([messages])[0].logits
 
     def first_tokens(self, messages: Messages, number: int = 20) -> dict[str, float]:
         """The likeliest first tokens of the answer, as text, with their probabilities."""
@@ -130,7 +140,7 @@ class TransformersVLM:
     @torch.no_grad()
     def features_batch(self, conversations: Sequence[Messages]) -> list[Tensor]:
         """What `features` gives for each: (T, D) at every position, those of pictures and of the template included."""
-        inputs = self._inputs(conversations)
+        inputs = self.inputs(conversations)
         hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         return [row[mask.bool()] for row, mask in zip(hidden, inputs["attention_mask"], strict=True)]
 
@@ -160,7 +170,7 @@ class TransformersVLM:
             )
         if max_new_tokens < 1 or not 0 <= min_new_tokens <= max_new_tokens:
             raise ValueError(f"An answer of {min_new_tokens} to {max_new_tokens} tokens cannot be written.")
-        inputs = self._inputs(conversations)
+        inputs = self.inputs(conversations)
         draws = Draws(draw_uniforms(seeds, max_new_tokens).to(self.model.device), temperature, top_p)
         if on_text is not None:
             draws.on_ids = _teller(self.tokenizer, self.stop, on_text)
@@ -193,12 +203,12 @@ class TransformersVLM:
             pad_token_id=self.stop[0] if pad is None else pad,
         )
 
-    def _inputs(self, conversations: Sequence[Messages]) -> dict[str, Tensor]:
+    def processed(self, conversations: Sequence[Messages]) -> Any:
         """What the model takes, by its own chat template; text that looks like a control token stays text."""
         chats = [
             [{"role": message.role, "content": parts(message)} for message in messages] for messages in conversations
         ]
-        found = self.processor.apply_chat_template(
+        return self.processor.apply_chat_template(
             chats,
             add_generation_prompt=True,
             tokenize=True,
@@ -208,6 +218,10 @@ class TransformersVLM:
             processor_kwargs={"padding": True},
             **({"add_vision_id": True} if self.number_pictures else {}),
         )
+
+    def inputs(self, conversations: Sequence[Messages]) -> dict[str, Tensor]:
+        """The same on the model's device and in its type, and put on the account."""
+        found = self.processed(conversations)
         self.work.vision_encodes += sum(len(message.images) for messages in conversations for message in messages)
         self.work.prefilled += int(found["attention_mask"].sum())
         found = found.to(self.model.device)
@@ -220,6 +234,9 @@ class TransformersVLM:
         """First tokens of the ways in which a model may write this answer."""
         spellings = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
         return {self.tokenizer.encode(spelling, add_special_tokens=False)[0] for spelling in spellings}
+
+    def token(self, index: int) -> str:
+        return self.tokenizer.convert_ids_to_tokens(index)
 
 
 def parts(message: Message) -> list[dict[str, Any]]:
