@@ -59,8 +59,10 @@ def pad_rows(x: Tensor, rows: int) -> Tensor:
     return F.pad(x, (0, 0, 0, surplus)) if surplus else x
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "swish": F.silu, "gelu": F.gelu}
-"""By oneDNN's names."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x, "swish": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}  # fmt: skip
+"""By oneDNN's names, behind which one says how it is computed."""
 
 
 class Packed:
@@ -82,7 +84,8 @@ class Packed:
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """The product, and one of `ACTIVATIONS` of it."""
         if not self.transposed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], "none")
+            name, _, how = activation.partition("_")
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], how or "none")
         product = x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
         return ACTIVATIONS[activation](product)
 

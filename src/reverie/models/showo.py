@@ -21,8 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reverie.models import phi_painting
 from reverie.models.magvit import Magvit, MagvitConfig, PictureCodes
 from reverie.models.phi import Phi, PhiConfig, TextStates, each_row
+from reverie.models.rows import Packed, packed
 from reverie.models.showo_text import SPECIAL, ShowoTokenizer
 
 
@@ -182,30 +184,47 @@ class Showo(nn.Module):
         """Text blocks (B, T) that end where the image begins; `seen` is False at the pads on their left."""
         return self.showo.read(self.embed(ids), seen, self.config.block - ids.shape[1], rows)
 
-    def paint(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:
-        """Hidden states of the image block, (B, L + 2, D): start, slots, end. Masked slots (B, L) hide their code."""
-        block = self._image_block(torch.where(masked, self.config.mask, codes + self.config.code_offset))
-        return self.showo.paint(block, text, self.config.block + text.behind, rows)
+    def paint(
+        self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None, asked: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states of the image block, (B, L + 2, D): start, slots, end. Masked slots (B, L) hide their code.
+
+        asked: (B, L) the slots that are asked about; then (M, D) of these alone."""
+        ids = self._image_ids(torch.where(masked, self.config.mask, codes + self.config.code_offset))
+        start, wanted = self.config.block + text.behind, None if asked is None else F.pad(asked, (1, 1))
+        if rows is not None and not torch.is_grad_enabled():
+            return phi_painting.paint(self.showo, ids, text, start, rows, wanted)
+        hidden = self.showo.paint(self.embed(ids), text, start, rows)
+        return hidden if wanted is None else hidden[wanted]
 
     def look(self, codes: Tensor, text: TextStates, rows: int | None = None) -> TextStates:
         """The states of texts with a finished image (B, L) behind each, for an image that is painted after it."""
-        block = self._image_block(codes + self.config.code_offset)
+        block = self.embed(self._image_ids(codes + self.config.code_offset))
         return self.showo.look(block, text, self.config.block + text.behind, rows)
 
-    def _image_block(self, inside: Tensor) -> Tensor:
-        """(B, L) tokens of the one vocabulary to (B, L + 2, D), framed by start and end."""
-        ids = F.pad(F.pad(inside, (1, 0), value=self.config.image_start), (0, 1), value=self.config.image_end)
-        return self.embed(ids)
+    def _image_ids(self, inside: Tensor) -> Tensor:
+        """(B, L) tokens of the one vocabulary, framed by start and end."""
+        return F.pad(F.pad(inside, (1, 0), value=self.config.image_start), (0, 1), value=self.config.image_end)
 
     def code_logits(self, hidden: Tensor, rows: int | None = None) -> Tensor:
         """(..., D) to (..., number of codes): the head over image codes only. Text and mask are never drawn."""
         head, codes = self.showo.lm_head, slice(self.config.code_offset, self.config.mask)
-        flat = each_row(lambda x: F.linear(x, head.weight[codes], head.bias[codes]), rows, hidden.flatten(0, -2))
-        return flat.unflatten(0, hidden.shape[:-1])
+        flat = hidden.flatten(0, -2)
+        if rows is None or torch.is_grad_enabled():
+            found = each_row(lambda x: F.linear(x, head.weight[codes], head.bias[codes]), rows, flat)
+        else:
+            ready = packed(head, rows, lambda part, block: Packed([part.weight[codes]], block, part.bias[codes]))
+            product = ready or (lambda x: F.linear(x, head.weight[codes], head.bias[codes]))
+            (found,) = phi_painting.in_blocks(lambda x: (product(x),), rows, flat)
+        return found.unflatten(0, hidden.shape[:-1])
 
     def slot_logits(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:
         """(B, L, number of codes): what stands in each slot; made of the two calls that `log_prob` is made of."""
         return self.code_logits(self.paint(codes, masked, text, rows)[:, 1:-1], rows)
+
+    def hidden_logits(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:
+        """(M, number of codes): the same for the M masked slots of a batch alone, row by row."""
+        return self.code_logits(self.paint(codes, masked, text, rows, masked), rows)
 
     def log_prob(
         self,
