@@ -105,8 +105,9 @@ def test_logits(showo):
     weight = showo.cases["partial_guidance_scale"] + 1
     painter, told = ShowoPainter(model, tokenizer), [Read(tuple(text)) for text in texts]
     cache = read(model, list(dict.fromkeys(told)), {}, None, 64, lambda tokens, pictures: None)
-    guided = painter._guided(slots.clamp(min=0), slots < 0, cache, told, weight)
-    showo.close("partial_image_logits_cfg", guided, 5e-4)
+    guided, _ = painter._guided(slots.clamp(min=0), slots < 0, cache, told, weight)
+    expected = torch.from_numpy(showo.expected["partial_image_logits_cfg"])[slots < 0]
+    torch.testing.assert_close(guided, expected, atol=5e-4, rtol=0)
 
 
 def runs(showo):
@@ -118,16 +119,18 @@ def test_painting(showo):
         seen = []
         recorded = ("exp_draws", "uniform_draws") if run["choice"] == "multinomial" else ()
         draws = {kind: showo.expected[f"{name}_{kind}"] for kind in recorded}
+        first = showo.partial() < 0 if run["start"] == "partial" else torch.ones_like(showo.partial(), dtype=torch.bool)
+        hidden = [first, *torch.from_numpy(showo.expected[f"{name}_step_masking"])]
 
-        def replay(logits, uniforms, temperature, seen=seen, draws=draws, run=run):
-            """The run's own choice: the likeliest code, or torch.multinomial's argmax of p / e with the recorded e."""
+        def replay(logits, uniforms, temperature, seen=seen, draws=draws, run=run, hidden=hidden):
+            """The run's own choice: the likeliest code, or torch.multinomial's argmax of p / e with the recorded e.
+            Ours asks about masked slots only."""
             probabilities = logits.softmax(-1)
-            step = len(seen)
-            weighed = probabilities / torch.from_numpy(draws["exp_draws"][step]) if draws else probabilities
-            codes = weighed.argmax(-1)
-            noise = torch.from_numpy(draws["uniform_draws"][step]) if draws else uniforms
+            asked = hidden[len(seen)]
+            noise = [torch.from_numpy(draws[kind][len(seen)])[asked] for kind in draws]
+            codes = (probabilities / noise[0] if noise else probabilities).argmax(-1)
             seen.append((codes, probabilities.gather(-1, codes[..., None])[..., 0]))
-            return *seen[-1], noise
+            return *seen[-1], noise[1] if noise else uniforms
 
         assert run["choice"] in ("argmax", "multinomial")
         painter = ShowoPainter(
@@ -141,12 +144,11 @@ def test_painting(showo):
         showo.same(f"{name}_tokens", painter.codes(canvas))
         showo.same(f"{name}_step_masking", masked)
         showo.same(f"{name}_step_mask_len", masked.sum(-1).clamp(min=1))
-        raw = torch.stack([found for found, _ in seen])
-        showo.same(f"{name}_step_sampled_raw", raw)
-        assert torch.equal(torch.where(before, raw, codes), codes)
-        chosen = torch.stack([found for _, found in seen]).masked_fill(~before, torch.finfo(torch.float32).max)
-        close = np.isclose(chosen.numpy(), showo.expected[f"{name}_step_selected_probs"], atol=1e-4, rtol=1e-6)
-        assert close.all(), name
+        raw, chosen = (torch.cat([found[side] for found in seen]) for side in range(2))
+        assert torch.equal(raw, torch.from_numpy(showo.expected[f"{name}_step_sampled_raw"])[before])
+        assert torch.equal(raw, codes[before])
+        expected = showo.expected[f"{name}_step_selected_probs"][before.numpy()]
+        assert np.isclose(chosen.numpy(), expected, atol=1e-4, rtol=1e-6).all(), name
         temperatures = [temperature_at(run["temperature"], step, run["timesteps"]) for step in range(run["timesteps"])]
         showo.close(f"{name}_step_temperature", torch.tensor(temperatures), 1e-6)
         slots = torch.where(masked[-1], -1, codes[-1])

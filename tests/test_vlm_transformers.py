@@ -153,7 +153,7 @@ def test_a_second_question_about_a_picture_goes_on_from_the_first(family):
     clarity = [asked("Is this picture clear?", one, "") for one in (shown, other, shown)]
     hopes = [
         asked("Is this picture going to show", shown),
-        asked("Is this picture clear?", other, "") + [Message("assistant", "yes"), Message("user", "and hopeful")],
+        [*asked("Is this picture clear?", other, ""), Message("assistant", "yes"), Message("user", "and hopeful")],
         asked("Is this picture going to show", other),
     ]
     first = family.read(clarity, remember=True)

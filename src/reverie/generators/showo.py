@@ -111,8 +111,8 @@ class ShowoPainter:
         cache, texts = self._read(canvas)
         for step in range(canvas.step, to):
             numbers = uniforms.view(slots.shape)[:, step]
-            slots[:, step + 1] = self._step(slots[:, step], numbers, step, cache, texts, weight)
-            canvas.work.decoded += self._ways(canvas.conditions) * len(canvas) * (self.length + 2)
+            slots[:, step + 1], computed = self._step(slots[:, step], numbers, step, cache, texts, weight)
+            canvas.work.decoded += computed * (self.length + 2)
         return replace(canvas, tokens=slots.flatten(1), uniforms=uniforms, step=to, cache=cache)
 
     def record(self, canvas: Canvas) -> Tensor:
@@ -153,10 +153,12 @@ class ShowoPainter:
         return replace(canvas, tokens=tokens, step=to, cache=canvas.release())
 
     def plain_work(self, conditions: Conditions) -> Work:
-        """Each different prompt read once, the image block of every row at every step, one picture."""
+        """Each different prompt read once, the image block of every row at every step (at the first, when nothing tells
+        images apart, of every prompt), one picture."""
         count, ways = len(conditions), self._ways(conditions)
-        prompts = sum(len(self.tokenizer.painting_ids(text)) for text in {*conditions.prompts, *[""] * (ways - 1)})
-        decoded = ways * count * (self.length + 2) * self.steps
+        different = {*conditions.prompts, *[""] * (ways - 1)}
+        prompts = sum(len(self.tokenizer.painting_ids(text)) for text in different)
+        decoded = (len(different) + ways * count * (self.steps - 1)) * (self.length + 2)
         return Work(prefilled=prompts, decoded=decoded, vq_decodes=count)
 
     # How the numbers come about.
@@ -169,37 +171,54 @@ class ShowoPainter:
 
     def _step(
         self, slots: Tensor, uniforms: Tensor, step: int, cache: ShowoCache, texts: Sequence[Read], weight: float
-    ) -> Tensor:
-        """(N, L) slots after step `step` to those after the next."""
+    ) -> tuple[Tensor, int]:
+        """(N, L) slots after step `step` to those after the next; and how many rows went through the model."""
         codes, masked = unpack(slots)
-        drawn, probabilities, rest = self.drawer(
-            self._guided(codes, masked, cache, texts, weight), uniforms, self.temperature
-        )
-        drawn = torch.where(masked, drawn, codes)
-        noise = temperature_at(self.temperature, step, self.steps)
-        sure = confidence(probabilities, rest, noise).masked_fill(~masked, torch.inf)
-        return torch.where(least_sure(sure, masked, self.counts[step]), ~drawn, drawn)
+        guided, computed = self._guided(codes, masked, cache, texts, weight)
+        found = self.drawer(guided, uniforms[masked], self.temperature)
+        drawn = codes.masked_scatter(masked, found[0])
+        sure = confidence(found[1], found[2], temperature_at(self.temperature, step, self.steps))
+        sure = sure.new_full(masked.shape, torch.inf).masked_scatter(masked, sure)
+        return torch.where(least_sure(sure, masked, self.counts[step]), ~drawn, drawn), computed
 
-    def _guided(self, codes: Tensor, masked: Tensor, cache: ShowoCache, texts: Sequence[Read], weight: float) -> Tensor:
-        """Guided logits (N, L, number of codes) in float32; `texts` are those of all images, then their blank twins."""
+    def _guided(
+        self, codes: Tensor, masked: Tensor, cache: ShowoCache, texts: Sequence[Read], weight: float
+    ) -> tuple[Tensor, int]:
+        """Guided logits (M, number of codes) in float32 of the M masked slots, image by image; and how many rows were
+        computed. `texts` are those of all images, then their blank twins.
+
+        Rows that are alike, such as all candidates of a prompt before anything is painted, are computed once."""
         ways = len(texts) // len(codes)
-        logits = self._logits(codes.repeat(ways, 1), masked.repeat(ways, 1), cache, texts)
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        which = torch.tensor([[numbers[text]] for text in texts], device=codes.device)
+        rows = torch.cat((which, codes.masked_fill(masked, -1).repeat(ways, 1)), 1)
+        rows, inverse = rows.unique(dim=0, return_inverse=True)
+        known = list(numbers)
+        hidden = rows[:, 1:] < 0
+        logits = self._logits(rows[:, 1:], hidden, cache, [known[i] for i in rows[:, 0].tolist()])
+        # Where in `logits` a slot of a row stands.
+        places = (hidden.flatten().cumsum(0) - 1).view(hidden.shape)[inverse].unflatten(0, (ways, -1))
         if ways == 1:
-            return logits
-        conditional, blank = logits.chunk(2)
-        return weight * conditional - (weight - 1) * blank
+            return logits[places[0][masked]], len(rows)
+        conditional, blank = (logits[places[way][masked]] for way in range(2))
+        return (conditional * weight).sub_(blank * (weight - 1)), len(rows)
 
     def _logits(self, codes: Tensor, masked: Tensor, cache: ShowoCache, texts: Sequence[Read]) -> Tensor:
-        """(rows, L, number of codes) in float32; rows with a picture before them go in a batch of their own."""
-        sees = torch.tensor([text.picture is not None for text in texts])
-        if sees.all() or not sees.any():
-            shelf = cache.shelves[bool(sees.all())]
-            return self.model.slot_logits(codes, masked, shelf.rows(texts), self.rows).float()
-        found = codes.new_empty(*codes.shape, self.model.config.num_codes, dtype=torch.float32)
-        for seen, shelf in cache.shelves.items():
-            rows = (sees == seen).nonzero()[:, 0].to(codes.device)
-            states = shelf.rows([text for text in texts if (text.picture is not None) == seen])
-            found[rows] = self.model.slot_logits(codes[rows], masked[rows], states, self.rows).float()
+        """(M, number of codes) in float32 of the masked slots, row by row; texts of different kinds go in batches of
+        their own."""
+        kinds = dict.fromkeys(text.kind for text in texts)
+        if len(kinds) == 1:
+            states = cache.shelves[texts[0].kind].rows(texts)
+            return self.model.hidden_logits(codes, masked, states, self.rows).float()
+        found = codes.new_empty(int(masked.sum()), self.model.config.num_codes, dtype=torch.float32)
+        owner = torch.arange(len(codes), device=codes.device)[:, None].expand(codes.shape)[masked]
+        for kind in kinds:
+            mine = [i for i, text in enumerate(texts) if text.kind == kind]
+            rows = torch.tensor(mine, device=codes.device)
+            states = cache.shelves[kind].rows([texts[i] for i in mine])
+            found[torch.isin(owner, rows)] = self.model.hidden_logits(
+                codes[rows], masked[rows], states, self.rows
+            ).float()
         return found
 
     def _read(self, canvas: Canvas) -> tuple[ShowoCache, list[Read]]:
@@ -235,15 +254,15 @@ def unpack(slots: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """One code for each slot from softmax(logits): (N, L, V) and (N, L) to codes, their probabilities, and numbers.
+    """One code for each slot from softmax(logits): (M, V) and (M,) to codes, their probabilities, and numbers.
 
     The draw is the inverse of the cumulative distribution at the slot's number. Where within the code's interval that
-    number lies is again uniform in [0, 1) and independent of the code: this is the third result, (N, L), and serves
-    the Gumbel noise. `temperature` 0 takes the likeliest code. In float64 (float32 on devices without it).
+    number lies is again uniform in [0, 1) and independent of the code: this is the third result, (M,), and serves the
+    Gumbel noise. `temperature` 0 takes the likeliest code. In float64 (float32 on devices without it).
     """
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     results, size = [], DRAWN_AT_ONCE.get(logits.device.type, 16384)
-    for block, numbers in zip(logits.flatten(0, 1).split(size), uniforms.to(wide).flatten().split(size), strict=True):
+    for block, numbers in zip(logits.split(size), uniforms.to(wide).split(size), strict=True):
         probabilities = block.softmax(-1, dtype=wide)
         if temperature == 0:
             codes = block.argmax(-1, keepdim=True)
@@ -256,7 +275,7 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, 
         chosen = probabilities.gather(1, codes)
         rest = (target - (cumulative.gather(1, codes) - chosen)) / chosen
         results.append((codes[:, 0], chosen[:, 0], rest[:, 0].clamp(0, 1)))
-    codes, chosen, rest = (torch.cat(parts).view(uniforms.shape) for parts in zip(*results, strict=True))
+    codes, chosen, rest = (torch.cat(parts) for parts in zip(*results, strict=True))
     return codes, chosen, rest
 
 

@@ -14,10 +14,13 @@ import torch
 
 from reverie.models.phi import TextStates
 from reverie.models.rows import at_once, in_fixed_parts
-from reverie.models.showo import Showo
+from reverie.models.showo import Showo, text_width
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+Kind = tuple[bool, int]
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,15 @@ class Read:
     picture: str | None = None
     """A digest; None for no picture."""
 
+    @property
+    def kind(self) -> Kind:
+        """Whether there is a picture, and the width of the text (see `text_width`)."""
+        return self.picture is not None, text_width(self.ids)
+
 
 @dataclass
 class Shelf:
-    """States of texts that are all with a picture, or all without one."""
+    """States of texts of one width that are all with a picture, or all without one."""
 
     places: dict[Read, int]
     states: TextStates
@@ -44,9 +52,9 @@ class Shelf:
 
 @dataclass
 class ShowoCache:
-    """What was read, without pictures and with. Forks and pruned canvases share it."""
+    """What was read, by `Read.kind`. Forks and pruned canvases share it."""
 
-    shelves: dict[bool, Shelf]
+    shelves: dict[Kind, Shelf]
 
     def fork(self, k: int) -> ShowoCache:
         return self
@@ -75,14 +83,15 @@ def read(
 ) -> ShowoCache:
     """A cache of exactly `needed`; what `old` knows is kept. spent: told how many tokens and pictures were read."""
     shelves = {}
-    for seen in (False, True):
-        texts = [text for text in needed if (text.picture is not None) == seen]
-        before = old.shelves.get(seen) if old is not None else None
+    for kind in dict.fromkeys(text.kind for text in needed):
+        seen, width = kind
+        texts = [text for text in needed if text.kind == kind]
+        before = old.shelves.get(kind) if old is not None else None
         kept = [text for text in texts if before is not None and text in before.places]
         new = [text for text in texts if text not in kept]
         parts = [narrowed(before.states, [before.places[text] for text in kept])] if before and kept else []
         if new:
-            states = model.read_prompts([text.ids for text in new], rows)
+            states = model.read_prompts([text.ids for text in new], rows, width)
             tokens = sum(len(text.ids) for text in new)
             if seen:
                 states = model.look(_codes(model, [pictures[text.picture] for text in new]), states, rows)
@@ -90,7 +99,7 @@ def read(
             spent(tokens, len(new) if seen else 0)
             parts.append(states)
         if parts:
-            shelves[seen] = Shelf({text: place for place, text in enumerate(kept + new)}, joined(parts))
+            shelves[kind] = Shelf({text: place for place, text in enumerate(kept + new)}, joined(parts))
     return ShowoCache(shelves)
 
 

@@ -250,7 +250,18 @@ class Showo(nn.Module):
         if frame and vocabulary != "all":
             raise ValueError("The tokens around the image are no image codes; take vocabulary='all' with frame=True.")
         codes, masked = codes.to(self.device), masked.to(self.device)
-        text = self.read_prompts(prompts, rows)
+        widths = [text_width(prompt) for prompt in prompts]
+        if rows is not None and len(set(widths)) > 1:
+            found = codes.new_zeros(codes.shape[0], codes.shape[1] + 2 * frame, dtype=torch.float32)
+            for width in set(widths):
+                mine = [i for i, other in enumerate(widths) if other == width]
+                part = None if flawed is None else flawed[mine]
+                found[mine] = self.log_prob(
+                    [prompts[i] for i in mine], codes[mine], masked[mine],
+                    vocabulary=vocabulary, frame=frame, rows=rows, flawed=part,
+                )  # fmt: skip
+            return found
+        text = self.read_prompts(prompts, rows, widths[0] if rows is not None else None)
         if flawed is not None:
             text = self.look(flawed.to(self.device), text, rows)
         hidden = self.paint(codes, masked, text, rows)
@@ -267,8 +278,11 @@ class Showo(nn.Module):
         found = chosen.new_zeros(counts.shape).masked_scatter(counts, chosen)
         return found if frame or vocabulary == "codes" else found[:, 1:-1]
 
-    def read_prompts(self, prompts: Sequence[Sequence[int]], rows: int | None = None) -> TextStates:
-        """States of prompts of any lengths. With `rows`, each enters alone, so that it notices no neighbour."""
+    def read_prompts(
+        self, prompts: Sequence[Sequence[int]], rows: int | None = None, width: int | None = None
+    ) -> TextStates:
+        """States of prompts of any lengths. With `rows`, each enters alone, so that it notices no neighbour, and all
+        become `width` wide (as a block if it is left out)."""
         if rows is None:
             width = max(map(len, prompts))
             ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=self.device)
@@ -276,23 +290,30 @@ class Showo(nn.Module):
                 [[len(p)] for p in prompts], device=self.device
             )
             return self.read(ids, seen)
-        block, place = self.config.block, torch.arange(self.config.block, device=self.device)
+        width = self.config.block if width is None else width
         alone = [self.read(torch.tensor([list(p)], device=self.device), rows=rows) for p in prompts]
-        # Everybody's block has the full width, so that attention has one shape whatever the prompts.
+        # One width, so that attention has one shape whatever the prompts.
         keys, values = (
             [
-                torch.cat([F.pad(t, (0, 0, block - t.shape[2], 0)) for t in layer])
+                torch.cat([F.pad(t, (0, 0, width - t.shape[2], 0)) for t in layer])
                 for layer in zip(*(getattr(one, name) for one in alone), strict=True)
             ]
             for name in ("keys", "values")
         )
-        return TextStates(keys, values, torch.stack([place >= block - len(p) for p in prompts]))
+        place = torch.arange(width, device=self.device)
+        return TextStates(keys, values, torch.stack([place >= width - len(p) for p in prompts]))
 
     # Any sequence.
 
     def logits(self, ids: Tensor, seen: Tensor) -> Tensor:
         """(B, T) ids to logits over everything, (B, T, vocabulary); `seen` (B, T, T) as `omni_mask` gives it."""
         return self.showo.lm_head(self.showo.whole(self.embed(ids), seen))
+
+
+def text_width(prompt: Sequence[int]) -> int:
+    """Places of a prompt before the image, a multiple of 16: attention runs over so many, whoever else is in a batch,
+    and not over a whole block of mostly pads."""
+    return -(-len(prompt) // 16) * 16
 
 
 def omni_mask(ids: Tensor, tokenizer: ShowoTokenizer) -> Tensor:
