@@ -3,11 +3,15 @@
     python speed/parm.py --model FOLDER_OF_A_SHOW_O --judge atelier-janus -n 20 --prompts 2
 
 The literal way is that of the authors' code (arXiv 2501.13926, parm.py and selector.py): one candidate after another,
-each of its steps a forward of the whole padded sequence with the head over every position and word; a picture decoded
-and a judge called for every question by itself; no candidate is ever stopped. Ours is `choose.prune`. Both take the
-same random numbers, so they must keep the same candidates, and the script stops if they do not. They are timed in
-turns, in CPU seconds of the process with one thread, else in wall seconds.
+each of its steps a forward of the whole padded sequence, head over every position and word; a picture decoded at
+every step, and once more for a judge who has not seen it clear yet; a judge called for every question by itself, who
+writes its answer and the end of its turn; no candidate is ever stopped. Ours is `choose.prune`, which decodes what is
+judged, asks many questions at once, from the look on at which the judge may say yes, and reads what two questions about
+a picture share once. Both take the same random numbers, so they must keep the same candidates, and the script stops if
+they do not. They are timed in turns, in CPU seconds of the process with one thread, else in wall seconds.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -17,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,9 +32,10 @@ from reverie.canvas import Conditions
 from reverie.choose import Search, Task, look_steps, painted, prune
 from reverie.events import Preview
 from reverie.generators.showo import ShowoPainter
-from reverie.judges import Judge, View
+from reverie.judges import Answer, Judge, View
 from reverie.judges.load import judge_by_name
 from reverie.judges.rules import GREEDY, highest, lowest
+from reverie.judges.vlm import VLMJudge
 from reverie.models.showo import omni_mask
 
 PROMPTS = ("two red apples", "a blue cat left of a dog", "a green car and a yellow boat", "four white birds")
@@ -39,7 +45,7 @@ Clock = Callable[[], float]
 class LiteralShowo(ShowoPainter):
     """The same draws from logits that are computed as the published loop does: pads, text and all, at every step."""
 
-    def _guided(self, codes: Tensor, masked: Tensor, cache, texts, weight: float) -> Tensor:
+    def _guided(self, codes: Tensor, masked: Tensor, cache, texts, weight: float) -> tuple[Tensor, int]:
         model, words = self.model, self.tokenizer
         inside = torch.where(masked, model.config.mask, codes + model.config.code_offset)
         rows = [words.padded([words.painting_ids(prompt)])[0] for prompt in (*self.prompts, *[""] * len(self.prompts))]
@@ -49,7 +55,7 @@ class LiteralShowo(ShowoPainter):
         conditional, blank = logits.chunk(2)
         guided = weight * conditional - (weight - 1) * blank
         codes_only = slice(model.config.code_offset, model.config.mask)
-        return guided[:, -self.length - 1 : -1, codes_only]
+        return guided[:, -self.length - 1 : -1, codes_only][masked], len(rows)
 
     def start(self, conditions: Conditions, seeds, known=None):
         self.prompts = conditions.prompts
@@ -69,8 +75,27 @@ class Meter:
         self.spent[stage] += self.clock() - begin
 
 
-def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int, meter: Meter) -> int:
+class Literal:
+    """Asks one question at a time, as the published selector does: the judge writes its answer and ends its turn. What
+    it says is read off the usual logits, whose time does not count."""
+
+    def __init__(self, judge: Judge, meter: Meter, written: int):
+        self.judge, self.meter, self.written = judge, meter, written
+
+    def __call__(self, question: str, view: View) -> Answer:
+        if isinstance(self.judge, VLMJudge) and self.written:
+            with self.meter("judging"):
+                talk = self.judge.wording.conversation(question, view.prompt, view.picture)
+                self.judge.vlm.write(talk, self.written)
+            with self.meter("not counted"):
+                return self.judge.ask(question, [view])[0]
+        with self.meter("judging"):
+            return self.judge.ask(question, [view])[0]
+
+
+def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings) -> int:
     """The published procedure for one image; which candidate it keeps."""
+    ask = Literal(judge, meter, how.written)
     seeds = painter.start(Conditions((prompt,)), [seed]).fork(n).seeds
     kept, numbers, finals = [], [], []
     for one in seeds:
@@ -83,11 +108,11 @@ def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int,
                 picture = painted(painter, canvas)[0]
             if clear:
                 continue
-            with meter("judging"):
-                clear = GREEDY.clear(judge.ask("clarity", [View(prompt, picture, step / painter.steps)])[0])
-                if clear:
-                    answer = judge.ask("potential", [View(prompt, picture, step / painter.steps)])[0]
-                    potential, number = GREEDY.potential(answer)
+            with meter("decoding"):
+                picture = painted(painter, canvas)[0]
+            clear = GREEDY.clear(ask("clarity", View(prompt, picture, step / painter.steps)))
+            if clear:
+                potential, number = GREEDY.potential(ask("potential", View(prompt, picture, step / painter.steps)))
         kept.append(potential)
         numbers.append(number)
         finals.append(picture)
@@ -96,16 +121,16 @@ def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int,
         return lowest(numbers)
     if len(survivors) == 1:
         return survivors[0]
-    with meter("judging"):
-        scores = [GREEDY.score(judge.ask("orm", [View(prompt, finals[i])])[0]) for i in survivors]
+    scores = [GREEDY.score(ask("orm", View(prompt, finals[i]))) for i in survivors]
     return survivors[highest(scores)]
 
 
-def ours(painter: ShowoPainter, judge: Judge, prompt: str, seed: int, n: int, meter: Meter) -> int:
+def ours(painter: ShowoPainter, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings) -> int:
     """The same by `choose.prune`; stages are told by wrapping what is called."""
     search = Search(
-        Timed(painter, meter), TimedJudge(judge, meter), GREEDY, n, look_steps(painter.steps, painter.steps), batch=n
-    )
+        Timed(painter, meter), TimedJudge(judge, meter), GREEDY, n, look_steps(painter.steps, painter.steps),
+        first_look=how.first, batch=n,
+    )  # fmt: skip
     program = prune(search, Task(Conditions((prompt,)), (seed,), (prompt,), (0,)), lambda done, shown: Preview(0, 1))
     while True:
         try:
@@ -143,7 +168,15 @@ class TimedJudge:
             return self.judge.ask(question, views)
 
 
-def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: Clock) -> dict:
+@dataclass(frozen=True)
+class Settings:
+    """first: the look from which on ours asks about clarity. written: tokens that the literal judge writes."""
+
+    first: int
+    written: int
+
+
+def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: Clock, how: Settings) -> dict:
     """Seconds of both ways for each prompt, and where they went. Stops where the choices differ."""
     loaded = reverie.load(model, device="cpu")
     fast = loaded.generator(reverie.reason.Plan())
@@ -157,12 +190,14 @@ def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: C
         for number in range(prompts):
             chosen = {}
             for name, (way, painter, meter) in ways.items():
-                begin = clock()
-                chosen[name] = way(painter, eyes, PROMPTS[number % len(PROMPTS)], 100 + number, n, meter)
-                seconds[name].append(clock() - begin)
+                begin, before = clock(), meter.spent["not counted"]
+                chosen[name] = way(painter, eyes, PROMPTS[number % len(PROMPTS)], 100 + number, n, meter, how)
+                seconds[name].append(clock() - begin - (meter.spent["not counted"] - before))
             if len(set(chosen.values())) != 1:
                 raise SystemExit(f"the two ways keep different candidates: {chosen}")
-    stages = {name: dict(meter.spent) for name, (_, _, meter) in ways.items()}
+    stages = {
+        name: {k: v for k, v in meter.spent.items() if k != "not counted"} for name, (_, _, meter) in ways.items()
+    }
     return {"seconds": {name: statistics.mean(values) for name, values in seconds.items()}, "stages": stages}
 
 
@@ -174,10 +209,13 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--from", dest="first", type=int, default=1, help="the look from which on ours asks")
+    parser.add_argument("--written", type=int, default=2, help="tokens that the literal judge writes; 0: one forward")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.threads == 1 else time.perf_counter
-    found = measure(options.model, options.judge, options.n, options.prompts, options.repeats, clock)
+    how = Settings(options.first, options.written)
+    found = measure(options.model, options.judge, options.n, options.prompts, options.repeats, clock, how)
     for name, spent in found["stages"].items():
         whole = sum(spent.values())
         told = ", ".join(f"{stage} {value / whole:.0%}" for stage, value in sorted(spent.items()))

@@ -274,6 +274,15 @@ def look_steps(steps: int, looks: int) -> tuple[int, ...]:
     return tuple(steps * number // looks for number in range(1, looks + 1))
 
 
+def first_look(looks: Sequence[int], wanted: int | None, judge: Judge) -> int:
+    """The look, from 1, from which on clarity is asked about: as wanted, or else the first at which so much is painted
+    as the judge needs to say yes (`clear_from`, a share; all that a judge knows of itself)."""
+    if wanted is not None:
+        return min(wanted, len(looks))
+    least = getattr(judge, "clear_from", 0.0)
+    return next(number for number, step in enumerate(looks, 1) if step >= least * looks[-1] or step == looks[-1])
+
+
 def painted(generator: GeneratorOfImages, canvas: Canvas) -> list[Image.Image]:
     return [Image.fromarray(array) for array in generator.preview(canvas)]
 

@@ -76,14 +76,14 @@ def deliberate(
 ) -> Generator[Event, None, tuple[Work, Work]]:
     """Some images of a run, chosen and looked back at; returns their work and that of plain sampling."""
     from reverie.canvas import Work, copy_seed
-    from reverie.choose import STRATEGIES, Search, Task, look_steps
+    from reverie.choose import STRATEGIES, Search, Task, first_look, look_steps
     from reverie.judges.rules import RULES
     from reverie.png import picture_hash
 
     looks = look_steps(generator.steps, plan.judge_steps)
     search = Search(
         generator, bench.judge, RULES[plan.rules], plan.candidates, looks,
-        min(plan.judge_from, len(looks)), plan.assess == "every", batch,
+        first_look(looks, plan.judge_from, bench.judge), plan.assess == "every", batch,
     )  # fmt: skip
     total = Work()
     rounds: dict[int, list[Round]] = {i: [] for i in images}

@@ -65,8 +65,9 @@ class Plan:
     """Who chooses and looks back: a name, hub id or folder; None takes the model's own eyes."""
     judge_steps: int = 18
     """At how many points of the way `prm` and `parm` look."""
-    judge_from: int = 1
-    """The first of these looks at which `parm` asks whether the picture is clear."""
+    judge_from: int | None = None
+    """The first of these looks at which `parm` asks whether the picture is clear; None takes the first at which the
+    judge ever says so, as far as its checkpoint knows."""
     assess: str = "first"
     """Whether `parm` asks about the potential of a path at its `first` clear look, or at `every` one."""
     rules: str = "greedy"
@@ -99,6 +100,8 @@ class Plan:
         numbers = (("candidates", 1, 1024), ("reflect", 0, 64), ("thought_tokens", 1, 8192))
         for name, least, most in (*numbers, ("judge_steps", 1, 4096), ("judge_from", 1, 4096)):
             value = getattr(self, name)
+            if value is None and name == "judge_from":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"{name}={value!r}: must be a whole number between {least} and {most}.")
         check_regions(self)
@@ -115,7 +118,7 @@ class Plan:
             raise ValueError(f"judge={self.judge!r}: regions are judged by the painter itself; leave judge out.")
         if self.judge is not None and not self.judges:
             raise ValueError(f"judge={self.judge!r} has nothing to judge; add choose=orm, prm or parm, or reflect.")
-        if self.judge_from > self.judge_steps:
+        if self.judge_from is not None and self.judge_from > self.judge_steps:
             raise ValueError(f"judge_from={self.judge_from}: there are only {self.judge_steps} looks (judge_steps).")
         for name in ("guidance", "temperature"):
             value = getattr(self, name)

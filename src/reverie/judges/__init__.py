@@ -64,7 +64,11 @@ class Reflection:
 
 
 class Judge(Protocol):
-    """Whoever judges."""
+    """Whoever judges.
+
+    One that never calls a picture clear of which less than a certain share is painted may say so: `clear_from`, 0 if it
+    does not. PARM then looks no earlier.
+    """
 
     @property
     def name(self) -> str: ...

@@ -116,8 +116,16 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
         served, plain = open_vlm(name), Wording.of("instruct")
         return lambda work, official: VLMJudge(served, plain, name, official, work)
     source, make = load_vlm(source, device, dtype)
-    wording = Wording.of(source.judge)
-    return lambda work, official: VLMJudge(make(work), wording, name, official, work)
+    wording, least = Wording.of(source.judge), clear_from(source)
+    return lambda work, official: VLMJudge(make(work), wording, name, official, work, least)
+
+
+def clear_from(source: Source) -> float:
+    """What `"reverie": {"clear_from": ...}` in a judge's config.json says, 0 if nothing; ValueError for no share."""
+    value = (source.config.get("reverie") or {}).get("clear_from", 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{source.name}: clear_from is {value!r} in its config.json; it is a share between 0 and 1.")
+    return float(value)
 
 
 def judge_by_name(name: str, device: str) -> Judge:

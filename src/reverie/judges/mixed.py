@@ -83,6 +83,11 @@ class Ensemble:
         return " + ".join(f"{weight:g} {judge.name}" for judge, weight in self.members)
 
     @property
+    def clear_from(self) -> float:
+        """Below this no member calls a picture clear."""
+        return min(getattr(judge, "clear_from", 0.0) for judge, _ in self.members)
+
+    @property
     def work(self) -> Work:
         return sum((judge.work for judge, _ in self.members), Work())
 

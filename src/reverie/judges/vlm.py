@@ -91,6 +91,8 @@ class VLMJudge:
     name: str = "vlm"
     official: bool = False
     work: Work = field(default_factory=Work)
+    clear_from: float = 0.0
+    """Of a picture of which less is painted its training data never said that it is clear."""
 
     def check(self, prompt: str) -> None:
         """Any prompt can be asked about."""

@@ -28,7 +28,7 @@ def in_fixed_parts(function: Callable[[Tensor], Tensor], size: int, rows: Tensor
     """`function` over (N, ...) in parts of exactly `size` rows, the last filled up with copies of its last row; the
     results, cut to what is real. Convolutions, too, round differently in another batch."""
     found = []
-    for part in rows.split(size):
+    for part in rows.split(size) if len(rows) else ():
         filled = torch.cat((part, part[-1:].expand(size - len(part), *part.shape[1:]))) if len(part) < size else part
         found.append(function(filled)[: len(part)])
     return found
