@@ -238,7 +238,7 @@ class Painter:
         if self.source.family == "showo":
             from reverie.generators.showo import ShowoPainter
 
-            return ShowoPainter(self.model, self.tokenizer, **own)
+            return ShowoPainter(self.model, self.tokenizer, official=plan.rules == "official", **own)
         from reverie.generators.janus import JanusPainter
 
         words = self.tokenizer.as_published_for_painting() if plan.official else self.tokenizer

@@ -60,6 +60,7 @@ class ShowoPainter:
         drawer: Drawer | None = None,
         sees: bool = False,
         blank_sees: bool = True,
+        official: bool = False,
     ):
         """guidance: weight s of uncond + s (cond - uncond) where the conditions name none; the authors' w is s - 1.
         temperature: that of the choice which slots are kept, at the start; codes themselves are drawn at 1, as by the
@@ -71,12 +72,16 @@ class ShowoPainter:
         drawer: in place of `draw`, for replaying draws made elsewhere.
         sees: whether it learned to correct a picture that stands beside the prompt (training/self_correction.py).
         blank_sees: whether the unconditional twin of such a prompt sees the picture, too.
+        official: the noise of the published loop, whose temperature is never set back: only the first image that this
+            painter starts, and of its candidates the first, has any.
         """
         if steps < 1:
             raise ValueError(f"steps={steps}: an image takes at least 1 step.")
         self.model, self.tokenizer, self.steps, self.fill = model, tokenizer, steps, fill
         self.guidance, self.temperature, self.drawer = guidance, temperature, drawer or draw
-        self.sees, self.blank_sees = sees, blank_sees
+        self.sees, self.blank_sees, self.official = sees, blank_sees, official
+        self.first: int | None = None
+        """The seed of the first image, where the official noise is wanted."""
         self.rows = rows or usual_rows(model.showo.lm_head.weight, CPU_ROWS, ACCELERATOR_ROWS)
         self.counts = masked_counts(steps, self.length, schedule)
 
@@ -87,6 +92,8 @@ class ShowoPainter:
 
     def start(self, conditions: Conditions, seeds: Sequence[int], known: Tensor | None = None) -> Canvas:
         """Blank canvases; with `known` (N, L), canvases in which its codes stand and only its -1 are painted."""
+        if self.official and self.first is None and seeds:
+            self.first = seeds[0]
         nothing = ~self.model.config.num_codes
         canvas = Canvas.blank(conditions, seeds, (self.steps + 1) * self.length, nothing)
         if known is not None:
@@ -111,7 +118,8 @@ class ShowoPainter:
         cache, texts = self._read(canvas)
         for step in range(canvas.step, to):
             numbers = uniforms.view(slots.shape)[:, step]
-            slots[:, step + 1], computed = self._step(slots[:, step], numbers, step, cache, texts, weight)
+            noise = self._noise(canvas, step)
+            slots[:, step + 1], computed = self._step(slots[:, step], numbers, step, noise, cache, texts, weight)
             canvas.work.decoded += computed * (self.length + 2)
         return replace(canvas, tokens=slots.flatten(1), uniforms=uniforms, step=to, cache=cache)
 
@@ -169,15 +177,28 @@ class ShowoPainter:
     def _ways(self, conditions: Conditions) -> int:
         return 1 if self._weight(conditions) == 1 else 2
 
+    def _noise(self, canvas: Canvas, step: int) -> Tensor:
+        """(N, 1): the temperature of each image's choice which slots to keep."""
+        usual = temperature_at(self.temperature, step, self.steps)
+        each = [usual if self.first in (None, seed) else 0.0 for seed in canvas.seeds]
+        return torch.tensor(each, dtype=torch.float64)[:, None]
+
     def _step(
-        self, slots: Tensor, uniforms: Tensor, step: int, cache: ShowoCache, texts: Sequence[Read], weight: float
+        self,
+        slots: Tensor,
+        uniforms: Tensor,
+        step: int,
+        noise: Tensor,
+        cache: ShowoCache,
+        texts: Sequence[Read],
+        weight: float,
     ) -> tuple[Tensor, int]:
         """(N, L) slots after step `step` to those after the next; and how many rows went through the model."""
         codes, masked = unpack(slots)
         guided, computed = self._guided(codes, masked, cache, texts, weight)
         found = self.drawer(guided, uniforms[masked], self.temperature)
         drawn = codes.masked_scatter(masked, found[0])
-        sure = confidence(found[1], found[2], temperature_at(self.temperature, step, self.steps))
+        sure = confidence(found[1], found[2], noise.to(found[1]).expand(masked.shape)[masked])
         sure = sure.new_full(masked.shape, torch.inf).masked_scatter(masked, sure)
         return torch.where(least_sure(sure, masked, self.counts[step]), ~drawn, drawn), computed
 
@@ -279,7 +300,7 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, 
     return codes, chosen, rest
 
 
-def confidence(probabilities: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+def confidence(probabilities: Tensor, uniforms: Tensor, temperature: float | Tensor) -> Tensor:
     """log p + temperature * Gumbel noise, the noise from numbers in [0, 1)."""
     noise = -uniforms.clamp(min=LEAST).log().neg().clamp(min=LEAST).log()
     return probabilities.clamp(min=LEAST).log() + temperature * noise

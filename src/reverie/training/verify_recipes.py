@@ -5,6 +5,7 @@ Each function takes a checked recipe and its folder and returns the folder with 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,8 +51,25 @@ def judge(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         merged(learner)
     folder = Path(recipe.get("export") or out / "checkpoint")
     save(folder, wording_of(recipe, sources))
+    note_clear_from(folder, sources)
     write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from {', '.join(sources)}."])
     return out
+
+
+def note_clear_from(folder: Path, sources: Mapping[str, float]) -> None:
+    """Says in a judge's config.json how much of a picture has to be painted before it ever calls it clear, so that PARM
+    asks no earlier. That is 4/5 of where its labels begin to leave it open: judges are a little ahead of their labels,
+    and look 8 of 18 is where the paper's first say yes."""
+    abouts = (Path(source) / "data.json" for source in sources)
+    kinds = [json.loads(about.read_text("utf-8")) for about in abouts if about.is_file()]
+    known = [about["unclear_before"] for about in kinds if about["kind"] == "potential"]
+    if not known:
+        return
+    path = folder / "config.json"
+    raw = json.loads(path.read_text("utf-8"))
+    raw["reverie"] = (raw.get("reverie") or {}) | {"clear_from": round(0.8 * min(known), 4)}
+    text = json.dumps(raw, indent=2) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, "utf-8"))
 
 
 def data_sources(data: Any) -> dict[str, float]:
@@ -65,8 +83,6 @@ def data_sources(data: Any) -> dict[str, float]:
 
 def wording_of(recipe: Mapping[str, Any], sources: Mapping[str, float]) -> Any:
     """How the trained judge is to be asked: what the recipe names, or the words that its data were built with."""
-    import json
-
     if recipe.get("wording"):
         Wording.of(recipe["wording"])
         return recipe["wording"]
@@ -107,8 +123,6 @@ def _qwen_student(source: Source, vision: bool) -> tuple[Any, Any]:
 
 
 def _llava_student(source: Source, vision: bool) -> tuple[Any, Any]:
-    import json
-
     from ..models.llava_checkpoint import load_llava
     from ..vlms.llava import LlavaEyes
 
