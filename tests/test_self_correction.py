@@ -17,6 +17,7 @@ from reverie.atelier.flaws import flaw
 from reverie.atelier.sample import random_demand
 from reverie.canvas import Conditions
 from reverie.choose import painted
+from reverie.cli import main
 from reverie.data.build_verifier import Build, PairData, PathBuild, build
 from reverie.data.prompts import Prompt, Prompts
 from reverie.events import Revised, Spent
@@ -24,6 +25,7 @@ from reverie.generators.showo import ShowoPainter
 from reverie.judges.mixed import FunctionJudge
 from reverie.judges.vlm import Wording
 from reverie.models.showo_checkpoint import save_showo
+from reverie.png import read_recipe
 from reverie.reason import Plan
 from reverie.training import recipes, showo
 from reverie.training.code_scorers import CodePainter
@@ -259,6 +261,26 @@ def test_from_paintings_to_a_painter_that_corrects_itself(folder, tmp_path, rank
     short = FunctionJudge(lambda asked, pictures: [(0.1, "Blue.")] * len(pictures), "short")
     events = list(first.stream("a cat", reflect=1, judge=short, seed=1))
     assert "cannot look" in next(event.note for event in events if isinstance(event, Revised))
+
+
+def test_the_line_of_the_documentation(folder, tmp_path, monkeypatch, capsys):
+    """-n are candidates where a judge chooses; the judge is whom the checkpoint names, and is refused without."""
+    monkeypatch.chdir(tmp_path)
+    line = ["generate", "a red cat", "--model", str(folder), "-n", "3", "--choose", "parm", "--reflect", "2", "-q"]
+    assert main([*line, "--seed", "4"]) == 2
+    assert "cannot judge" in capsys.readouterr().err
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["reverie"]["judged_by"] = "atelier-inspector"
+    path.write_text(json.dumps(config))
+    assert main([*line, "--seed", "4"]) == 0
+    assert capsys.readouterr().out == "a-red-cat.png\n"
+    recipe = read_recipe("a-red-cat.png")
+    assert recipe["judge"] == "atelier-inspector"
+    assert recipe["plan"]["candidates"] == 3
+    assert len(recipe["rounds"]) == 3
+    assert main(["replay", "a-red-cat.png", "-q"]) == 0
+    assert capsys.readouterr().out.startswith("identical")
 
 
 def test_the_recipe_says_what_is_wrong(folder, tmp_path):

@@ -226,7 +226,7 @@ def test_the_temperature_is_set_back_for_every_image_unless_the_published_leak_i
     for i in (1, 2):
         assert not torch.equal(canvas.tokens[i], fresh.tokens[i])
         # Without noise the surest of the drawn codes are kept.
-        codes, masked = unpack(leaking.record(canvas)[i : i + 1])
+        _, masked = unpack(leaking.record(canvas)[i : i + 1])
         assert masked[0, 1].sum() == leaking.counts[0]
     later = leaking.advance(leaking.start(Conditions(("a red cat",)), [7]))
     assert not torch.equal(later.tokens, cold.advance(cold.start(Conditions(("a red cat",)), [7])).tokens)

@@ -137,7 +137,8 @@ def _painting_arguments(parser: Parser) -> None:
     _model_arguments(parser)
     plan_arguments(parser)
     parser.add_argument("--seed", type=int, help="of the first image, the others count on from it (default: random)")
-    parser.add_argument("-n", type=int, default=1, metavar="N", help="how many images (default: 1)")
+    many = "how many images (default: 1); with --choose and no --candidates, how many compete for one"
+    parser.add_argument("-n", type=int, default=1, metavar="N", help=many)
     parser.add_argument("--out", metavar="PATH", help="file or folder (default: here, named after the prompt)")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="scale the picture to this size for display")
     parser.add_argument("--json", action="store_true", help="one JSON line for each event, and nothing else on stdout")

@@ -35,12 +35,12 @@ from reverie.refusals import (
     SILENT,
     check_canvas,
     check_inputs,
-    check_judges,
     check_looks,
     check_place,
     check_request,
     check_writes,
     in_words,
+    usual_judge,
 )
 from reverie.result import Result, reasoned, result_of
 from reverie.thinkers import WORDINGS, Answer, Thinker
@@ -281,8 +281,8 @@ class Painter:
         from reverie.judges.vlm import VLMJudge, Wording
 
         official = plan.rules == "official"
-        if plan.judge is None and judge is None:
-            check_judges(self.source)
+        wanted = plan.judge if judge is None else judge
+        wanted = usual_judge(self.source) if wanted is None else wanted
 
         def own() -> Judge:
             work = Work()
@@ -296,7 +296,6 @@ class Painter:
                 self._opened[name] = open_judge(source, str(self.model.device))
             return self._opened[name](Work(), official)
 
-        wanted = plan.judge if judge is None else judge
         wording = Wording.of(self.source.judge)
         # Of a picture in a prompt: its vectors, start, end, line break.
         vectors = self.model.config.vision.num_image_tokens + 3 if self.source.family == "janus" else 0

@@ -45,6 +45,15 @@ def check_judges(source: Source) -> None:
         raise ValueError(f"{source.name} paints and cannot judge pictures; name another judge.")
 
 
+def usual_judge(source: Source) -> str | None:
+    """Who judges where nobody is named: None for the painter itself, or whom its checkpoint names. ValueError if there
+    is nobody."""
+    if source.family in (*SILENT, "diffusion") and source.judged_by:
+        return source.judged_by
+    check_judges(source)
+    return None
+
+
 def check_looks(source: Source) -> None:
     """ValueError for a model that is known not to look at pictures."""
     if source.family in ("llamagen", "thinkdiff"):

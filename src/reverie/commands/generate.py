@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from reverie.reason import Plan, make_plan
 from reverie.refusals import (
     check_canvas,
     check_inputs,
-    check_judges,
     check_place,
     check_request,
     check_writes,
     in_words,
+    usual_judge,
 )
 
 PIECES = 24
@@ -42,6 +42,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 def generate(arguments: argparse.Namespace) -> int:
     """Paints `arguments.prompt`, or the picture anew as it says; prints file names, or events with --json."""
     plan = plan_of(arguments)
+    if plan.choose != "first" and plan.candidates == 1 and arguments.n > 1:
+        plan, arguments.n = replace(plan, candidates=arguments.n), 1
     check_prompt(arguments.prompt)
     check_place(arguments.device, arguments.dtype)
     source = resolve(arguments.model)
@@ -52,8 +54,8 @@ def generate(arguments: argparse.Namespace) -> int:
     inputs = inputs_of(arguments)
     check_inputs(source, plan, inputs)
     judge = check_judge(plan, None if in_words(source, plan, inputs) else arguments.prompt)
-    if plan.judges and plan.judge is None:
-        check_judges(source)
+    if plan.judges and plan.judge is None and (usual := usual_judge(source)) is not None:
+        judge = check_judge(replace(plan, judge=usual), arguments.prompt)
     check_size(arguments.size)
     files = picture_files(arguments.out, arguments.prompt, arguments.n)
     if arguments.trace is not None:

@@ -104,6 +104,11 @@ class Source:
     adapters: tuple[Path, ...] = ()
     """Folders of adapters that are added to a diffusion model, in this order."""
 
+    @property
+    def judged_by(self) -> str | None:
+        """Whom its checkpoint names to judge its pictures, for painters that cannot themselves."""
+        return (self.config.get("reverie") or {}).get("judged_by")
+
     def count(self) -> int | None:
         """Parameters, if they can be known without loading or fetching anything."""
         listed = next((e.parameters for e in entries().values() if e.id and e.id == self.id), None)
@@ -384,8 +389,9 @@ def _listed(entry: Entry, text: str, kind: str) -> Source:
 
 def _chat(name: str, folder: Path) -> Source:
     """A chat model of transformers; its config.json may name the wording in which it judges."""
-    own = json.loads((folder / "config.json").read_text("utf-8")).get("reverie") or {}
-    return Source(name, "chat", folder, judge=own.get("judge") or "instruct")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    wording = (config.get("reverie") or {}).get("judge") or "instruct"
+    return Source(name, "chat", folder, judge=wording, config=config)
 
 
 def count_parameters(folder: Path) -> int | None:

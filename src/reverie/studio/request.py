@@ -16,7 +16,7 @@ from reverie.inputs import Inputs
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, cached, entries, resolve
 from reverie.reason import Plan, did_you_mean, make_plan
-from reverie.refusals import check_canvas, check_inputs, check_judges, check_request, check_writes, in_words
+from reverie.refusals import check_canvas, check_inputs, check_request, check_writes, in_words, usual_judge
 
 KINDS = ("generate", "edit", "context")
 PLAN_FIELDS = tuple(f.name for f in fields(Plan))
@@ -166,7 +166,7 @@ def checked(source: Source, plan: Plan, prompt: Any, seed: Any, n: Any, inputs: 
     check_inputs(source, plan, inputs)
     check_judge(plan, None if in_words(source, plan, inputs) else prompt)
     if plan.judges and plan.judge is None:
-        check_judges(source)
+        usual_judge(source)
     return seeds
 
 
