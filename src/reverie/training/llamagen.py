@@ -87,7 +87,8 @@ def build_captions(sizes: LlamagenSizes, count: int = 20000, words: Any = None) 
     rng = random.Random("captions")
     words = words or train_words((clean_caption(captioned(rng, 0.12)[1]) for _ in range(count)), sizes.vocabulary)
     end = words.token_to_id(EOS)
-    assert end is not None
+    if end is None or words.token_to_id(PAD) is None:
+        raise ValueError(f"the tokenizer of text lacks {EOS} or {PAD}; give one that a LlamaGen of the Atelier has.")
     config = T5Config(
         vocab_size=words.get_vocab_size(),
         d_model=sizes.text_width,

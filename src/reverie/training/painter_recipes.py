@@ -10,7 +10,6 @@ from .card import write_card
 from .loop import LoopConfig, train
 from .recipes import section, shipped
 from .samples import paintings
-from .tokenizer import finished_tokenizer
 
 
 def showo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
@@ -43,6 +42,8 @@ def llamagen(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     task = LlamagenTask(model, words, mix, seed)
     train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
     if recipe.get("decoder"):
+        from .tokenizer import finished_tokenizer
+
         _, refined = finished_tokenizer(recipe["decoder"])
         model.vqmodel.load_state_dict(refined.state_dict())
     folder = Path(recipe.get("export") or out / "checkpoint")
@@ -57,6 +58,7 @@ def _parts(recipe: Mapping[str, Any]) -> tuple[Any, Any, str | None, Any]:
     from tokenizers import Tokenizer
 
     from ..models.registry import entries
+    from .tokenizer import finished_tokenizer
 
     name, words = recipe.get("tokenizer"), recipe.get("words")
     if words and not Path(words).is_file():
