@@ -3,9 +3,10 @@
     python -m reverie.training.verify_pool --model atelier-showo -n 20 --judge parm=atelier-judge --out runs/pool/showo
 
 A pool holds, for every prompt of atelier-geneval, N candidates: whether each is right by the benchmark's own rule, and
-what each judge says about it, finished (`orm`) and at every look (`clarity`, `potential`, `prm`). Each row of the table
+what each judge says about it, finished (`orm`) and at every look (`clarity`, `potential`). Each row of the table
 is then a choice among them, made by `verify_table.py` in a second, since what a candidate becomes does not depend on
-what is chosen. `--sweep 1.5/1.0/12 ...` (guidance/temperature/steps) paints one candidate for each setting instead.
+what is chosen. `--pictures FILE` keeps the finished images, so that `--add` can ask other judges about them later.
+`--sweep 1.5/1.0/12 ...` (guidance/temperature/steps) paints one candidate for each setting instead.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ..canvas import Generator as GeneratorOfImages
     from .qwen_judge import QuickJudge
 
-LOOKS = ("clarity", "potential", "prm")
+LOOKS = ("clarity", "potential")
 """Questions about unfinished pictures."""
 
 
@@ -92,8 +93,10 @@ def fill(
     seed: int,
     device: str,
     guidance: float | None = None,
+    kept: list[np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """`right` (P, N), `judge/orm` (P, N) and, of the other questions, (P, N, looks)."""
+    """`right` (P, N), `judge/orm` (P, N) and, of the other questions, (P, N, looks). Finished images (rows, 3, H, W)
+    are put into `kept`."""
     from ..benchmarks.protocol import image_seed
     from ..canvas import Conditions
     from ..choose import look_steps
@@ -112,6 +115,8 @@ def fill(
             if step == steps[-1]:
                 for key, numbers in told(judges, prompts, pixels, ("orm",)).items():
                     found.setdefault(key, []).append(numbers.numpy())
+                if kept is not None:
+                    kept.append(pixels.cpu().numpy())
                 found.setdefault("right", []).append(np.array(truth(inspector, part, pixels)))
         for key, all_looks in looked.items():
             found.setdefault(key, []).append(torch.stack(all_looks, 1).numpy())
@@ -161,6 +166,8 @@ def main(given: argparse.Namespace) -> None:
     from .recipes import shipped
 
     device = here(given.device)
+    if given.add:
+        return add(given.add, given.pictures, load_judges(given.judge, device), samples()[:: given.every], device)
     painter, chosen = load(given.model, device, given.dtype), samples()[:: given.every]
     inspector = Inspector.load(shipped("atelier-inspector"), device)
     settings = {"looks": given.looks, "batch": given.batch, "seed": given.seed, "device": device}
@@ -178,16 +185,46 @@ def main(given: argparse.Namespace) -> None:
                 file.write(json.dumps(line) + "\n")
         return
     generator, judges = painter.generator(Plan(temperature=given.temperature)), load_judges(given.judge, device)
-    pool = fill(generator, judges, inspector, chosen, given.n, guidance=given.guidance, **settings)
+    kept: list[np.ndarray] | None = [] if given.pictures else None
+    pool = fill(generator, judges, inspector, chosen, given.n, guidance=given.guidance, kept=kept, **settings)
+    if kept is not None:
+        pictures = np.concatenate(kept)
+        write_atomically(given.pictures, lambda part: _save_array(part, pictures))
     about = {"model": painter.about, "judges": given.judge, "every": given.every, "seed": given.seed, "n": given.n}
     about |= {"flops": flops(painter, generator, judges, chosen[0].prompt, given.guidance)}
     save(pool, about | {"steps": generator.steps, "guidance": given.guidance}, given.out)
     print(given.out, float(pool["right"].mean()))
+    return None
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+
+
+def add(out: Path, pictures: Path, judges: Judges, samples: Sequence[Sample], device: str) -> None:
+    """Asks more judges about the finished images of a pool, and puts the answers into it."""
+    with np.load(out) as file:
+        pool = {name: file[name] for name in file.files if name != "about"}
+        about = json.loads(file["about"].tobytes().decode())
+    shown, n = np.load(pictures, mmap_mode="r"), pool["right"].shape[1]
+    if len(shown) != pool["right"].size or len(samples) != len(pool["right"]):
+        raise ValueError(
+            f"{pictures} holds {len(shown)} images, but {out} {pool['right'].size}; give those of the pool."
+        )
+    answers: dict[str, list[np.ndarray]] = {}
+    for begin in range(0, len(shown), 256):
+        part = torch.from_numpy(np.array(shown[begin : begin + 256])).to(device)
+        prompts = [samples[row // n].prompt for row in range(begin, begin + len(part))]
+        for key, numbers in told(judges, prompts, part, ("orm",)).items():
+            answers.setdefault(key, []).append(numbers.numpy())
+    pool |= {key: np.concatenate(parts).reshape(-1, n) for key, parts in answers.items()}
+    save(pool, about | {"added": sorted(judges)}, out)
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Paints and judges N candidates of every prompt of atelier-geneval.")
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", default="atelier-showo")
     parser.add_argument("--judge", action="append", default=[], metavar="NAME=MODEL")
     parser.add_argument("-n", type=int, default=20)
     parser.add_argument("--every", type=int, default=1, help="take each so-many-th prompt only")
@@ -199,7 +236,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device")
     parser.add_argument("--dtype")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pictures", type=Path, help="for the finished images, or with --add, of them")
+    parser.add_argument("--add", type=Path, metavar="POOL", help="ask other judges about the images of this pool")
+    parser.add_argument("--out", type=Path, default=Path("runs/pool.npz"))
     return parser
 
 
