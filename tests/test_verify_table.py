@@ -181,3 +181,16 @@ def test_a_pool_goes_through_a_file_and_becomes_rows(tmp_path):
         assert made["PARM j", n].cost < n
     assert 0 < removed(made["oracle", 3], base) < removed(made["oracle", 6], base) <= 1
     assert json.dumps(made["oracle", 6].to_json())
+
+
+def test_parts_of_a_pool_come_back_in_the_order_of_the_prompts(tmp_path):
+    from reverie.training.verify_pool import save
+    from reverie.training.verify_table import Pool
+
+    right = np.arange(12 * 2).reshape(12, 2) % 2
+    for part in range(3):
+        save({"right": right[part::3]}, {"every": 50, "part": part, "parts": 3}, tmp_path / f"{part}.npz")
+    pool = Pool(*(tmp_path / f"{part}.npz" for part in (2, 0, 1)))
+    assert np.array_equal(pool.numbers["right"], right)
+    with pytest.raises(ValueError, match="all of them"):
+        Pool(tmp_path / "0.npz", tmp_path / "2.npz")

@@ -157,9 +157,14 @@ def save(pool: dict[str, np.ndarray], about: dict[str, Any], out: Path) -> None:
     write_atomically(out, write)
 
 
+def _chosen(given: argparse.Namespace) -> Sequence[Sample]:
+    from ..benchmarks.atelier_geneval import samples
+
+    return samples()[:: given.every][given.part :: given.parts]
+
+
 def main(given: argparse.Namespace) -> None:
     from ..atelier.inspector import Inspector
-    from ..benchmarks.atelier_geneval import samples
     from ..loading import here
     from ..painter import load
     from ..reason import Plan
@@ -167,8 +172,8 @@ def main(given: argparse.Namespace) -> None:
 
     device = here(given.device)
     if given.add:
-        return add(given.add, given.pictures, load_judges(given.judge, device), samples()[:: given.every], device)
-    painter, chosen = load(given.model, device, given.dtype), samples()[:: given.every]
+        return add(given.add, given.pictures, load_judges(given.judge, device), _chosen(given), device)
+    painter, chosen = load(given.model, device, given.dtype), _chosen(given)
     inspector = Inspector.load(shipped("atelier-inspector"), device)
     settings = {"looks": given.looks, "batch": given.batch, "seed": given.seed, "device": device}
     if given.sweep:
@@ -191,6 +196,7 @@ def main(given: argparse.Namespace) -> None:
         pictures = np.concatenate(kept)
         write_atomically(given.pictures, lambda part: _save_array(part, pictures))
     about = {"model": painter.about, "judges": given.judge, "every": given.every, "seed": given.seed, "n": given.n}
+    about |= {"part": given.part, "parts": given.parts}
     about |= {"flops": flops(painter, generator, judges, chosen[0].prompt, given.guidance)}
     save(pool, about | {"steps": generator.steps, "guidance": given.guidance}, given.out)
     print(given.out, float(pool["right"].mean()))
@@ -228,6 +234,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--judge", action="append", default=[], metavar="NAME=MODEL")
     parser.add_argument("-n", type=int, default=20)
     parser.add_argument("--every", type=int, default=1, help="take each so-many-th prompt only")
+    parser.add_argument("--part", type=int, default=0, help="which share of the prompts, from 0")
+    parser.add_argument("--parts", type=int, default=1, help="shares; the table takes all their files together")
     parser.add_argument("--looks", type=int, default=18)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--temperature", type=float)

@@ -93,18 +93,30 @@ class Row:
 
 
 class Pool:
-    """A file of `verify_pool.py`, with the tasks and clusters of its prompts."""
+    """The file of `verify_pool.py`, or those of all its parts, with the tasks and clusters of its prompts. ValueError
+    where one of them is missing."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, *paths: str | Path):
         from ..benchmarks.atelier_geneval import samples
 
-        with np.load(path) as file:
-            self.about: dict[str, Any] = json.loads(file["about"].tobytes().decode())
-            self.numbers = {name: file[name].astype(np.float32) for name in file.files if name != "about"}
+        parts = dict(map(_opened, paths))
+        self.about: dict[str, Any] = json.loads(next(iter(parts)))
+        count = self.about.get("parts", 1)
+        by_part = {json.loads(about).get("part", 0): numbers for about, numbers in parts.items()}
+        if sorted(by_part) != list(range(count)):
+            raise ValueError(f"{paths[0]} is of a pool of {count} parts; give the files of all of them.")
         self.samples = samples()[:: self.about["every"]]
+        self.numbers = {name: self._joined([by_part[i][name] for i in range(count)]) for name in by_part[0]}
         self.tags = [sample.tag for sample in self.samples]
         self.clusters = [sample.cluster for sample in self.samples]
         self.n = self.numbers["right"].shape[1]
+
+    def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
+        """Part i holds every `len(parts)`-th prompt from the i-th on."""
+        whole = np.zeros((len(self.samples), *parts[0].shape[1:]), np.float32)
+        for place, part in enumerate(parts):
+            whole[place :: len(parts)] = part
+        return whole
 
     def row(self, name: str, choose: Callable[[Numbers], Choice], n: int) -> Row:
         """The mean over `SUBSETS` subsets of n candidates; over all single ones for n = 1, once where n is all."""
@@ -140,6 +152,12 @@ class Pool:
         return [rng.random((prompts, self.n)).argsort(1)[:, :n] for _ in range(SUBSETS)]
 
 
+def _opened(path: str | Path) -> tuple[str, Numbers]:
+    with np.load(path) as file:
+        numbers = {name: file[name].astype(np.float32) for name in file.files if name != "about"}
+        return file["about"].tobytes().decode(), numbers
+
+
 def _like(subset: np.ndarray, array: np.ndarray) -> np.ndarray:
     return subset if array.ndim == 2 else subset[..., None]
 
@@ -166,7 +184,7 @@ def rows(pool: Pool, judges: Sequence[str], ns: Sequence[int]) -> list[Row]:
 def main(given: argparse.Namespace) -> None:
     told = {}
     for path in given.pools:
-        pool = Pool(path)
+        pool = Pool(*str(path).split(","))
         judges = given.judge or sorted({name.split("/")[0] for name in pool.numbers if name.endswith("/orm")})
         made = rows(pool, judges, given.ns)
         told[str(path)] = [row.to_json() | {"errors removed": round(removed(row, made[0]), 4)} for row in made]
@@ -180,7 +198,7 @@ def main(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Rows of the table of verify-and-reinforce, out of pools.")
-    parser.add_argument("pools", nargs="+", type=Path)
+    parser.add_argument("pools", nargs="+", help="files; those of one pool's parts joined by commas")
     parser.add_argument("--judge", action="append", help="of those in the pool (default: all)")
     parser.add_argument("--ns", nargs="+", type=int, default=[20])
     parser.add_argument("--out", type=Path)
