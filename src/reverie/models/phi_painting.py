@@ -76,12 +76,11 @@ def paint(phi: Phi, ids: Tensor, text: TextStates, start: int, rows: int, wanted
     flat = phi.model.embed_tokens(tokens)
     bias: Tensor | None = None
     for index, layer in enumerate(layers):
-        normed = phi.model.layers[index].input_layernorm(flat)  # type: ignore[index]
-        qkv, base = in_blocks(layer.before, rows, normed)
+        qkv, base = in_blocks(layer.before, rows, layer.layer.input_layernorm(flat))
         base = base + flat
         if index == 0:
             qkv, base = qkv[places.flatten()], base[places.flatten()]
-        query = shapes.enter(index, qkv.view(batch, length, -1))
+        query = shapes.enter(index, layer.layer, qkv.view(batch, length, -1))
         bias = additive(seen, query.dtype) if bias is None else bias
         attended = fused(query, shapes.keys, shapes.values, bias).flatten(0, 1)
         if wanted is not None and index == len(layers) - 1:
@@ -105,10 +104,9 @@ class Shapes:
         positions = torch.arange(start, start + length, device=ids.device)[None]
         self.rotary = rotary_tables(positions, config.turned, config.rope_theta, like.dtype)
 
-    def enter(self, index: int, qkv: Tensor) -> Tensor:
+    def enter(self, index: int, layer: Layer, qkv: Tensor) -> Tensor:
         """Puts keys and values (B, T, ...) of a layer behind those of its text; returns queries (B, heads, T, size)."""
-        config = self.phi.config
-        attention = cast(Layer, self.phi.model.layers[index]).self_attn  # type: ignore[index]
+        config, attention = self.phi.config, layer.self_attn
         query, key, value = qkv.unflatten(-1, (-1, config.head_dim)).split(self.sizes, 2)
         keys, values = self.text.layer(index)
         self.keys[:, :, : self.before], self.values[:, :, : self.before] = keys, values

@@ -121,9 +121,10 @@ class CorrectionTask:
             hidden = torch.stack([hidden_slots(str(rng.random()), codes.shape[1]) for _ in codes])
         return Rows(texts, [rng.random() < self.config.blank for _ in texts], codes, hidden)
 
-    def loss(self, batch: tuple[Rows, Rows | None]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: tuple[Rows, Rows | None]) -> tuple[Tensor, dict[str, float | Tensor]]:
         device = next(self.model.parameters()).device
-        sums, counts, log = [], [], {}
+        sums, counts = [], []
+        log: dict[str, float | Tensor] = {}
         for name, rows in zip(("corrected", "plain"), batch, strict=True):
             if rows is None:
                 continue
@@ -131,7 +132,7 @@ class CorrectionTask:
             sums.append(-torch.where(rows.hidden, self.score(rows), 0.0).sum())
             counts.append(rows.hidden.sum())
             log[name] = sums[-1].detach() / counts[-1]
-        return sum(sums) / sum(counts), log
+        return torch.stack(sums).sum() / torch.stack(counts).sum(), log
 
 
 def corrector(painter: CodePainter) -> Corrector:

@@ -78,7 +78,7 @@ def truth(inspector: Inspector, samples: Sequence[Sample], pixels: Tensor) -> li
     from ..benchmarks.atelier_geneval import judge
 
     seen = inspector.look(pixels, batch=256)
-    return [judge(sample, sighting).score for sample, sighting in zip(samples, seen, strict=True)]
+    return [float(judge(sample, sighting).score or 0.0) for sample, sighting in zip(samples, seen, strict=True)]
 
 
 def fill(
@@ -152,7 +152,7 @@ def save(pool: dict[str, np.ndarray], about: dict[str, Any], out: Path) -> None:
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
-            np.savez_compressed(file, about=text, **arrays)
+            np.savez_compressed(file, about=text, **arrays)  # type: ignore[arg-type]
 
     write_atomically(out, write)
 

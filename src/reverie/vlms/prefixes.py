@@ -49,11 +49,10 @@ class Asked:
 
 def read(vlm: TransformersVLM, conversations: Sequence[Messages], before: Sequence[Reading | None], remember: bool):
     """See `Reader.read`."""
-    memories = [one.memory if one is not None else None for one in before] or [None] * len(conversations)
+    memories: list[Memory | None] = [one.memory if one else None for one in before] or [None] * len(conversations)
     found: dict[int, Reading] = {}
-    again = [i for i, memory in enumerate(memories) if memory is not None]
-    asked = {i: _asked(vlm, conversations[i], memories[i]) for i in again}
-    again = [i for i in again if asked[i].known]
+    asked = {i: _asked(vlm, conversations[i], memory) for i, memory in enumerate(memories) if memory is not None}
+    again = [i for i in asked if asked[i].known]
     fresh = [i for i in range(len(conversations)) if i not in again]
     for start in range(0, len(again), vlm.batch):
         rows = again[start : start + vlm.batch]
