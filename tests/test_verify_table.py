@@ -130,7 +130,7 @@ def test_the_loss_is_that_of_the_answer_as_it_is_asked(student):
     rows = student.rows([Example(talk, "yes")])
     answer = student.words.encode("yes<|im_end|>", add_special_tokens=False)
     assert rows["carries"].sum() == len(answer)
-    inputs = student.vlm._inputs([list(talk)])
+    inputs = student.vlm.inputs([list(talk)])
     ids = torch.cat((inputs["input_ids"], torch.tensor([answer])), 1)
     kinds = {"mm_token_type_ids": torch.cat((inputs["mm_token_type_ids"], torch.zeros(1, len(answer)).int()), 1)}
     kinds = kinds if "mm_token_type_ids" in inputs else {}
