@@ -184,6 +184,18 @@ def test_the_first_reader_keeps_the_painters_prompts_what_they_were() -> None:
         toy(DualTree(thoughts=3, images=2, limit=4, reader="first"), thinker=replace(THINKER, rank=0))
 
 
+def test_recomputing_and_resting_change_nothing() -> None:
+    tree = DualTree(learn="painter", thoughts=2, images=2, limit=4)
+    losses = []
+    for one in (tree, replace(tree, rest=True, recompute=True)):
+        made = toy(one)
+        loss, _ = made.task.loss(made.task.batch(0))
+        loss.backward()
+        grads = [p.grad for p in made.task.model.parameters() if p.grad is not None]
+        losses.append((loss.detach(), torch.cat([g.flatten() for g in grads])))
+    torch.testing.assert_close(*losses)
+
+
 # --- learning
 
 
@@ -264,6 +276,7 @@ def test_several_updates_of_a_roll_out_begin_on_policy(tmp_path: Path) -> None:
         (lambda: DualTree(thoughts=1), "at least 2"),
         (lambda: DualTree(images=1), "siblings"),
         (lambda: DualTree(reader="last"), "reader='last'"),
+        (lambda: DualTree(rest=True), "cannot wait elsewhere"),
         (lambda: FlowSampling(noise="pink"), "noise='pink'"),
         (lambda: FlowSampling(level=0.0), "no policy to learn"),
         (lambda: FlowSampling(window="random", size=3, low=0, high=2), "window of 3 steps"),

@@ -74,6 +74,9 @@ def inject(network: nn.Module, lora: Lora) -> None:
     network.requires_grad_(False)
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, bias="none")
     inject_adapter_in_model(config, network)
+    for name, parameter in network.named_parameters():
+        if ".lora_" in name:  # steps of an optimiser would be lost in the rounding of bf16 weights
+            parameter.data = parameter.data.float()
 
 
 @contextmanager

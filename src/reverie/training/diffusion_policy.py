@@ -13,7 +13,7 @@ and then a slowly following copy of the weights paints (`slow`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,8 @@ class DiffusionPolicy(FlowPolicy):
     """Prompt and pictures that a path is painted from."""
     rows: int = 64
     """Images that go through the transformer, and texts through their encoder, at once."""
+    reading: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """What surrounds the reading of prompts."""
     slow: dict[str, Tensor] | None = None
     """With the forward-process loss: the weights that paint."""
     read: int = 0
@@ -51,7 +53,8 @@ class DiffusionPolicy(FlowPolicy):
 
     def write(self, paths: Sequence[Path]) -> list[list[Segment]]:
         """One segment for each path. Call it without gradient."""
-        guided = self.conditions([self.asked(path) for path in paths])
+        with self.reading():
+            guided = self.conditions([self.asked(path) for path in paths])
         self._held = {id(path): one for path, one in zip(paths, guided, strict=True)}
         found: list[list[Segment]] = []
         with self._painting():

@@ -11,9 +11,10 @@ painter are stochastic is the window's to say: all, some at random (Flow-GRPO-Fa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ from .grpo import GrpoConfig, GrpoTask, Schedule, Stage, staged
 from .learner import Learner, PolicyLearner
 from .policy_loss import PolicyRule
 from .rollout import Level, Path, Reward, grow, judge
-from .tree import Credit, Tree
+from .tree import Credit, Segment, Tree
 
 LEARN = ("balanced", "staged", "thinker", "painter")
 WINDOWS = ("all", "random", "sliding")
@@ -62,6 +63,10 @@ class DualTree:
     reader: str = "learning"
     """Which encoder reads the prompts for the painter: the one that learns to think, as published, or the `first`, with
     its adapters off, so that the painter's prompts stay what they were."""
+    rest: bool = False
+    """With `painter`: the encoder waits on the CPU while nothing is read or thought, and leaves its memory."""
+    recompute: bool = False
+    """The transformer forgets the activations of its blocks and computes them again on the way back."""
 
     def __post_init__(self) -> None:
         if self.learn not in LEARN:
@@ -76,6 +81,8 @@ class DualTree:
             raise ValueError(f"thoughts={self.thoughts}: thoughts are compared with each other; give at least 2")
         if self.learn != "thinker" and self.images < 2:
             raise ValueError(f"images={self.images}: images are compared with their siblings; give at least 2")
+        if self.rest and self.learn != "painter":
+            raise ValueError(f"rest: the encoder learns with learn={self.learn!r}, and cannot wait elsewhere")
         if (self.switch > 0) != (self.learn == "staged"):
             raise ValueError(f"switch={self.switch}: give an iteration above 0 with learn: staged, and only there")
 
@@ -223,6 +230,8 @@ def dual_task(
         getattr(pipeline, name).requires_grad_(False).eval()
     thinking = _adapted(pipeline.text_encoder, thinker, thinks)
     painting = _adapted(pipeline.transformer, painter, paints)
+    if tree.recompute:
+        pipeline.transformer.enable_gradient_checkpointing()
     canvas = DiffusionPainter(pipeline, steps=flow.steps, guidance=flow.guidance, height=flow.height, width=flow.width)
     if canvas.size is None:
         canvas.size = (canvas.family.side, canvas.family.side)
@@ -252,7 +261,8 @@ def dual_task(
             PolicyLearner(policy, painter.credit(), {"image": painter.rule()}, rescore=True, chunk=painter.chunk)
         )
     reads = adapters_off if tree.reader == "first" and thinks and thinker.rank else (lambda network: nullcontext())
-    explore = _explore(pipeline, tree, writes, policy, rewards, reads, read)
+    policy.reading = partial(_reading, pipeline.text_encoder, reads, canvas.family.device if tree.rest else None)
+    explore = _explore(pipeline, tree, writes, policy, rewards, read)
     networks = {"thinker": pipeline.text_encoder} if thinks else {}
     networks |= {"painter": pipeline.transformer} if paints else {}
     model = Learning(**networks)
@@ -316,21 +326,36 @@ def _window(flow: FlowSampling, clock: Mapping[str, int], seed: int) -> Callable
     return None
 
 
+@contextmanager
+def _reading(encoder: Any, reads: Callable[[Any], Any], device: Any) -> Iterator[None]:
+    """While the encoder reads prompts: with or without what it has learnt, and on `device` if it rests elsewhere."""
+    if device is not None:
+        encoder.to(device)
+    try:
+        with reads(encoder):
+            yield
+    finally:
+        if device is not None:
+            encoder.to("cpu")
+
+
 def _explore(
     pipeline: Any,
     tree: DualTree,
     writes: EncoderPolicy | None,
     policy: DiffusionPolicy,
     rewards: Mapping[str, Reward],
-    reads: Callable[[Any], Any],
     read: Callable[[Path], thinkers.Answer],
 ) -> Callable[[Sequence[str], Sequence[int]], list[Tree]]:
-    def paint(paths: Sequence[Path]) -> list[Any]:
-        with reads(pipeline.text_encoder):
-            return policy.write(paths)
+    def think(paths: Sequence[Path]) -> list[list[Segment]]:
+        assert writes is not None
+        if not tree.rest:
+            return writes.think(paths)
+        with _reading(pipeline.text_encoder, lambda encoder: nullcontext(), policy.painter.family.device):
+            return writes.think(paths)
 
-    levels = [Level(tree.thoughts, writes.think)] if writes is not None else []
-    levels.append(Level(tree.images, paint))
+    levels = [Level(tree.thoughts, think)] if writes is not None else []
+    levels.append(Level(tree.images, policy.write))
 
     def finish(paths: Sequence[Path]) -> list[Any]:
         """Pictures that know what they were painted from."""
