@@ -31,7 +31,7 @@ def bright(keys, pictures):
     return pixels.mean((1, 2, 3)).tolist()
 
 
-def tasks(make_pipeline, wording, tree, flow, prompts):
+def tasks(make_pipeline, wording, tree, flow, prompts, own):
     """(batched, literal) tasks over two copies of one model."""
     questions = [Question(text, text) for text in PROMPTS[:prompts]]
     found = []
@@ -42,7 +42,7 @@ def tasks(make_pipeline, wording, tree, flow, prompts):
         torch.manual_seed(0)
         made = dual_task(
             make_pipeline(), wording, questions, {"bright": bright}, replace(tree, **alone),
-            replace(flow, rows=1 if literal else 64), thinker, painter, GrpoConfig(prompts=prompts),
+            replace(flow, rows=1 if literal else 64), thinker, painter, GrpoConfig(prompts=prompts), own=own,
         )  # fmt: skip
         if literal:
             made.task.explore = walked(made, tree)
@@ -101,8 +101,8 @@ def agree(pair):
     return {name: float((earned[name] - other_earned[name]).abs().max()) for name in earned}
 
 
-def compare(make_pipeline, wording, tree, flow, prompts=4, steps=2, clock=time.perf_counter):
-    pair = tasks(make_pipeline, wording, tree, flow, prompts)
+def compare(make_pipeline, wording, tree, flow, prompts=4, steps=2, own=None, clock=time.perf_counter):
+    pair = tasks(make_pipeline, wording, tree, flow, prompts, own)
     gaps = agree(pair)
     seconds = {}
     for name, made in zip(("batched", "literal"), pair, strict=True):
@@ -128,19 +128,17 @@ def main():
     torch.set_num_threads(given.threads)
     from reverie.models.diffusion_checkpoint import load_pipeline
     from reverie.models.registry import resolve
-    from reverie.training.t2g_recipes import own_settings
+    from reverie.painter import own_steps
 
     source = resolve(given.model)
     tree = DualTree(thoughts=given.thoughts, images=given.images, limit=given.tokens)
-    flow = own_settings(FlowSampling(steps=10, window="random", size=2, low=0, high=5), source)
-    found = compare(
-        lambda: load_pipeline(Path(source.folder), dtype=torch.float32),
-        source.thinker,
-        tree,
-        flow,
-        given.prompts,
-        given.steps,
-    )
+    flow = FlowSampling(steps=10, window="random", size=2, low=0, high=5)
+    own = {name: value for name, value in own_steps(source.config).items() if name != "steps"}
+
+    def make():
+        return load_pipeline(Path(source.folder), dtype=torch.float32)
+
+    found = compare(make, source.thinker, tree, flow, given.prompts, given.steps, own)
     print(json.dumps(found))
 
 

@@ -18,7 +18,7 @@ from reverie.cli import main
 from reverie.data.prompts import Prompt
 from reverie.data.rewriters import AtelierRewriter, VlmRewriter
 from reverie.data.rewrites import Rewrite, RewriteBuild, build_rewrites, read_rewrites
-from reverie.models.diffusion_families import family_of
+from reverie.generators.diffusion import DiffusionPainter
 from reverie.training.adapted import Adapted
 from reverie.training.adapters import Lora
 from reverie.training.loop import LoopConfig, train
@@ -76,10 +76,10 @@ def test_edits_bring_their_picture(tmp_path: Path) -> None:
     build_rewrites(AtelierRewriter(edits=True), tmp_path, RewriteBuild(4, 2), {})
     found = read_rewrites(tmp_path)
     assert all(one.image is not None and one.image.is_file() for one in found)
-    family = family_of(qwen_image_edit())
-    adapted = Adapted(family.pipeline.text_encoder.eval(), Lora(2, 4, "language_model"))
+    painter = DiffusionPainter(qwen_image_edit(), area=64**2)
+    adapted = Adapted(painter.pipeline.text_encoder.eval(), Lora(2, 4, "language_model"))
     words = [Rewrite("a", "wool", "It is a sheep.", "a sheep"), Rewrite("b", "barks", "It is a dog.", "a dog")]
-    task = ThinkTask(family, adapted, "atelier", [*found[:2], *words], ThinkTraining(batch=6), 0)
+    task = ThinkTask(painter, adapted, "atelier", [*found[:2], *words], ThinkTraining(batch=6), 0)
     batch = task.batch(0)
     assert {bool(seen) for (_, seen), _ in batch["rows"]} == {True, False}  # with pictures and without, side by side
     assert all(answer[-1] == task.writer.stop[0] for _, answer in batch["rows"])
@@ -155,10 +155,10 @@ def records() -> list[Rewrite]:
 
 def test_four_rewrites_are_learnt_and_nothing_else_is_touched(records: list[Rewrite], tmp_path: Path) -> None:
     pipe = qwen_image()
-    family = family_of(pipe)
+    painter = DiffusionPainter(pipe)
     still = {name: p.detach().clone() for part in (pipe.transformer, pipe.vae) for name, p in part.named_parameters()}
     adapted = Adapted(pipe.text_encoder.eval(), Lora(0), frozen=True)
-    task = ThinkTask(family, adapted, "atelier", records, ThinkTraining(batch=4, kept=2), 0)
+    task = ThinkTask(painter, adapted, "atelier", records, ThinkTraining(batch=4, kept=2), 0)
     train(task, LoopConfig(steps=300, lr=1e-2, ema=0.0, precision="no", decay=0.3, log_every=50), tmp_path)
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert last["cross_entropy"] < 0.1
@@ -169,7 +169,7 @@ def test_four_rewrites_are_learnt_and_nothing_else_is_touched(records: list[Rewr
     for part in (pipe.transformer, pipe.vae):
         for name, p in part.named_parameters():
             assert torch.equal(p, still[name])
-    moved = states_similarity(family, adapted, ["a sheep", "a cat"])
+    moved = states_similarity(painter, adapted, ["a sheep", "a cat"])
     assert moved["drift"] > 1e-3  # the published loss lets the states go; the next test keeps them
 
 
@@ -177,19 +177,19 @@ def test_keeping_the_states_keeps_them(records: list[Rewrite], tmp_path: Path) -
     drift = {}
     for keep in (0.0, 100.0):
         pipe = qwen_image()
-        family = family_of(pipe)
+        painter = DiffusionPainter(pipe)
         adapted = Adapted(pipe.text_encoder.eval(), Lora(8, 16, "language_model"))
-        task = ThinkTask(family, adapted, "atelier", records, ThinkTraining(batch=4, keep=keep, kept=4), 0)
+        task = ThinkTask(painter, adapted, "atelier", records, ThinkTraining(batch=4, keep=keep, kept=4), 0)
         train(task, LoopConfig(steps=40, lr=1e-2, ema=0.0, precision="no"), tmp_path / str(keep))
-        drift[keep] = states_similarity(family, adapted, ["a sheep", "a cat", "an apple"])["drift"]
+        drift[keep] = states_similarity(painter, adapted, ["a sheep", "a cat", "an apple"])["drift"]
     assert drift[100.0] < drift[0.0] / 4
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(records: list[Rewrite], tmp_path: Path) -> None:
     def run(out: Path, steps: int) -> dict[str, torch.Tensor]:
-        family = family_of(qwen_image())
-        adapted = Adapted(family.pipeline.text_encoder.eval(), Lora(2, 4, "language_model"))
-        task = ThinkTask(family, adapted, "atelier", records, ThinkTraining(batch=2), 0)
+        painter = DiffusionPainter(qwen_image())
+        adapted = Adapted(painter.pipeline.text_encoder.eval(), Lora(2, 4, "language_model"))
+        task = ThinkTask(painter, adapted, "atelier", records, ThinkTraining(batch=2), 0)
         # The schedule looks at `steps`; decay 0 and no warm-up make the two runs' rates equal.
         loop = LoopConfig(steps=steps, lr=1e-2, ema=0.5, precision="no", save_every=3, warmup=0.0, decay=0.0)
         train(task, loop, out)
@@ -202,10 +202,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(records: list[Rewrite], tmp_p
 
 
 def test_the_longest_are_left_out_and_all_of_them_are_refused(records: list[Rewrite]) -> None:
-    family = family_of(qwen_image())
-    adapted = Adapted.still(family.pipeline.text_encoder)
+    painter = DiffusionPainter(qwen_image())
+    adapted = Adapted.still(painter.pipeline.text_encoder)
     longer = [*records, Rewrite("5", "p", "word " * 100, "a cat")]
-    task = ThinkTask(family, adapted, "atelier", longer, ThinkTraining(longest=100), 0)
+    task = ThinkTask(painter, adapted, "atelier", longer, ThinkTraining(longest=100), 0)
     assert (len(task.rewrites), task.too_long) == (4, 1)
     with pytest.raises(ValueError, match="longer than longest=3"):
-        ThinkTask(family, adapted, "atelier", longer, ThinkTraining(longest=3), 0)
+        ThinkTask(painter, adapted, "atelier", longer, ThinkTraining(longest=3), 0)

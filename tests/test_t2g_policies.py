@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from diffusion_toy import flux, qwen_image, stable_diffusion_3
+from diffusion_toy import flux, qwen_image, qwen_image_edit, stable_diffusion_3
+from PIL import Image
 
 from reverie.generators.diffusion import DiffusionPainter
 from reverie.models.diffusion_adapters import add_adapter
-from reverie.models.diffusion_families import family_of
 from reverie.models.flow_sde import SdeNoise, Window
 from reverie.models.prompt_states import read_prompts
 from reverie.training.adapted import Adapted, Learning, adapters_off, merge, save_adapter
@@ -26,23 +26,37 @@ PROMPTS = ["a cat", "two red dogs below a boat", "a cat", "ein Haus mit Tür"]
 
 @pytest.mark.parametrize("build", [qwen_image, flux, stable_diffusion_3])
 def test_prompts_are_read_once_each_and_as_the_pipeline_reads_them(build: Callable) -> None:
-    family = family_of(build())
+    painter = DiffusionPainter(build())
     with torch.no_grad():
-        together = read_prompts(family, [(prompt, ()) for prompt in PROMPTS])
+        together = read_prompts(painter, [(prompt, ()) for prompt in PROMPTS])
         for prompt, text in zip(PROMPTS, together, strict=True):
-            alone = family.encode(prompt)
+            alone = painter.family.encode(prompt)
             assert text.states.shape == alone.states.shape
             torch.testing.assert_close(text.states, alone.states, rtol=1e-4, atol=1e-5)
     assert together[0] is together[2]
 
 
 def test_a_qwen_prompt_beyond_the_limit_is_cut_where_the_pipeline_cuts_it() -> None:
-    family = family_of(qwen_image(), limit=40)
+    painter = DiffusionPainter(qwen_image(), limit=40)
     prompt = "a very long story about a cat that " * 4
     with torch.no_grad():
-        (cut,) = read_prompts(family, [(prompt, ())])
-        torch.testing.assert_close(cut.states, family.encode(prompt).states, rtol=1e-4, atol=1e-5)
+        (cut,) = read_prompts(painter, [(prompt, ())])
+        torch.testing.assert_close(cut.states, painter.family.encode(prompt).states, rtol=1e-4, atol=1e-5)
     assert cut.states.shape[1] == 40
+
+
+def test_an_editor_that_paints_reads_words_alone_and_words_about_pictures() -> None:
+    painter = DiffusionPainter(qwen_image_edit(), area=64**2, paints=True)
+    picture = Image.new("RGB", (32, 32), "red")
+    asked = [("a cat", ()), ("make it blue", (picture,)), ("a dog", ()), ("a cat", ()), ("make it blue", (picture,))]
+    with torch.no_grad():
+        found = read_prompts(painter, asked, together=2)
+        alone = painter.words.encode("a dog"), painter.family.encode("make it blue", (picture,))
+    torch.testing.assert_close(found[2].states, alone[0].states, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1].states, alone[1].states, rtol=1e-4, atol=1e-5)
+    assert found[1].source is not None
+    assert found[0].source is None
+    assert (found[0] is found[3], found[1] is found[4]) == (True, True)
 
 
 def test_answers_written_together_are_those_written_alone() -> None:

@@ -250,7 +250,7 @@ class Painter:
 
         if plan.temperature is not None:
             raise ValueError(f"{self.name} is a diffusion model and has no temperature; leave it out.")
-        return DiffusionPainter(self.model, **_own_steps(self.source.config))
+        return DiffusionPainter(self.model, **own_steps(self.source.config))
 
     def _thinkdiff(self, plan: Plan) -> Canvases:
         """A pipeline of diffusers that an aligner speaks to; its model_index.json may name steps and so on."""
@@ -259,7 +259,7 @@ class Painter:
         if plan.temperature is not None:
             raise ValueError(f"{self.name} paints by diffusion and has no temperature; leave it out.")
         parts = self.model
-        return ThinkDiffPainter(parts.pipeline, parts.condition, parts.need_t5, **_own_steps(parts.index))
+        return ThinkDiffPainter(parts.pipeline, parts.condition, parts.need_t5, **own_steps(parts.index))
 
     def thinker(self) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
@@ -371,7 +371,7 @@ def load(
     return Painter(source, *load_model(source, device, dtype, device_map))
 
 
-def _own_steps(index: Mapping[str, Any]) -> dict[str, Any]:
+def own_steps(index: Mapping[str, Any]) -> dict[str, Any]:
     """What a model_index.json says about painting."""
     own = index.get("_reverie", {})
     return {name: own[name] for name in OWN_STEPS if name in own}

@@ -53,11 +53,12 @@ class AtelierRewriter:
     def _edit(self, number: int) -> Written:
         from ..atelier.draw import draw
         from ..atelier.edits import edit
-        from ..atelier.language import canonical, demand_of
+        from ..training.qwen_edits import plain_edit
 
         rng = random.Random(f"rewrites/{self.seed}/{number}")
         one = edit(rng)
-        after = canonical(demand_of(one.after))
+        # Where something goes is plain as it stands; everything else is said by how it looks afterwards.
+        after = one.instruction if one.family == "spatial" else plain_edit(one.before, one.after)
         scenes = {"before": one.before.to_json(), "after": one.after.to_json()}
         image = f"pictures/{number:06}.png"
         return _record(number, one.instruction, one.reasoning, after, draw(one.before), image=image, **scenes)

@@ -8,7 +8,7 @@ hold pictures, and the other families read one text at a time through the pipeli
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,18 @@ Asked = tuple[str, tuple[Any, ...]]
 """A prompt and the pictures that go with it."""
 
 
-def read_prompts(family: Family, asked: Iterable[Asked], together: int = 64) -> list[Text]:
+class Reads(Protocol):
+    """A painter, as far as reading goes (see generators/diffusion.py)."""
+
+    @property
+    def family(self) -> Family: ...
+
+    @property
+    def words(self) -> Family | None:
+        """Of an editor that also paints from words alone: who reads these."""
+
+
+def read_prompts(painter: Reads, asked: Iterable[Asked], together: int = 64) -> list[Text]:
     """A `Text` for each; equal prompts about the same pictures are read once and share theirs. With gradient where
     that is on."""
     asked = list(asked)
@@ -28,13 +39,24 @@ def read_prompts(family: Family, asked: Iterable[Asked], together: int = 64) -> 
         places.setdefault(_key(prompt, pictures), len(places))
     first = {places[_key(*one)]: one for one in reversed(asked)}
     different = [first[place] for place in range(len(places))]
-    if type(family) is QwenImage:
-        texts = []
-        for start in range(0, len(different), together):
-            texts += qwen_states(family, [prompt for prompt, _ in different[start : start + together]])
-    else:
-        texts = [family.encode(prompt, pictures) for prompt, pictures in different]
+    texts: list[Text] = []
+    for first_one, last_one in _runs([not pictures for _, pictures in different], together):
+        part = different[first_one:last_one]
+        family = painter.words if painter.words is not None and not part[0][1] else painter.family
+        if type(family) is QwenImage:
+            texts += qwen_states(family, [prompt for prompt, _ in part])
+        else:
+            texts += [family.encode(prompt, pictures) for prompt, pictures in part]
     return [texts[places[_key(*one)]] for one in asked]
+
+
+def _runs(kinds: Sequence[bool], most: int) -> Iterable[tuple[int, int]]:
+    """Stretches of one kind, of `most` at most."""
+    start = 0
+    for end in range(1, len(kinds) + 1):
+        if end == len(kinds) or kinds[end] != kinds[start] or end - start == most:
+            yield start, end
+            start = end
 
 
 def _key(prompt: str, pictures: Sequence[Any]) -> tuple[Any, ...]:

@@ -69,7 +69,7 @@ class DiffusionPolicy(FlowPolicy):
         weight = painter.guidance
         ways = 1 if family.embedded or weight <= 1 else 2
         blanks = [(painter.negative, pictures) for _, pictures in asked] if ways == 2 else []
-        texts = read_prompts(family, [*asked, *blanks], self.rows)
+        texts = read_prompts(painter, [*asked, *blanks], self.rows)
         self.read += len({id(text) for text in texts})
         assert painter.size is not None
         negative: Sequence[Text | None] = texts[len(asked) :] or [None] * len(asked)

@@ -139,6 +139,11 @@ class FlowSampling:
         if self.window == "sliding" and not 0 < self.size <= self.steps:
             raise ValueError(f"a window of {self.size} steps does not fit into {self.steps} steps")
 
+    def painting(self) -> dict[str, Any]:
+        """What a painter is told of it."""
+        told = {"steps": self.steps, "guidance": self.guidance, "height": self.height, "width": self.width}
+        return {name: value for name, value in told.items() if value is not None}
+
 
 @dataclass
 class Side:
@@ -218,9 +223,11 @@ def dual_task(
     painter: Side,
     config: GrpoConfig,
     alarms: Alarms | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> DualTask:
     """The task over a loaded pipeline. `rewards`: by name; they judge pictures (PIL) for keys of questions. A picture's
-    `info` holds the `prompt` that it was painted from, and whether the thought before it was `readable`."""
+    `info` holds the `prompt` that it was painted from, and whether the thought before it was `readable`. own: how the
+    model paints where `flow` does not say (see `painter.own_steps`)."""
     table = {question.key: question for question in questions}
     clock = {"iteration": 0}
     thinks, paints = tree.learn != "painter", tree.learn != "thinker"
@@ -232,9 +239,8 @@ def dual_task(
     painting = _adapted(pipeline.transformer, painter, paints)
     if tree.recompute:
         pipeline.transformer.enable_gradient_checkpointing()
-    canvas = DiffusionPainter(pipeline, steps=flow.steps, guidance=flow.guidance, height=flow.height, width=flow.width)
-    if canvas.size is None:
-        canvas.size = (canvas.family.side, canvas.family.side)
+    canvas = DiffusionPainter(pipeline, **{**(own or {}), **flow.painting()})
+    canvas.size = canvas.size or (canvas.family.side, canvas.family.side)
     writes = _thinker(pipeline, wording, table, tree, thinking) if tree.thoughts else None
     read = _reader(writes, wording, table)
     policy = diffusion_policy(

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..files import write_atomically
+from ..generators.diffusion import DiffusionPainter
 from ..loading import here
 from ..models.diffusion_adapters import ADAPTERS, add_adapters, check_adapters
 from ..models.diffusion_checkpoint import load_pipeline
-from ..models.diffusion_families import Family, family_of
 from ..models.registry import Source, fetched, resolve
+from ..painter import own_steps
 from . import picture_rewards as paid
 from .adapted import Adapted, save_adapter
 from .adapters import Lora
@@ -105,20 +106,20 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     rewrites = [one for source in sources for one in read_rewrites(source)]
     source, pipeline = opened(recipe)
     check_writer(pipeline, source.name)
-    family = family_of(pipeline)
+    painter = DiffusionPainter(pipeline, **own_steps(source.config))
     adapted = Adapted(pipeline.text_encoder.eval(), lora, frozen=True)
-    task = ThinkTask(family, adapted, wording(recipe, source), rewrites, mix, seed)
+    task = ThinkTask(painter, adapted, wording(recipe, source), rewrites, mix, seed)
     train(task, loop, out, recipe=recipe)
     folder = _export(pipeline, {"text_encoder": adapted}, out, _about(source, recipe))
-    usable(family, adapted, [one.refined_prompt for one in rewrites if one.image is None][:64], folder)
+    usable(painter, adapted, [one.refined_prompt for one in rewrites if one.image is None][:64], folder)
     return out
 
 
-def usable(family: Family, adapted: Adapted, prompts: list[str], folder: Path) -> None:
+def usable(painter: DiffusionPainter, adapted: Adapted, prompts: list[str], folder: Path) -> None:
     """Writes how far the states of prompts have moved, which the frozen transformer goes on reading."""
-    if not prompts or not (adapted.lora.rank or adapted._frozen):
+    if not prompts or not painter.paints or not (adapted.lora.rank or adapted._frozen):
         return
-    text = json.dumps({"prompts": len(prompts), **states_similarity(family, adapted, prompts)}, indent=1) + "\n"
+    text = json.dumps({"prompts": len(prompts), **states_similarity(painter, adapted, prompts)}, indent=1) + "\n"
     write_atomically(folder / "encoder_space.json", lambda path: path.write_text(text, "utf-8"))
 
 
@@ -142,24 +143,17 @@ def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         asked,
         rewards,
         tree,
-        own_settings(flow, source),
+        flow,
         thinker,
         painter,
         grpo,
         alarms,
+        own_steps(source.config),
     )
     reinforce(made.task, loop, out, recipe)
     learnt = {"text_encoder": made.thinking, "transformer": made.painting}
     _export(pipeline, learnt, out, _about(source, recipe))
     return out
-
-
-def own_settings(flow: FlowSampling, source: Source) -> FlowSampling:
-    """With the size and guidance that the model's folder asks for, where the recipe names none."""
-    own = source.config.get("_reverie") or {}
-    height, width = flow.height or own.get("height"), flow.width or own.get("width")
-    guidance = own.get("guidance") if flow.guidance is None else flow.guidance
-    return replace(flow, height=height or width, width=width or height, guidance=guidance)
 
 
 def wording(recipe: Mapping[str, Any], source: Source) -> str:

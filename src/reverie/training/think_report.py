@@ -85,7 +85,7 @@ def paint(painter: DiffusionPainter, found: Sequence[Case], rows: int) -> list[A
         part = found[first : first + rows]
         asked = [case.asked for case in part]
         blanks = [(painter.negative, seen) for _, seen in asked] if ways == 2 else []
-        texts = read_prompts(family, [*asked, *blanks], rows)
+        texts = read_prompts(painter, [*asked, *blanks], rows)
         other: list[Any] = texts[len(part) :] or [None] * len(part)
         guided = [Guided(text, blank, weight, size) for text, blank in zip(texts[: len(part)], other, strict=True)]
         seeds = [image_seed(0, case.sample.prompt, case.index) for case in part]
@@ -198,15 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     from ..atelier.inspector import Inspector
+    from ..painter import own_steps
     from .recipes import shipped
     from .t2g_recipes import opened, wording
 
     source, pipeline = opened({"model": given.model, "adapters": given.adapters})
-    own = {
-        k: v
-        for k, v in (source.config.get("_reverie") or {}).items()
-        if k in ("steps", "guidance", "negative", "height", "width", "limit")
-    }
+    own = own_steps(source.config)
     own |= {k: v for k, v in (("steps", given.steps), ("guidance", given.guidance)) if v is not None}
     device = str(pipeline._execution_device)
     inspector = Inspector.load(shipped("atelier-inspector"), device, fast=device != "cpu")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .. import thinkers
 from ..data.rewrites import Rewrite
-from ..models.diffusion_families import Family
+from ..generators.diffusion import DiffusionPainter
 from ..models.prompt_states import read_prompts, states_gap
 from ..vlms import Message
 from ..vlms.text_encoder import TextEncoderWriter
@@ -57,20 +57,20 @@ class ThinkTask:
 
     def __init__(
         self,
-        family: Family,
+        painter: DiffusionPainter,
         adapted: Adapted,
         wording: str,
         rewrites: Sequence[Rewrite],
         mix: ThinkTraining,
         seed: int = 0,
     ):
-        self.family, self.adapted, self.wording, self.mix, self.seed = family, adapted, wording, mix, seed
-        self.writer = TextEncoderWriter(family.pipeline)
+        self.painter, self.adapted, self.wording, self.mix, self.seed = painter, adapted, wording, mix, seed
+        self.writer = TextEncoderWriter(painter.pipeline)
         self.rewrites = [one for one in rewrites if len(self._ids(one)) <= mix.longest]
         self.too_long = len(rewrites) - len(self.rewrites)
         if not self.rewrites:
             raise ValueError(f"all {len(rewrites)} rewrites are longer than longest={mix.longest} tokens; raise it.")
-        for part in (family.pipeline.transformer, family.pipeline.vae):
+        for part in (painter.pipeline.transformer, painter.pipeline.vae):
             part.requires_grad_(False)
         self.model: nn.Module = Learning(thinker=adapted.network)
         self._rows: dict[int, Answered] = {}
@@ -109,9 +109,9 @@ class ThinkTask:
         known = targets != -100
         right = ((logits.argmax(-1) == targets) & known).sum() / known.sum()
         log: dict[str, Any] = {"cross_entropy": loss.detach(), "tokens_right": right}
-        if batch["prompts"] and not self.family.edits:
+        if batch["prompts"] and self.painter.paints:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.mix.keep > 0):
-                gap = encoder_gap(self.family, self.adapted, batch["prompts"])
+                gap = encoder_gap(self.painter, self.adapted, batch["prompts"])
             log["encoder_drift"] = gap.detach()
             if self.mix.keep:
                 loss = loss + self.mix.keep * gap
@@ -129,23 +129,23 @@ def opened(one: Rewrite) -> Any:
         raise ValueError(f"{one.image} is no picture that can be opened.") from error
 
 
-def encoder_gap(family: Family, adapted: Adapted, prompts: Sequence[str]) -> Tensor:
+def encoder_gap(painter: DiffusionPainter, adapted: Adapted, prompts: Sequence[str]) -> Tensor:
     """How far the states of prompts are from those of the encoder as it was: mean squared distance in units of their
     mean square."""
     asked = [(prompt, ()) for prompt in prompts]
-    now = read_prompts(family, asked)
+    now = read_prompts(painter, asked)
     with torch.no_grad(), adapted.reference():
-        then = read_prompts(family, asked)
+        then = read_prompts(painter, asked)
     return states_gap(now, then)
 
 
 @torch.no_grad()
-def states_similarity(family: Family, adapted: Adapted, prompts: Sequence[str]) -> dict[str, float]:
+def states_similarity(painter: DiffusionPainter, adapted: Adapted, prompts: Sequence[str]) -> dict[str, float]:
     """Of the states of prompts now and as they were: mean and least cosine over positions, relative drift."""
     asked = [(prompt, ()) for prompt in prompts]
-    now = read_prompts(family, asked)
+    now = read_prompts(painter, asked)
     with adapted.reference():
-        then = read_prompts(family, asked)
+        then = read_prompts(painter, asked)
     cosines = torch.cat(
         [F.cosine_similarity(a.states[0].float(), b.states[0].float(), dim=-1) for a, b in zip(now, then, strict=True)]
     )
