@@ -8,14 +8,18 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusion_toy import qwen_image_edit
 from dual_toy import PAINTER, THINKER, WORDING, bright, letters, toy
+from PIL import Image
 
 from reverie.thinkers import WORDINGS
-from reverie.training.dual_grpo import DualTask, DualTree, FlowSampling, Side
-from reverie.training.grpo import reinforce
+from reverie.training.dual_grpo import DualTask, DualTree, FlowSampling, Question, Side, dual_task
+from reverie.training.grpo import GrpoConfig, reinforce
 from reverie.training.loop import LoopConfig
+from reverie.training.picture_rewards import similarity
 from reverie.training.rollout import Path as Place
 from reverie.training.tree import Segment, Tree, lessons
 
@@ -194,6 +198,35 @@ def test_recomputing_and_resting_change_nothing() -> None:
         grads = [p.grad for p in made.task.model.parameters() if p.grad is not None]
         losses.append((loss.detach(), torch.cat([g.flatten() for g in grads])))
     torch.testing.assert_close(*losses)
+
+
+def test_edits_are_thought_about_with_their_picture_and_paid_for_what_stays() -> None:
+    """Two edits that say the same about two pictures are two questions."""
+    pictures = [Image.new("RGB", (64, 64), colour) for colour in ("red", "navy")]
+    asked = [Question(f"edit {i}", "make it green", (picture,)) for i, picture in enumerate(pictures)]
+    table = {one.key: one for one in asked}
+    made = dual_task(
+        qwen_image_edit(), "toy", asked, {"alike": similarity(table), "letters": letters},
+        DualTree(thoughts=2, images=2, limit=3), replace(FLOW, height=64, width=64),
+        THINKER, replace(PAINTER, rewards={"alike": 1.0}), GrpoConfig(prompts=2), own={"area": 64**2},
+    )  # fmt: skip
+    trees = grown(made)
+    assert [tree.prompt for tree in trees] == made.task.batch(0).prompts
+    contexts = [tree.branches[0].segments[0].context for tree in trees]
+    assert all("pixel_values" in seen for _, seen in contexts)
+    assert not torch.equal(contexts[0][1]["pixel_values"], contexts[1][1]["pixel_values"])
+    leaf = trees[0].branches[0].branches[0]
+    assert leaf.segments[0].context.condition.text.source is not None
+    assert leaf.result.size == (64, 64)
+    source = np.asarray(table[trees[0].prompt].pictures[0], np.float32)
+    assert leaf.rewards["alike"] == pytest.approx(1 - np.abs(np.asarray(leaf.result, np.float32) - source).mean() / 255)
+    loss, row = made.task.loss(made.task.batch(0))
+    loss.backward()
+    assert row["painter/image/ratio_gap"] == row["thinker/text/ratio_gap"] == 0
+    assert {name.split(".")[0] for name, p in made.task.model.named_parameters() if p.grad is not None} == {
+        "thinker",
+        "painter",
+    }
 
 
 # --- learning

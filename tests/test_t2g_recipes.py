@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,15 @@ import torch
 from diffusion_toy import qwen_image, stable_diffusion_3
 
 from reverie import load
+from reverie.atelier.draw import draw
+from reverie.atelier.inspector import Inspector
+from reverie.atelier.sample import compose
 from reverie.cli import main
 from reverie.models.diffusion_adapters import add_adapters
 from reverie.models.diffusion_checkpoint import load_pipeline
 from reverie.models.registry import entries, resolve
-from reverie.training import think_report
+from reverie.training import picture_rewards, think_report
+from reverie.training.questions import questions
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "t2g"
 WEIGHTS = entries()["atelier-inspector"].folder
@@ -116,6 +121,29 @@ def test_other_families_paint_and_learn_without_thoughts(tmp_path: Path) -> None
     assert train("flow-grpo.yaml", *common, "tree.images=2", "grpo.prompts=2", "flow.steps=3") == 0
     row = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[0])
     assert row["painter/image/ratio_gap"] == 0
+
+
+@needs_inspector
+def test_rewards_know_true_pictures_and_edits_from_false_ones() -> None:
+    inspector = Inspector.load(WEIGHTS)
+    rng = random.Random(0)
+    asked = questions("atelier:16", 0, riddles=0.7)
+    table = {one.key: one for one in asked}
+    right = [draw(compose(one.truth, rng)) for one in asked]
+    rewards = picture_rewards.atelier_rewards(inspector, table)
+    for name in ("faithful", "exact"):
+        true, false = (rewards[name](list(table), pictures) for pictures in (right, right[1:] + right[:1]))
+        assert sum(true) / 16 > 0.85 > 0.6 > sum(false) / 16, name
+    edits = questions("atelier-edits:16", 0)
+    table = {one.key: one for one in edits}
+    rewards = picture_rewards.atelier_edit_rewards(inspector, table)
+    done, left = [draw(one.truth[1]) for one in edits], [draw(one.truth[0]) for one in edits]
+    assert sum(rewards["reasoning"](list(table), done)) > sum(rewards["reasoning"](list(table), left)) + 3
+    assert min(rewards["consistency"](list(table), done)) > 0.9
+    # Others' pictures keep nothing.
+    assert sum(rewards["consistency"](list(table), done[1:] + done[:1])) < 10
+    same = picture_rewards.similarity(table)
+    assert same(list(table), left) == [1.0] * 16
 
 
 @needs_inspector

@@ -4,8 +4,9 @@ GPU. Pictures are painted, looked at and thrown away; what stays are the rows an
     python -m reverie.training.think_report MODEL --adapters runs/sft/adapters --ways raw think --out think.json
 
 Ways: `raw` paints from the prompt as it stands, `think` from what the text encoder makes of it, `oracle` from the
-rewritten prompt that the benchmark knows (atelier-wise only). Seeds, prompts and rules are those of `reverie evaluate`;
-images go through the networks in batches, which round differently than one by one.
+rewritten prompt that the benchmark knows (atelier-wise), or the change in plain words (atelier-rise). Seeds, prompts
+and rules are those of `reverie evaluate`; images go through the networks in batches, which round differently than one
+by one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,14 @@ from ..models.prompt_states import Asked, read_prompts
 from ..vlms import Message
 from ..vlms.text_encoder import TextEncoderWriter
 from .picture_rewards import stacked
+from .qwen_report import plain_rise
 
 WAYS = ("raw", "think", "oracle")
+ORACLES: dict[str, Callable[[Sample], str]] = {
+    "atelier-wise": lambda sample: sample.record["rewritten"],
+    "atelier-rise": plain_rise,
+}
+"""What the perfect thinker would say."""
 
 
 @dataclass
@@ -150,14 +157,14 @@ def report(
     for name in names:
         benchmark = load(name)
         for way in ways:
-            if way == "oracle" and not all("rewritten" in sample.record for sample in benchmark.samples):
+            if way == "oracle" and name not in ORACLES:
                 continue
             start, todo = time.monotonic(), list(cases(benchmark, limit, images))
             if way == "think":
                 think(writer, wording, todo, tokens)
             if way == "oracle":
                 for case in todo:
-                    case.asked = (case.sample.record["rewritten"], case.asked[1])
+                    case.asked = (ORACLES[name](case.sample), case.asked[1])
             pictures = paint(painter, todo, rows)
             verdicts = judged(benchmark, inspector, todo, pictures)
             if sheet is not None:
