@@ -17,9 +17,13 @@ def load_model(
     device_map: str | dict[str, Any] | None = None,
 ) -> tuple[Any, Any]:
     """The model and its tokenizer (None for a pipeline, which has its own); the arguments are those of `reverie.load`.
-    ValueError for a model that cannot be placed so, or whose files are not complete."""
+    ValueError for a model that cannot be placed so, for which there is no room, or whose files are not complete."""
     import torch
 
+    from reverie.room import check_room
+
+    if device_map is None:
+        check_room(source, dtype, here(device))
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     assert source.folder is not None
     if source.family == "llamagen":

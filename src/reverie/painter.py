@@ -169,7 +169,7 @@ class Painter:
         answers: Mapping[int, Sequence[str]] | None = None,
         pieces: int = 12,
         previews: bool = False,
-        batch: int = 16,
+        batch: int | None = None,
         judge: Anyone = None,
         eyes: Any = None,
     ) -> Generator[Event, None, None]:

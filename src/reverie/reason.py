@@ -199,7 +199,7 @@ def run(
     bench: Bench | None = None,
     pieces: int = 12,
     previews: bool = True,
-    batch: int = 16,
+    batch: int | None = None,
 ) -> Generator[Event, None, None]:
     """Paints one image for each prompt and seed, and tells what happens.
 
@@ -212,7 +212,7 @@ def run(
     bench: who judges, for plans that choose or look back.
     pieces: a batch is painted in so many pieces, with a `Preview` after each.
     previews: whether these hold pictures.
-    batch: so many images at once. Neither of these changes what an image becomes.
+    batch: so many images at once; as many as there is room for if left out. Neither changes what an image becomes.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"Got {len(prompts)} prompts and {len(seeds)} seeds; give one seed for each prompt.")
@@ -231,17 +231,20 @@ def run(
     words: Sequence[Told | None] = [None] * len(prompts)
     read, beside = tuple(prompts), given
     if relay is not None:
-        words = yield from relay.tell(prompts, given, told or {}, batch)
+        words = yield from relay.tell(prompts, given, told or {}, batch or 16)
         read = tuple(word.prompt if word else prompt for word, prompt in zip(words, prompts, strict=True))
         beside = tuple(replace(one, picture=None, context=()) for one in given)
     rewritten: Sequence[Answer | None] = [None] * len(prompts)
     if plan.think == "before" and not plan.interleaved and thinker is not None:
-        rewritten = yield from _think(thinker, plan, read, beside, thoughts or {}, batch)
+        rewritten = yield from _think(thinker, plan, read, beside, thoughts or {}, batch or 16)
     recipes = [
         _recipe(about or {}, plan, *one) for one in zip(prompts, given, words, rewritten, strict=True)
     ]  # fmt: skip
     final = tuple(answer.prompt if answer else prompt for answer, prompt in zip(rewritten, read, strict=True))
     order = Order(final, tuple(seeds), plan.guidance, beside)
+    from reverie.room import rows_at_once
+
+    batch = batch or rows_at_once(generator, order.conditions(range(min(1, len(seeds)))))
     batches = _batches(order, max(1, batch // plan.candidates))
     for number, images in enumerate(batches):
         watch = Watch(pieces, previews, number * generator.steps, len(batches) * generator.steps)

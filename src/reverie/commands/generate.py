@@ -30,6 +30,7 @@ from reverie.refusals import (
     in_words,
     usual_judge,
 )
+from reverie.room import judge_dtype
 
 PIECES = 24
 
@@ -65,7 +66,7 @@ def generate(arguments: argparse.Namespace) -> int:
         display.say(loading(source, arguments.dtype))
         painter = load(arguments.model, arguments.device, arguments.dtype)
         if judge is not None:
-            display.say(loading(judge, None))
+            display.say(loading(judge, judge_dtype(judge, str(painter.model.device))))
         events = _events(painter, plan, arguments, seeds, inputs, display.pictures)
         with closing(events):
             for event in events:

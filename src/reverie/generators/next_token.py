@@ -229,6 +229,15 @@ class NextTokenPainter(ABC):
             canvas.work.vq_decodes += len(canvas)
         return self._decoded(torch.cat([canvas.tokens.to(self.model.device) for canvas in canvases]))
 
+    def row_bytes(self, conditions: Conditions) -> int:
+        """Memory of one image while it is painted: keys and values of prompt and image, both ways and, where candidates
+        are dropped, once more; logits."""
+        config = self.model.config.language
+        prompt = max((len(self._prompt_ids(conditions, i)) for i in range(len(conditions))), default=0)
+        slots = round_up(prompt + self.steps, self.chunk)
+        keys = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * slots
+        return self._ways(conditions) * (2 * keys * self.model.dtype.itemsize + 8 * self.model.config.num_codes)
+
     def plain_work(self, conditions: Conditions) -> Work:
         """One prefill of each prompt, all codes but the last fed once, one picture."""
         prompt = sum(len(self._ids(text)) for text in conditions.prompts)

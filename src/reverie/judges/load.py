@@ -108,14 +108,18 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
     check_named(source)
     if source.family == "reward":
         return _open_reward(source, device)
+    import torch
+
     from reverie.judges.vlm import VLMJudge, Wording
+    from reverie.room import judge_dtype
     from reverie.vlms.named import load_vlm, open_vlm
 
     name = source.name
     if source.family == "served":
         served, plain = open_vlm(name), Wording.of("instruct")
         return lambda work, official: VLMJudge(served, plain, name, official, work)
-    source, make = load_vlm(source, device, dtype)
+    kind = dtype or judge_dtype(source, device)
+    source, make = load_vlm(source, device, getattr(torch, kind) if isinstance(kind, str) else kind)
     wording, least = Wording.of(source.judge), clear_from(source)
     return lambda work, official: VLMJudge(make(work), wording, name, official, work, least)
 

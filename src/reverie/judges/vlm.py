@@ -9,6 +9,7 @@ generation settings, as the published code does when it samples.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -22,12 +23,16 @@ from torch import Tensor
 from reverie.canvas import Work
 from reverie.judges import Answer, Reflection, View
 from reverie.judges.rules import passes, share
+from reverie.room import free
 from reverie.vlms import IMAGE, VLM, Message, Reader, Reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 REASON_TOKENS = 128
+READ_AT_ONCE = 16
+REMEMBERED = 0.2
+"""Share of the free memory that may be kept of pictures that were read."""
 NO_REASON = "It does not show what was asked for."
 
 
@@ -102,12 +107,26 @@ class VLMJudge:
         if not isinstance(self.vlm, Reader):
             shares = [self.vlm.yes_probability(talk) for talk in talks]
             return [Answer(yes, 1 - yes, "yes" if yes >= 0.5 else "no") for yes in shares]
-        before = [view.memory.pop(id(self), None) for view in views]
-        readings = self.vlm.read(talks, before, remember=question == "clarity")
-        for view, reading in zip(views, readings, strict=True):
-            if reading.memory is not None:
-                view.memory[id(self)] = reading
+        readings = self._read(talks, views, remember=question == "clarity")
         return [self._answer(question, view, reading) for view, reading in zip(views, readings, strict=True)]
+
+    def _read(self, talks: list[list[Message]], views: Sequence[View], remember: bool) -> list[Reading]:
+        """Keys and values of what is read stay with the views for the next question, as long as there is room: a judge
+        of 7 billion weights keeps about 50 MB of a picture of one tile."""
+        assert isinstance(self.vlm, Reader)
+        before = [view.memory.pop(id(self), None) for view in views]
+        left = free(getattr(getattr(self.vlm, "model", None), "device", "cpu"))
+        budget, kept = math.inf if left is None else left * REMEMBERED, 0
+        readings: list[Reading] = []
+        for first in range(0, len(talks), READ_AT_ONCE):
+            part = slice(first, first + READ_AT_ONCE)
+            found = self.vlm.read(talks[part], before[part], remember=remember and kept <= budget)
+            for view, reading in zip(views[part], found, strict=True):
+                if reading.memory is not None:
+                    view.memory[id(self)] = reading
+                    kept += getattr(reading.memory, "nbytes", 0)
+            readings += found
+        return readings
 
     def reflect(self, views: Sequence[View]) -> list[Reflection]:
         answers = self.ask("reflection", views)

@@ -76,8 +76,6 @@ class TextStates:
     """(P, S) True where a token stands; elsewhere nobody looks."""
     rows: Tensor | None = None
     """(B,) the text of each row of the batch; None where they are 0..P-1."""
-    behind: int = 0
-    """Positions of the images that stand behind the text."""
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         keys, values = self.keys[index], self.values[index]
@@ -150,9 +148,10 @@ class Phi(nn.Module):
         self.model = Body(config, vocabulary)
         self.lm_head = nn.Linear(config.hidden_size, vocabulary)
 
-    def whole(self, x: Tensor, seen: Tensor, rows: int | None = None) -> Tensor:
-        """Hidden states after the final norm; `seen` (1 or B, T, T) is True where a row may look."""
-        return self._norm(self._run(x, 0, seen[:, None], rows), rows)
+    def whole(self, x: Tensor, seen: Tensor, rows: int | None = None, positions: Tensor | None = None) -> Tensor:
+        """Hidden states after the final norm; `seen` (1 or B, T, T) is True where a row may look. positions: (T,) of
+        the tokens, if they do not stand one after another."""
+        return self._norm(self._run(x, 0, seen[:, None], rows, positions=positions), rows)
 
     def read(self, x: Tensor, seen: Tensor | None = None, start: int = 0, rows: int | None = None) -> TextStates:
         """Keys and values of text, each token behind all before it; `seen` (B, T) is False at padding."""
@@ -174,7 +173,7 @@ class Phi(nn.Module):
             for index, layer in enumerate(kept)
         ]
         keys, values = zip(*both, strict=True)
-        return TextStates(keys, values, seen, behind=text.behind + x.shape[1])
+        return TextStates(keys, values, seen)
 
     def paint(self, x: Tensor, text: TextStates, start: int, rows: int | None = None) -> Tensor:
         """Hidden states after the final norm, of blocks in which every token sees its text and the whole block."""
@@ -189,6 +188,7 @@ class Phi(nn.Module):
         rows: int | None,
         text: TextStates | None = None,
         kept: list[tuple[Tensor, Tensor]] | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """All layers, before the final norm. `seen` is (1 or B, 1, T or 1, all keys). Where `kept` is given, it takes
         the keys and values of every layer, and the rest of the last layer is left out."""
@@ -196,7 +196,7 @@ class Phi(nn.Module):
             # A residual stream in float32 would be twice as wide as the matrix products.
             x = x.to(torch.get_autocast_dtype(x.device.type))
         batch, length, width = x.shape
-        positions = torch.arange(start, start + length, device=x.device)[None]
+        positions = (torch.arange(start, start + length, device=x.device) if positions is None else positions)[None]
         # Attention of the training path is that of models/llama.py: faster on CPUs with a gradient.
         attention = attend if rows is None else fused
         rotary, bias = None, None

@@ -9,7 +9,8 @@ A painting sequence is a block of `longest + 1` text positions, filled from the 
 slot for each code, end. The logits at a masked slot say what stands in that slot; nothing is shifted.
 
 A sequence that corrects (PARM++, arXiv 2501.13926, which gives no layout; this one is ours) has the flawed image as a
-block of its own between text and new image. It sees the text and itself, the new image sees both.
+block of its own between text and new image. It sees the text and itself, the new image sees both. Both stand at the
+same positions: so the new image is as far from its text as ever, and what is to stay as it was is found where it was.
 """
 
 import math
@@ -191,7 +192,7 @@ class Showo(nn.Module):
 
         asked: (B, L) the slots that are asked about; then (M, D) of these alone."""
         ids = self._image_ids(torch.where(masked, self.config.mask, codes + self.config.code_offset))
-        start, wanted = self.config.block + text.behind, None if asked is None else F.pad(asked, (1, 1))
+        start, wanted = self.config.block, None if asked is None else F.pad(asked, (1, 1))
         if rows is not None and not torch.is_grad_enabled():
             return phi_painting.paint(self.showo, ids, text, start, rows, wanted)
         hidden = self.showo.paint(self.embed(ids), text, start, rows)
@@ -200,7 +201,7 @@ class Showo(nn.Module):
     def look(self, codes: Tensor, text: TextStates, rows: int | None = None) -> TextStates:
         """The states of texts with a finished image (B, L) behind each, for an image that is painted after it."""
         block = self.embed(self._image_ids(codes + self.config.code_offset))
-        return self.showo.look(block, text, self.config.block + text.behind, rows)
+        return self.showo.look(block, text, self.config.block, rows)
 
     def _image_ids(self, inside: Tensor) -> Tensor:
         """(B, L) tokens of the one vocabulary, framed by start and end."""
@@ -305,9 +306,10 @@ class Showo(nn.Module):
 
     # Any sequence.
 
-    def logits(self, ids: Tensor, seen: Tensor) -> Tensor:
-        """(B, T) ids to logits over everything, (B, T, vocabulary); `seen` (B, T, T) as `omni_mask` gives it."""
-        return self.showo.lm_head(self.showo.whole(self.embed(ids), seen))
+    def logits(self, ids: Tensor, seen: Tensor, positions: Tensor | None = None) -> Tensor:
+        """(B, T) ids to logits over everything, (B, T, vocabulary); `seen` (B, T, T) as `omni_mask` gives it; positions
+        (T,) where they do not simply count up."""
+        return self.showo.lm_head(self.showo.whole(self.embed(ids), seen, positions=positions))
 
 
 def text_width(prompt: Sequence[int]) -> int:

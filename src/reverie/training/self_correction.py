@@ -145,13 +145,29 @@ def corrector(painter: CodePainter) -> Corrector:
 
 def showo_corrector(model: Any, words: ShowoTokenizer) -> Corrector:
     """Rows without text keep the flawed image: guidance may take either twin."""
+    seen = Seen(model)
 
     def score(rows: Rows) -> Tensor:
         texts = ["" if blank else text for text, blank in zip(rows.texts, rows.blank, strict=True)]
-        seen = None if rows.flawed is None else seen_codes(model, rows.flawed)
-        return model.log_prob([words.painting_ids(text) for text in texts], rows.codes, rows.hidden, flawed=seen)
+        flawed = None if rows.flawed is None else seen(rows.flawed)
+        return model.log_prob([words.painting_ids(text) for text in texts], rows.codes, rows.hidden, flawed=flawed)
 
     return score
+
+
+@dataclass
+class Seen:
+    """`seen_codes`, each image once."""
+
+    model: Showo
+    known: dict[bytes, Tensor] = field(default_factory=dict)
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        keys = [row.numpy().tobytes() for row in codes.cpu()]
+        new = {key: row for key, row in zip(keys, codes, strict=True) if key not in self.known}
+        if new:
+            self.known |= zip(new, seen_codes(self.model, torch.stack(list(new.values()))), strict=True)
+        return torch.stack([self.known[key] for key in keys])
 
 
 @torch.no_grad()

@@ -62,12 +62,9 @@ def main(given: argparse.Namespace) -> None:
     device = here(given.device)
     judge, painter = QuickJudge.load(given.judge, device), load(given.model, device, given.dtype)
     fields = dict(item.split("=", 1) for item in given.plan)
-    plan = make_plan(
-        None,
-        judge=name_of(judge),
-        candidates=given.n,
-        **{name: yaml.safe_load(value) for name, value in fields.items()},
-    )
+    wanted = {name: yaml.safe_load(value) for name, value in fields.items()}
+    judges = wanted.get("choose", "first") != "first" or wanted.get("reflect", 0) > 0
+    plan = make_plan(None, judge=name_of(judge) if judges else None, candidates=given.n, **wanted)
     chosen, start = samples()[:: given.every], time.monotonic()
     rows, work = search(
         painter, plan, judge, Inspector.load(shipped("atelier-inspector"), device), chosen, seed=given.seed,

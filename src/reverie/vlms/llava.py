@@ -36,6 +36,10 @@ class Memory:
     def length(self) -> int:
         return self.layers[0][0].shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
 
 class LlavaEyes:
     """A `VLM` and a `Reader` (see vlms/__init__.py) over a loaded LLaVA-OneVision."""

@@ -35,6 +35,10 @@ class Memory:
     shift: int
     """How far the position of a token behind the pictures is from its place: rotary positions of pictures are few."""
 
+    @property
+    def nbytes(self) -> int:
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
 
 @dataclass(frozen=True)
 class Asked:
