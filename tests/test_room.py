@@ -86,7 +86,7 @@ def test_what_cannot_fit_is_refused_before_it_is_loaded(folder, monkeypatch, cap
 
 
 def test_a_judge_of_seven_billion(monkeypatch):
-    """30 GiB in float32, 15 in bfloat16: on 24 GiB it comes in the smaller type beside a Show-o; on 12 it is refused."""
+    """30 GiB in float32, 15 in bfloat16: on 24 it comes in the smaller type beside a Show-o; on 12 it is refused."""
     source = resolve("llava-onevision-7b", "judge")
     assert room.needed(source, "float32", "cpu") / GIB == pytest.approx(29.9, abs=0.1)
     assert room.needed(source, "bfloat16", "cpu") / GIB == pytest.approx(15.0, abs=0.1)
