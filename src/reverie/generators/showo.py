@@ -38,7 +38,7 @@ Drawer = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
 
 DRAWN_AT_ONCE = {"cpu": 1024}
 """Slots whose probabilities stand in memory in float64 at the same time, by device; 16384 on others."""
-CPU_ROWS, ACCELERATOR_ROWS = 64, 1024
+CPU_ROWS, ACCELERATOR_ROWS, LARGEST_BLOCK = 64, 1024, 320
 LEAST = 1e-20
 """Below this, logarithms are cut off, as in the official code."""
 
@@ -68,7 +68,8 @@ class ShowoPainter:
         steps: how often all slots are guessed.
         schedule: cosine, linear, sigmoid, or pow and a number.
         fill: the code that previews show where nothing was guessed yet.
-        rows: every matrix product has exactly so many rows; by default 64 on CPUs and 1024 or more elsewhere.
+        rows: every matrix product has exactly so many rows; by default those of one image on CPUs, or 64 where that is
+            more than LARGEST_BLOCK, and 1024 or more elsewhere.
         drawer: in place of `draw`, for replaying draws made elsewhere.
         sees: whether it learned to correct a picture that stands beside the prompt (training/self_correction.py).
         blank_sees: whether the unconditional twin of such a prompt sees the picture, too.
@@ -82,7 +83,8 @@ class ShowoPainter:
         self.sees, self.blank_sees, self.official = sees, blank_sees, official
         self.first: int | None = None
         """The seed of the first image, where the official noise is wanted."""
-        self.rows = rows or usual_rows(model.showo.lm_head.weight, CPU_ROWS, ACCELERATOR_ROWS)
+        block = self.length + 2 if self.length <= LARGEST_BLOCK else CPU_ROWS
+        self.rows = rows or usual_rows(model.showo.lm_head.weight, block, ACCELERATOR_ROWS)
         self.counts = masked_counts(steps, self.length, schedule)
 
     @property
