@@ -19,6 +19,7 @@ import functools
 import json
 import random
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
@@ -44,6 +45,10 @@ LINKS: tuple[tuple[str, str | None], ...] = (
     ("{}, above {}", "above"),
     ("{}, below {}", "below"),
 )
+
+
+Worn = Callable[[str, random.Random], str]
+"""What becomes of a wording."""
 
 
 @dataclass(frozen=True)
@@ -178,18 +183,19 @@ def composed_riddle(
     )
 
 
-def riddle(rng: random.Random, split: str) -> Riddle:
-    """Draw one riddle of a split: one fact, or (`COMPOSED_SHARE` of them) two, in one of `FORMS`."""
+def riddle(rng: random.Random, split: str, worn: Worn | None = None) -> Riddle:
+    """Draw one riddle of a split: one fact, or (`COMPOSED_SHARE` of them) two, in one of `FORMS`. worn: what becomes of
+    a wording before it is asked."""
     _check_split(split)
-    form = rng.choice(FORMS)
+    form, said = rng.choice(FORMS), worn or (lambda wording, rng: wording)
     if rng.random() >= COMPOSED_SHARE:
         fact = rng.choice(facts())
-        return single_riddle(fact, rng.choice(wordings(fact, split)), form)
+        return single_riddle(fact, said(rng.choice(wordings(fact, split)), rng), form)
     while True:
         first, second = rng.choice(facts()), rng.choice(facts())
         if pair_split(first, second) == split and composable(first, second):
             break
-    asked = (rng.choice(wordings(first, split)), rng.choice(wordings(second, split)))
+    asked = (said(rng.choice(wordings(first, split)), rng), said(rng.choice(wordings(second, split)), rng))
     return composed_riddle(first, second, asked, rng.choice(relations(first, second)), form)
 
 

@@ -23,11 +23,12 @@ def rewrites(arguments: argparse.Namespace) -> int:
 
     if arguments.wording not in WORDINGS:
         raise ValueError(f"--wording {arguments.wording!r}: must be one of {', '.join(WORDINGS)}.")
-    if not 0 <= arguments.plain <= 1:
-        raise ValueError(f"--plain {arguments.plain}: a share, from 0 to 1.")
+    for name in ("plain", "drop"):
+        if not 0 <= getattr(arguments, name) <= 1:
+            raise ValueError(f"--{name} {getattr(arguments, name)}: a share, from 0 to 1.")
     teacher, count = _teacher(arguments)
     about = {name: getattr(arguments, name) for name in ("prompts", "seed")}
-    about |= {"plain": arguments.plain} if arguments.teacher == "atelier" else {"wording": arguments.wording}
+    about |= {"plain": arguments.plain, "drop": arguments.drop} if arguments.teacher == "atelier" else {"wording": arguments.wording}
     check_writable(Path(arguments.out))
     build = RewriteBuild(count, arguments.batch, arguments.part, arguments.parts)
     counts = build_rewrites(teacher, arguments.out, build, about, None if arguments.quiet else _tell)
@@ -47,7 +48,8 @@ def _teacher(arguments: argparse.Namespace) -> tuple[Teacher, int]:
     if arguments.teacher == "atelier":
         if name not in DRAWN or not re.fullmatch(r"[1-9]\d*", count):
             raise ValueError("the teacher `atelier` knows its own prompts only; give --prompts atelier:N.")
-        return AtelierRewriter(arguments.seed, arguments.plain, name == "atelier-edits"), int(count)
+        drawn = AtelierRewriter(arguments.seed, arguments.plain, name == "atelier-edits", arguments.drop)
+        return drawn, int(count)
     if name == "atelier-edits":
         raise ValueError("atelier-edits:N is for the teacher `atelier`; give a VLM a file of prompts with images.")
     from reverie.data.prompts import read

@@ -24,6 +24,9 @@ def add(kinds: Any) -> None:
     parser.add_argument(
         "--plain", type=float, default=0.35, metavar="S", help="atelier: share of prompts that say what they mean"
     )
+    parser.add_argument(
+        "--drop", type=float, default=0.0, metavar="S", help="atelier: share of words left out of half of the riddles"
+    )
     parser.add_argument("--batch", type=int, default=256, metavar="N", help="prompts of a file (default: 256)")
     parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the prompts, from 0")
     parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, which may fill one folder at a time")

@@ -27,11 +27,13 @@ THOUGHT_TOKENS = 1024
 class AtelierRewriter:
     """Riddles, and plain prompts of which nothing but the words change; or edits, with the picture they are about.
 
-    plain: share of prompts that say what they mean."""
+    plain: share of prompts that say what they mean. drop: share of the words that are left out of half of the wordings
+    of facts, so that the answer hangs on telling words and not on whole phrases."""
 
     seed: int = 0
     plain: float = 0.35
     edits: bool = False
+    drop: float = 0.0
     name: str = "atelier"
 
     def teach(self, numbers: Sequence[int]) -> list[Written | None]:
@@ -47,8 +49,15 @@ class AtelierRewriter:
             demand = random_demand(rng)
             prompt = say(demand, rng, rng.choice(("terse", "plain", "rich")), split="train")
             return _record(number, prompt, spelled_out(demand), canonical(demand), demand=demand.to_record())
-        riddle = train_riddle(rng)
+        riddle = train_riddle(rng, self._worn if self.drop else None)
         return _record(number, riddle.prompt, riddle.thought, riddle.rewritten, demand=riddle.demand)
+
+    def _worn(self, wording: str, rng: random.Random) -> str:
+        words = wording.split()
+        if rng.random() < 0.5:
+            return wording
+        kept = [word for word in words if rng.random() >= self.drop]
+        return " ".join(kept if 2 * len(kept) >= len(words) else words)
 
     def _edit(self, number: int) -> Written:
         from ..atelier.draw import draw
