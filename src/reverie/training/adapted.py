@@ -161,6 +161,8 @@ def merge(network: nn.Module) -> None:
             module.merge()
             owner, _, leaf = name.rpartition(".")
             setattr(network.get_submodule(owner) if owner else network, leaf, module.get_base_layer())
+    if hasattr(network, "peft_config"):
+        del network.peft_config  # else peft warns of a second set when new ones are put in
 
 
 def save_adapter(network: nn.Module, lora: Lora, folder: Path) -> None:
