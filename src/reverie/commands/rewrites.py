@@ -28,7 +28,11 @@ def rewrites(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{name} {getattr(arguments, name)}: a share, from 0 to 1.")
     teacher, count = _teacher(arguments)
     about = {name: getattr(arguments, name) for name in ("prompts", "seed")}
-    about |= {"plain": arguments.plain, "drop": arguments.drop} if arguments.teacher == "atelier" else {"wording": arguments.wording}
+    about |= (
+        {"plain": arguments.plain, "drop": arguments.drop}
+        if arguments.teacher == "atelier"
+        else {"wording": arguments.wording}
+    )
     check_writable(Path(arguments.out))
     build = RewriteBuild(count, arguments.batch, arguments.part, arguments.parts)
     counts = build_rewrites(teacher, arguments.out, build, about, None if arguments.quiet else _tell)

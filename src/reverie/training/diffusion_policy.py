@@ -85,7 +85,7 @@ class DiffusionPolicy(FlowPolicy):
         with swapped(dict(self.adapted.network.named_parameters()), self.slow):
             yield
 
-    def pictures(self, segments: Sequence[Segment], together: int = 64) -> list[np.ndarray]:
+    def pictures(self, segments: Sequence[Segment], together: int = 16) -> list[np.ndarray]:
         """uint8 (H, W, 3) of finished segments, decoded in batches. Call it without gradient."""
         found: list[np.ndarray] = []
         family, size = self.painter.family, self.painter.size

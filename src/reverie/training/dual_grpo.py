@@ -113,6 +113,8 @@ class FlowSampling:
     storage: str = "float32"
     rows: int = 64
     """Images that go through the transformer at once."""
+    decoded: int = 16
+    """Images that are decoded at once."""
     loss: str = "policy"
     mix: float = 1.0
     """With `forward`: m of the mixture of velocities."""
@@ -132,7 +134,7 @@ class FlowSampling:
             raise ValueError(f"storage={self.storage!r}: must be float32, bfloat16 or float16")
         if self.loss == "policy" and SdeNoise(self.noise, self.level).deterministic:
             raise ValueError(f"noise={self.noise!r}, level={self.level}: without noise there is no policy to learn")
-        if self.steps < 2 or self.rows < 1 or not 0 < self.follow <= 1:
+        if self.steps < 2 or min(self.rows, self.decoded) < 1 or not 0 < self.follow <= 1:
             raise ValueError(f"steps={self.steps}, rows={self.rows}, follow={self.follow}: at least 2, 1, in (0, 1]")
         if self.window == "random" and not 0 < self.size <= self.high - self.low <= self.steps - self.low:
             raise ValueError(f"a window of {self.size} steps between {self.low} and {self.high} of {self.steps}: no")
@@ -268,7 +270,7 @@ def dual_task(
         )
     reads = adapters_off if tree.reader == "first" and thinks and thinker.rank else (lambda network: nullcontext())
     policy.reading = partial(_reading, pipeline.text_encoder, reads, canvas.family.device if tree.rest else None)
-    explore = _explore(pipeline, tree, writes, policy, rewards, read)
+    explore = _explore(pipeline, tree, writes, policy, rewards, read, flow.decoded)
     networks = {"thinker": pipeline.text_encoder} if thinks else {}
     networks |= {"painter": pipeline.transformer} if paints else {}
     model = Learning(**networks)
@@ -352,6 +354,7 @@ def _explore(
     policy: DiffusionPolicy,
     rewards: Mapping[str, Reward],
     read: Callable[[Path], thinkers.Answer],
+    together: int,
 ) -> Callable[[Sequence[str], Sequence[int]], list[Tree]]:
     def think(paths: Sequence[Path]) -> list[list[Segment]]:
         assert writes is not None
@@ -366,7 +369,8 @@ def _explore(
     def finish(paths: Sequence[Path]) -> list[Any]:
         """Pictures that know what they were painted from."""
         pictures = []
-        for path, painted in zip(paths, policy.pictures([path.segments[-1] for path in paths]), strict=True):
+        decoded = policy.pictures([path.segments[-1] for path in paths], together)
+        for path, painted in zip(paths, decoded, strict=True):
             picture = Image.fromarray(painted)
             picture.info |= {"prompt": read(path).prompt, "readable": read(path).note is None}
             pictures.append(picture)
