@@ -16,6 +16,7 @@ from reverie.models.registry import entries
 from reverie.training import recipes
 from reverie.training.atelier_grpo import AtelierRl, atelier_task, inspector_rewards, questions
 from reverie.training.grpo import GrpoConfig
+from reverie.training.janus_grpo import Learning
 
 WEIGHTS = entries()["atelier-inspector"].folder
 needs_inspector = pytest.mark.skipif(WEIGHTS is None or not WEIGHTS.is_dir(), reason="no inspector weights installed")
@@ -57,7 +58,7 @@ def test_rewards_know_a_true_picture_from_a_false_one() -> None:
 def test_every_tree_makes_a_step_on_policy(tree: str, tmp_path: Path) -> None:
     model, words = load_janus(tiny_folder(tmp_path))
     config = AtelierRl(tree=tree, images=2, thoughts=2, prompts=8, limit=6, guidance=1.0)
-    task = atelier_task(model, words, "atelier", Inspector.load(WEIGHTS), config, GrpoConfig(prompts=2))
+    task = atelier_task(Learning(model, words, "atelier"), Inspector.load(WEIGHTS), config, GrpoConfig(prompts=2))
     loss, row = task.loss(task.batch(0))
     gaps = [value for name, value in row.items() if name.endswith("ratio_gap")]
     assert len(gaps) == {"paint": 1, "think": 2, "twig": 2, "dual": 2}[tree]

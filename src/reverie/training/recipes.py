@@ -298,7 +298,9 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "vlm": _vlm,
     "clip": _clip,
     "inspector": _inspector,
-    "reinforce": Elsewhere("story_recipes", "reinforced", "tree grpo alarms from inspector lora export", ""),
+    "reinforce": Elsewhere(
+        "story_recipes", "reinforced", "tree grpo alarms from inspector prompts rewards lora export", ""
+    ),
     "stories": Elsewhere("story_recipes", "sft", "mix lora from export", "model data"),
     "think-sft": Elsewhere("t2g_recipes", "sft", "adapters dtype wording mix lora", "model data"),
     "dual-grpo": Elsewhere(

@@ -4,7 +4,7 @@ checkpoints of their own (models/janus_adapter.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,36 +53,62 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), lora, loop; from: the Janus that learns (name,
     folder, or an adapter, which with `lora` goes on learning), the shipped one if left out; inspector: a folder of
-    weights, likewise; export: folder for the finished checkpoint."""
-    from ..atelier.inspector import Inspector
+    weights, likewise; export: folder for the finished checkpoint. With prompts (a file, see rewards.read_facts) and
+    rewards (rewards.RewardChoice by name) it is any Janus in any world, and tree is a JanusRl."""
     from .alarms import Alarms
-    from .atelier_grpo import AtelierRl, atelier_task
     from .grpo import GrpoConfig, reinforce
+    from .janus_grpo import Learning
     from .roll_sheets import roll_sheet
     from .twin import Twin
 
-    tree, grpo = section(recipe, "tree", AtelierRl), section(recipe, "grpo", GrpoConfig)
-    alarms, loop = section(recipe, "alarms", Alarms), section(recipe, "loop", LoopConfig)
-    lora, source = section(recipe, "lora", adapters.Lora), fetched(resolve(recipe.get("from") or "atelier-janus"))
-    base, device = (source.folder, here(None))
+    grpo, alarms = section(recipe, "grpo", GrpoConfig), section(recipe, "alarms", Alarms)
+    loop, lora = section(recipe, "loop", LoopConfig), section(recipe, "lora", adapters.Lora)
+    make, device = _rewarding(recipe), here(None)
+    source = fetched(resolve(recipe.get("from") or "atelier-janus"))
+    base = source.folder
     assert base is not None
     began = base_of(base) if lora.rank else None
     model, words = load_janus(began or base, dtype=torch.float32, device=device)
     wrapped = _only_language(model, lora)
     if wrapped is not None and began is not None:
         adapters.put(wrapped, read_adapter(base))
-    inspector = Inspector.load(recipe.get("inspector") or shipped("atelier-inspector"), device)
     twin = Twin.of(model, wrapped) if wrapped is not None or device != "cpu" else None
-    task = atelier_task(model, words, source.thinker, inspector, tree, grpo, alarms, twin, wrapped, source.dialogue)
+    learning = Learning(model, words, source.thinker, source.dialogue, twin, wrapped)
+    task = make(learning, grpo, alarms, device)
     reinforce(task, loop, out, recipe, lambda step, folder: roll_sheet(task.latest, step, folder))
     _speaks(model, source.dialogue)
     folder = Path(recipe.get("export") or out / "checkpoint")
-    home = recipe.get("from") or "atelier-janus"
-    if began is not None:
-        home = _base_name(source)
-    told = f"Begun with {source.name}; paid by the inspector."
-    _keep(model, words, wrapped, folder, home, lora, out, told)
+    home = str(recipe.get("from") or "atelier-janus") if began is None else _base_name(source)
+    paid = "its rewards" if recipe.get("prompts") else "the inspector"
+    _keep(model, words, wrapped, folder, home, lora, out, f"Begun with {source.name}; paid by {paid}.")
     return out
+
+
+def _rewarding(recipe: Mapping[str, Any]) -> Callable[[Any, Any, Any, str], Any]:
+    """Checks what the recipe says of prompts, rewards and tree; makes the task once the model is there."""
+    if not recipe.get("prompts"):
+        from .atelier_grpo import AtelierRl, atelier_task
+
+        atelier, where = section(recipe, "tree", AtelierRl), recipe.get("inspector") or shipped("atelier-inspector")
+
+        def painted(learning: Any, grpo: Any, alarms: Any, device: str) -> Any:
+            from ..atelier.inspector import Inspector
+
+            return atelier_task(learning, Inspector.load(where, device), atelier, grpo, alarms)
+
+        return painted
+    from .janus_grpo import JanusRl, janus_task
+    from .rewards import chosen, read_facts
+
+    tree, choices = section(recipe, "tree", JanusRl), chosen(recipe.get("rewards") or {})
+    facts = {one.prompt: one for one in read_facts(recipe["prompts"])}
+    tree.rewards = {name: choice.weight for name, choice in choices.items() if choice.weight}
+
+    def judged(learning: Any, grpo: Any, alarms: Any, device: str) -> Any:
+        rewards = {name: choice.open(facts, device) for name, choice in choices.items()}
+        return janus_task(learning, list(facts), rewards, tree, grpo, alarms)
+
+    return judged
 
 
 def _base_name(source: Source) -> str:
