@@ -70,7 +70,8 @@ class Facts:
 
 def read_facts(path: str | Path) -> list[Facts]:
     """T2I-R1's prompt file: JSON Lines with prompt, nouns, attr_nouns, spatial_info {obj1, obj2, locality} and
-    numeracy_info [{obj_name, num}], of which all but the prompt may be missing. ValueError, with the line, for others."""
+    numeracy_info [{obj_name, num}], of which all but the prompt may be missing. ValueError, with the line, for
+    others."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file of prompts {path}; give JSON Lines with `prompt` and its facts.")
