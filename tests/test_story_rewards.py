@@ -202,7 +202,7 @@ def test_facts_come_from_the_published_file(tmp_path):
 
 @pytest.mark.parametrize("tree", ["twig", "think"])
 def test_a_janus_learns_from_an_ensemble_of_four(tmp_path: Path, tree):
-    """Preference, detector, VQA and ORM, each a tiny model of its real class, from prompts in a file to a checkpoint."""
+    """Preference, detector, VQA and ORM, tiny models of their real classes, from prompts in a file to a checkpoint."""
     place = tiny_folder(tmp_path / "janus", thinker="instruct", context=2048)
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(
