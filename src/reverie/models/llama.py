@@ -47,6 +47,10 @@ class LlamaConfig:
             )
 
 
+ENTERING = 32
+"""Rows of a matrix product, at least, where many tokens enter at once: fewer suit one picture at a time, but not them."""
+
+
 class KVCache:
     """Keys and values of every layer, allocated once: two tensors (layers, B, kv heads, capacity, head size).
 
@@ -269,14 +273,15 @@ class Llama(nn.Module):
     ) -> Tensor:
         batch, length, width = x.shape
         chosen, which = once or (None, None)
+        rows = cache.rows if length == 1 else max(cache.rows, ENTERING)
 
-        def gathered(rows: Tensor) -> Tensor:
+        def gathered(tokens: Tensor) -> Tensor:
             """(B * T, D), or what of it goes through the products, in whole blocks."""
-            return pad_rows(rows if chosen is None else rows[chosen], cache.rows)
+            return pad_rows(tokens if chosen is None else tokens[chosen], rows)
 
-        def spread(rows: Tensor) -> Tensor:
+        def spread(tokens: Tensor) -> Tensor:
             """The way back: (B, T, D)."""
-            return (rows[: batch * length] if which is None else rows[which]).view(batch, length, -1)
+            return (tokens[: batch * length] if which is None else tokens[which]).view(batch, length, -1)
 
         heads, groups, size = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
         flat = gathered(x.reshape(-1, width))
@@ -285,7 +290,7 @@ class Llama(nn.Module):
         places = cache.places(positions) if slots is None else None
         layers: Iterable[Layer | PackedLayer] = cache.layers_of(self.model) or self._layers()
         for index, layer in enumerate(layers):
-            projected = spread(fixed_rows(layer.joined, cache.rows, flat)).unflatten(-1, (-1, size))
+            projected = spread(fixed_rows(layer.joined, rows, flat)).unflatten(-1, (-1, size))
             # Queries and keys turn together, before transposing, while memory is in order.
             turned = rotate(projected[:, :, : heads + groups], rotary)
             query, key = turned.transpose(1, 2).split((heads, groups), 1)
@@ -296,8 +301,8 @@ class Llama(nn.Module):
                 else:
                     store.view(-1, size).index_copy_(0, places, new.reshape(-1, size))
             attended = fused(query, cache.keys[index, :, :, :span], cache.values[index, :, :, :span], bias)
-            flat = fixed_rows(layer.after, cache.rows, flat, gathered(attended.flatten(0, 1)))
-        return spread(fixed_rows(self.model.norm, cache.rows, flat))
+            flat = fixed_rows(layer.after, rows, flat, gathered(attended.flatten(0, 1)))
+        return spread(fixed_rows(self.model.norm, rows, flat))
 
     def _layers(self) -> Iterable[Layer]:
         return cast(Iterable[Layer], self.model.layers)

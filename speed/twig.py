@@ -1,0 +1,265 @@
+"""How fast thinking while painting is: ours beside the published procedure done literally, same weights, same pictures.
+
+    python speed/twig.py --model atelier-janus --prompts 16 --threads 2
+    python speed/twig.py --rl --model atelier-janus
+
+The literal way is that of the authors' script (arXiv 2511.16671, twig.py) on the Llama of transformers: one prompt at a
+time; every text change prefills everything anew; each code's embedding is put behind a growing tensor of all inputs; a
+preview is decoded, written as PNG, and read again for every question; every question enters from its first token.
+Texts, random numbers and arithmetic are the same, so texts and codes must be equal, and the script stops if they are
+not. Ways are timed in turns; the table shows medians and images an hour.
+
+`--rl` times a step of TWIG-GRPO: its roll-outs by our engine, and by the training forward, which sends the whole
+sequence through the model for every token (three lengths are timed and carried over by Simpson's rule).
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import DynamicCache, LlamaModel
+from transformers import LlamaConfig as TheirLlama
+
+import reverie
+from reverie.canvas import Work, copy_seed, draw_uniforms, pick
+from reverie.dialogue import OfficialStory, dialogue
+from reverie.events import Finished
+from reverie.generators.janus import JanusPainter, to_uint8
+from reverie.reason import Plan, run
+from reverie.thinkers import Thinker
+from reverie.vlms import Message
+from reverie.vlms.janus import JanusEyes, prepare
+
+PROMPTS = (
+    "a red cat left of a blue dog", "two green apples and a yellow boat", "a wooden clock", "three white birds",
+    "a purple fish below a star", "an orange car", "four black hats", "a pink house beside a tree",
+)  # fmt: skip
+
+
+def their_llama(model) -> LlamaModel:
+    """The decoder of transformers over our tensors."""
+    c = model.config.language
+    config = TheirLlama(
+        vocab_size=c.vocab_size, hidden_size=c.hidden_size, intermediate_size=c.intermediate_size,
+        num_hidden_layers=c.num_hidden_layers, num_attention_heads=c.num_attention_heads, head_dim=c.head_dim,
+        num_key_value_heads=c.num_key_value_heads, rms_norm_eps=c.rms_norm_eps, max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+    )  # fmt: skip
+    found = LlamaModel(config).to(model.dtype).eval()
+    found.load_state_dict(model.language_model.model.state_dict())
+    return found
+
+
+class Literal:
+    """The published procedure for one prompt."""
+
+    def __init__(self, model, words, guidance: float, temperature: float, tokens: int, regions: int = 3):
+        self.model, self.words, self.paint_words = model, words, words.as_published_for_painting()
+        self.llama, self.guidance, self.temperature = their_llama(model), guidance, temperature
+        self.tokens, self.regions, self.eyes = tokens, regions, JanusEyes(model, words)
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, seed: int, folder: Path) -> tuple[list[int], list[str]]:
+        """All codes, and all that was written."""
+        story, told = OfficialStory(dialogue("official"), prompt, self.regions), list[str]()
+        length = self.model.config.image_length
+        codes = torch.zeros(length, dtype=torch.long)
+        ends = [*(n * (length // self.regions) for n in range(1, self.regions)), length]
+        start, shown = 0, None
+        for number, end in enumerate(ends, 1):
+            thought = story.heard(self.write(story.think(number, shown is not None), story, shown, told))
+            for attempt in range(2):
+                self.paint(story.painting(thought, attempt > 0), codes, start, end, copy_seed(seed, number, attempt))
+                shown = self.preview(codes, end, folder)
+                if attempt == 1:
+                    break
+                read = story.read(self.write(story.judge(thought, number == len(ends)), story, shown, told), thought)
+                if read.score >= 90 or not read.revision:
+                    break
+                thought = read.revision
+            story.keep(thought, attempt > 0)
+            start = end
+        return codes.tolist(), told
+
+    def write(self, text: str, story: OfficialStory, shown: Path | None, told: list[str]) -> str:
+        pictures = (Image.open(shown).convert("RGB"),) if shown else ()
+        ids = torch.tensor([self.eyes.ids([Message("user", text, pictures, story.words.special)])])
+        embeds = self.model.embed_text(ids)
+        if pictures:
+            features = self.model.image_features(prepare(pictures[0], self.words.rules)[None])
+            embeds[0, ids[0] == self.words.placeholder] = features[0].to(embeds)
+        cache, written = DynamicCache(), list[int]()
+        for _ in range(self.tokens):
+            hidden = self.llama(inputs_embeds=embeds, past_key_values=cache, use_cache=True).last_hidden_state
+            token = int(self.model.text_logits(hidden[:, -1]).argmax(-1))
+            if token == self.words.eos:
+                break
+            written.append(token)
+            embeds = self.model.embed_text(torch.tensor([[token]]))
+        told.append(self.words.decode(written))
+        return told[-1]
+
+    def paint(self, text: str, codes, start: int, end: int, seed: int) -> None:
+        ids = self.paint_words.painting_ids(text)
+        rows = torch.tensor([ids, self.paint_words.blank_ids(ids)])
+        embeds = self.model.embed_text(rows)
+        if start:
+            embeds = torch.cat([embeds, self.model.embed_codes(codes[:start]).repeat(2, 1, 1).to(embeds)], 1)
+        uniforms, cache = draw_uniforms([seed], len(codes)), None
+        for place in range(start, end):
+            out = self.llama(
+                inputs_embeds=embeds if cache is None else embeds[:, -1:], past_key_values=cache, use_cache=True
+            )
+            cache = out.past_key_values
+            conditional, blank = self.model.code_logits(out.last_hidden_state[:, -1]).float()
+            guided = (blank + self.guidance * (conditional - blank))[None]
+            codes[place] = pick(guided, uniforms[:, place], self.temperature)[0]
+            embeds = torch.cat([embeds, self.model.embed_codes(codes[place].repeat(2, 1)).to(embeds)], 1)
+
+    def preview(self, codes, end: int, folder: Path) -> Path:
+        held = codes.clone()
+        held[end:] = 0
+        picture = to_uint8(self.model.decode_codes(held[None]))[0]
+        path = folder / f"{end}.png"
+        Image.fromarray(picture).save(path)
+        return path
+
+
+def ours(model, words, literal: Literal, prompts: list[str], seeds: list[int], rows: int = 32):
+    """What `literal` gives for each prompt; rows: of every matrix product, which changes the rounding alone."""
+    settings = {"guidance": literal.guidance, "temperature": literal.temperature, "rows": rows}
+    painter = JanusPainter(model, words.as_published_for_painting(), **settings)
+    plan = Plan(think="during", regions=literal.regions, reflect=1, official=True, thought_tokens=literal.tokens)
+    held = {}
+
+    class Noting(JanusPainter):
+        def advance_together(self, canvases, to):
+            found = super().advance_together(canvases, to)
+            for canvas in found:
+                for row, own in zip(canvas.tokens, canvas.seeds, strict=True):
+                    held[own] = row.tolist()
+            return found
+
+    painter.__class__ = Noting
+    thinker = Thinker(JanusEyes(model, words, rows=rows), "instruct", lambda text: None, Work())
+    events = list(run(painter, thinker, plan, prompts, seeds, batch=len(prompts), previews=False))
+    finished = sorted((e for e in events if isinstance(e, Finished)), key=lambda e: e.image)
+    codes = []
+    for event in finished:
+        attempts = len(event.recipe["regions"][-1]["attempts"])
+        codes.append(held[copy_seed(event.seed, literal.regions, attempts - 1)])
+    return [(row, event.recipe["answers"]) for row, event in zip(codes, finished, strict=True)]
+
+
+def compare(arguments) -> dict:
+    """Seconds an image of each way; ValueError where they paint or write different things."""
+    loaded = reverie.load(arguments.model, device="cpu", dtype=arguments.dtype)
+    model, words = loaded.model, loaded.tokenizer
+    own = model.config.raw.get("reverie", {})
+    literal = Literal(model, words, own.get("guidance", 5.0), own.get("temperature", 1.0), arguments.tokens)
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(arguments.prompts)]
+    seeds = list(range(100, 100 + len(prompts)))
+    with tempfile.TemporaryDirectory() as folder:
+        checked = [literal(p, s, Path(folder)) for p, s in zip(prompts[: arguments.checked], seeds, strict=False)]
+        found = ours(model, words, literal, prompts, seeds)
+        alone = [ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows)[0] for i in range(2)]
+        equal = sum(a == b for a, b in zip(checked, found, strict=False))
+        equal = min(equal, len(checked) if alone == checked[: len(alone)] else 0)
+        if equal < len(checked) and arguments.dtype == "float32":
+            raise ValueError(f"only {equal} of {len(checked)} pictures and their texts are equal")
+        seconds: dict[str, list[float]] = {"literal": [], "ours, one at a time": [], f"ours, {len(prompts)} at once": []}
+        for turn in range(arguments.repeats):
+            one = turn % len(prompts)
+            seconds["literal"].append(timed(lambda i=one: literal(prompts[i], seeds[i], Path(folder))))
+            seconds["ours, one at a time"].append(
+                timed(lambda i=one: ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows))
+            )
+            seconds[f"ours, {len(prompts)} at once"].append(
+                timed(lambda: ours(model, words, literal, prompts, seeds)) / len(prompts)
+            )
+    return {"equal": equal, "of": len(checked), "seconds": {n: statistics.median(v) for n, v in seconds.items()}}
+
+
+def timed(way) -> float:
+    """Wall seconds with several threads; the process's own CPU seconds with one, which other programs disturb less."""
+    clock = time.perf_counter if torch.get_num_threads() > 1 else time.process_time
+    begin = clock()
+    way()
+    return clock() - begin
+
+
+def reinforcement(arguments) -> dict:
+    """Seconds of a step of TWIG-GRPO: roll-outs and learning, and roll-outs by the training forward."""
+    from reverie.atelier.inspector import Inspector
+    from reverie.models.registry import entries
+    from reverie.training.atelier_grpo import AtelierRl, atelier_task
+    from reverie.training.grpo import GrpoConfig
+    from reverie.training.janus_grpo import Learning
+
+    loaded = reverie.load(arguments.model, device="cpu", dtype="float32")
+    model, words = loaded.model, loaded.tokenizer
+    inspector = Inspector.load(entries()["atelier-inspector"].folder)
+    config = AtelierRl(
+        tree="twig", images=arguments.images, riddles=0.0, limit=arguments.tokens, guidance=1.0, beta=0.0
+    )
+    learning = Learning(model, words, loaded.source.thinker, loaded.source.dialogue)
+    task = atelier_task(learning, inspector, config, GrpoConfig(prompts=1))
+    turn = task.batch(0)
+    whole = timed(lambda: task.loss(turn)[0].backward())
+    roll_out = timed(lambda: task.explore(turn.prompts, turn.seeds))
+    segments = [s for tree in task.latest for leaf in tree.leaves() for s in leaf.segments]
+    slow = sum(training_forward(model, words, segment, arguments.images) for segment in segments[:6]) * 1.0
+    return {"step": whole, "roll-out": roll_out, "roll-out by the training forward": slow, "learning": whole - roll_out}
+
+
+@torch.no_grad()
+def training_forward(model, words, segment, rows: int) -> float:
+    """Seconds for so many rows of a segment, were every token drawn from a forward of the whole sequence."""
+    before = len(segment.context.ids) + (len(segment.context.painted) if segment.modality == "image" else 0)
+    number, seconds = len(segment), []
+    for written in (0, number // 2, number - 1):
+        embeds = model.embed_text(torch.zeros(rows, before + written, dtype=torch.long))
+        head = model.code_logits if segment.modality == "image" else model.text_logits
+        seconds.append(timed(lambda e=embeds, h=head: h(model.hidden(e))))
+    return (seconds[0] + 4 * seconds[1] + seconds[2]) / 6 * number
+
+
+def parse(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="atelier-janus")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--checked", type=int, default=4, help="pictures that are compared before timing")
+    parser.add_argument("--rows", type=int, default=4, help="of a matrix product where one picture is made at a time")
+    parser.add_argument("--tokens", type=int, default=48, help="of an answer, at most")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rl", action="store_true")
+    parser.add_argument("--images", type=int, default=8, help="with --rl: pictures of the prompt")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    if arguments.rl:
+        found = reinforcement(arguments)
+        slow = found["learning"] + found["roll-out by the training forward"]
+        found |= {"steps an hour": 3600 / found["step"], "by the training forward": 3600 / slow}
+        print(json.dumps({name: round(value, 2) for name, value in found.items()}, indent=1))
+        return
+    found = compare(arguments)
+    base = found["seconds"]["literal"]
+    print(f"{found['equal']} of {found['of']} pictures and all their texts are equal ({arguments.dtype}).")
+    print("| | seconds an image | images an hour | against literal |\n|---|---|---|---|")
+    for name, seconds in found["seconds"].items():
+        print(f"| {name} | {seconds:.2f} | {3600 / seconds:.0f} | {base / seconds:.2f} x |")
+
+
+if __name__ == "__main__":
+    main()
