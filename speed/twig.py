@@ -172,7 +172,11 @@ def compare(arguments) -> dict:
         equal = min(equal, len(checked) if alone == checked[: len(alone)] else 0)
         if equal < len(checked) and arguments.dtype == "float32":
             raise ValueError(f"only {equal} of {len(checked)} pictures and their texts are equal")
-        seconds: dict[str, list[float]] = {"literal": [], "ours, one at a time": [], f"ours, {len(prompts)} at once": []}
+        seconds: dict[str, list[float]] = {
+            "literal": [],
+            "ours, one at a time": [],
+            f"ours, {len(prompts)} at once": [],
+        }
         for turn in range(arguments.repeats):
             one = turn % len(prompts)
             seconds["literal"].append(timed(lambda i=one: literal(prompts[i], seeds[i], Path(folder))))

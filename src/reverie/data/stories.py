@@ -15,6 +15,7 @@ one where its critiques were made about that. `answer` is a critique word for wo
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,6 +139,38 @@ def _write(folder: Path, number: int, made: Sequence[Made]) -> None:
     write_atomically(told, lambda part: part.write_text(text, "utf-8"))
 
 
+@dataclass(frozen=True)
+class Taken:
+    """One story with what it shows: codes (L,), or pixels (3, H, W) uint8 that have yet to become codes."""
+
+    told: Told
+    shown: Tensor
+    judged: Tensor
+
+
+@dataclass
+class DrawnStories:
+    """Stories without end, drawn when they are wanted by a teacher that knows the truth (teachers.AtelierTeacher)."""
+
+    teacher: Any
+    """Has `draw(number)`, which returns the record and both pictures."""
+    length: int
+    """Codes of a picture."""
+    kind = "pixels"
+    folder = "the Atelier"
+
+    @property
+    def wording(self) -> str:
+        return self.teacher.wording
+
+    def __len__(self) -> int:
+        return 1 << 40
+
+    def take(self, rng: random.Random) -> Taken:
+        told, picture, judged = self.teacher.draw(rng.randrange(len(self)))
+        return Taken(told, picture, judged)
+
+
 class Stories:
     """A folder of stories. ValueError where it is none."""
 
@@ -160,6 +193,18 @@ class Stories:
         self.codes, self.judged = torch.cat(codes).long(), torch.cat(judged).long()
         if len(self.codes) != len(self.told):
             raise ValueError(f"{folder}: {len(self.told)} stories but codes of {len(self.codes)}; build it again.")
+
+    kind = "codes"
+    """What it shows of a picture."""
+
+    @property
+    def length(self) -> int:
+        """Codes of a picture."""
+        return self.codes.shape[1]
+
+    def take(self, rng: random.Random) -> Taken:
+        index = rng.randrange(len(self.told))
+        return Taken(self.told[index], self.codes[index], self.judged[index])
 
     def __len__(self) -> int:
         return len(self.told)

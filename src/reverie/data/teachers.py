@@ -71,6 +71,15 @@ class AtelierTeacher:
             codes = self.encode(pixels).cpu()
         return [Made(one, codes[2 * i], codes[2 * i + 1]) for i, one in enumerate(told)]
 
+    def draw(self, number: int) -> tuple[Told, Tensor, Tensor]:
+        """The record of a story, and its picture and the judged one as pixels (3, H, W) uint8."""
+        from ..atelier.draw import draw
+
+        told, scene, judged = self._tell(number)
+        first = np.asarray(draw(scene, self.side))
+        second = first if judged is scene else np.asarray(draw(judged, self.side))
+        return told, *(torch.from_numpy(p.copy()).permute(2, 0, 1) for p in (first, second))
+
     def _tell(self, number: int) -> tuple[Told, Any, Any]:
         from ..atelier.exercises import exercise
         from ..atelier.faults import cannot_become, score

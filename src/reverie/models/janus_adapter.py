@@ -1,7 +1,8 @@
 """A Janus as a small difference from another one: low-rank adapters (LoRA, arXiv 2106.09685) in a folder of their own.
 
     config.json              that of the whole model, with "reverie": {"adapter": {"base": ..., "scale": ...}, ...}
-    adapter.safetensors      for each matrix that differs NAME.lora_A (r, in) and NAME.lora_B (out, r)
+    adapter.safetensors      for each matrix that differs NAME.lora_A (r, in) and NAME.lora_B (out, r) in 8 bits, and
+                             what each row of them is to be multiplied by, as .rows (float32)
 
 `base` is a name of `reverie models`, a hub id, or a folder (a relative one counts from the adapter's). The matrix is
 the base's plus scale * B @ A, added once at loading, so painting costs nothing more. All else is the base's.
@@ -61,11 +62,23 @@ def read_adapter(folder: str | Path) -> dict[str, Tensor]:
     path = Path(folder) / FILE
     if not path.is_file():
         raise ValueError(f"{folder} holds no {FILE}; give the folder of an adapter.")
-    return load_file(path)
+    held = load_file(path)
+    return {
+        name: part.float() * held[f"{name}.rows"][:, None] if f"{name}.rows" in held else part
+        for name, part in held.items()
+        if not name.endswith(".rows")
+    }
+
+
+def _packed(name: str, part: Tensor) -> dict[str, Tensor]:
+    """A matrix in 8 bits a number, with the size of each of its rows."""
+    rows = part.detach().float().cpu()
+    sizes = rows.abs().amax(1).clamp(min=1e-12) / 127
+    return {name: (rows / sizes[:, None]).round().to(torch.int8).contiguous(), f"{name}.rows": sizes}
 
 
 def save_adapter(folder: str | Path, base: str, config: Mapping[str, Any], scale: float, parts: Mapping[str, Tensor]):
-    """Writes `parts` (NAME.lora_A and NAME.lora_B) in bfloat16; the folder appears whole or not at all.
+    """Writes `parts` (NAME.lora_A and NAME.lora_B) in 8 bits; the folder appears whole or not at all.
 
     config: the model's, whose "reverie" section gets the adapter's facts.
     """
@@ -75,7 +88,7 @@ def save_adapter(folder: str | Path, base: str, config: Mapping[str, Any], scale
     partial.mkdir(parents=True)
     own = {**config.get("reverie", {}), "adapter": {"base": base, "scale": scale}}
     (partial / "config.json").write_text(json.dumps({**config, "reverie": own}, indent=2) + "\n", "utf-8")
-    tensors = {name: part.detach().to("cpu", torch.bfloat16).contiguous() for name, part in parts.items()}
+    tensors = {key: tensor for name, part in parts.items() for key, tensor in _packed(name, part).items()}
     save_file(tensors, partial / FILE, metadata={"format": "pt"})
     (partial / FILE).chmod(0o644)  # safetensors lets only the owner read
     shutil.rmtree(folder, ignore_errors=True)

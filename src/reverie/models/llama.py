@@ -48,7 +48,7 @@ class LlamaConfig:
 
 
 ENTERING = 32
-"""Rows of a matrix product, at least, where many tokens enter at once: fewer suit one picture at a time, but not them."""
+"""Rows of a matrix product, at least, where many tokens enter at once; fewer suit a single picture's codes alone."""
 
 
 class KVCache:

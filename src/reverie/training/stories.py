@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.stories import Stories
+from ..data.stories import DrawnStories, Stories, Taken
 from ..during import plainly
 from ..models.janus import Janus
 from ..models.janus_text import EOS, JanusTokenizer
@@ -33,10 +33,14 @@ FILL = 0
 """The code that stands where nothing is painted, as in generators/janus.py."""
 
 
+Places = Sequence[tuple[Taken, int]]
+"""Stories, and a region of each from 1."""
+
+
 @dataclass
 class StoryTraining:
-    """Rows of a step by kind, and what they weigh. blank: share of captions blanked for guidance. all: everything but
-    the image tokenizer learns."""
+    """Rows of a step by kind, and what they weigh. blank: share of captions blanked for guidance. whole: GENERATE rows
+    teach the regions above theirs, too, which costs nothing more. all: everything but the image tokenizer learns."""
 
     think: int = 8
     generate: int = 8
@@ -47,6 +51,7 @@ class StoryTraining:
     generate_weight: float = 1.0
     reflect_weight: float = 1.0
     plain_weight: float = 1.0
+    whole: bool = False
     all: bool = False
 
     def __post_init__(self) -> None:
@@ -60,10 +65,12 @@ class StoryTraining:
 class StoryTask:
     """`training.loop.Task`."""
 
-    def __init__(self, model: Janus, words: JanusTokenizer, stories: Stories, mix: StoryTraining, seed: int = 0):
-        if stories.codes.shape[1] != model.config.image_length:
+    def __init__(
+        self, model: Janus, words: JanusTokenizer, stories: Stories | DrawnStories, mix: StoryTraining, seed: int = 0
+    ):
+        if stories.length != model.config.image_length:
             raise ValueError(
-                f"{stories.folder} holds pictures of {stories.codes.shape[1]} codes, but the model paints "
+                f"{stories.folder} holds pictures of {stories.length} codes, but the model paints "
                 f"{model.config.image_length}; build stories with this model."
             )
         self.model: nn.Module = model
@@ -75,43 +82,41 @@ class StoryTask:
         model.vqmodel.requires_grad_(False)
 
     def batch(self, step: int) -> dict[str, Rows]:
-        """From (seed, step) alone: `think`, `reflect` (questions, answers, canvases), `generate` and `plain`."""
+        """From (seed, step) alone: `think`, `reflect` (questions, answers, canvases), `generate` and `plain`. All kinds
+        take their rows from the same few stories, so that as few as possible have to be drawn."""
         rng = random.Random(f"{self.seed}/{step}")
-        made: dict[str, Rows] = {}
         makers = {"think": self._think, "reflect": self._reflect, "generate": self._generate, "plain": self._plain}
+        counts = {kind: getattr(self.mix, kind) for kind in makers}
+        chosen = [self.stories.take(rng) for _ in range(max(counts.values()))]
+        made: dict[str, Rows] = {}
         for kind, make in makers.items():
-            places = [self._place(rng) for _ in range(getattr(self.mix, kind))]
+            places = [(story, rng.randint(1, len(story.told.ends))) for story in rng.sample(chosen, counts[kind])]
             if places:
                 made[kind] = make(places, rng)
         return made
 
-    def _place(self, rng: random.Random) -> tuple[int, int]:
-        """A story, and a region of it from 1."""
-        index = rng.randrange(len(self.stories))
-        return index, rng.randint(1, len(self.stories.told[index].ends))
-
     # Rows.
 
-    def _think(self, places: Sequence[tuple[int, int]], rng: random.Random) -> Rows:
+    def _think(self, places: Places, rng: random.Random) -> Rows:
         asked, answers, shown = [], [], []
-        for index, number in places:
-            told = self.stories.told[index]
+        for held, number in places:
+            told = held.told
             story = told.story(self.stories.wording, number - 1)
             looks = number > 1 or story.words.look_first
             asked.append(plainly(story.think(number, looks)))
             answers.append(told.thoughts[number - 1])
             shown.append((told.ends[number - 2] if number > 1 else 0) if looks else -1)
-        return self._answers(asked, answers, [self.stories.codes[index] for index, _ in places], shown)
+        return self._answers(asked, answers, [held.shown for held, _ in places], shown)
 
-    def _reflect(self, places: Sequence[tuple[int, int]], rng: random.Random) -> Rows:
+    def _reflect(self, places: Places, rng: random.Random) -> Rows:
         asked, answers, shown = [], [], []
-        for index, number in places:
-            told = self.stories.told[index]
+        for held, number in places:
+            told = held.told
             story = told.story(self.stories.wording, number - 1)
             asked.append(plainly(story.judge(told.thoughts[number - 1], number == len(told.ends))))
             answers.append(told.critiques[number - 1].answer)
             shown.append(told.ends[number - 1])
-        return self._answers(asked, answers, [self.stories.judged[index] for index, _ in places], shown)
+        return self._answers(asked, answers, [held.judged for held, _ in places], shown)
 
     def _answers(
         self, asked: Sequence[str], answers: Sequence[str], codes: Sequence[Tensor], shown: Sequence[int]
@@ -130,27 +135,27 @@ class StoryTask:
         looked = [i for i, painted in enumerate(shown) if painted >= 0]
         batch = {"ids": pad(rows, self.words.pad), "length": lengths(rows), "start": torch.tensor(starts)}
         if looked:
-            batch["codes"] = torch.stack([codes[i] for i in looked])
+            batch[self.stories.kind] = torch.stack([codes[i] for i in looked])
             batch["painted"] = torch.tensor([shown[i] for i in looked])
         return batch
 
-    def _generate(self, places: Sequence[tuple[int, int]], rng: random.Random) -> Rows:
+    def _generate(self, places: Places, rng: random.Random) -> Rows:
         texts, spans = [], []
-        for index, number in places:
-            told = self.stories.told[index]
+        for held, number in places:
+            told = held.told
             story = told.story(self.stories.wording, number - 1)
             texts.append(story.painting(told.thoughts[number - 1], again=False))
-            spans.append((told.ends[number - 2] if number > 1 else 0, told.ends[number - 1]))
+            spans.append((told.ends[number - 2] if number > 1 and not self.mix.whole else 0, told.ends[number - 1]))
         return self._painted(places, texts, spans, rng)
 
-    def _plain(self, places: Sequence[tuple[int, int]], rng: random.Random) -> Rows:
-        whole = (0, self.stories.codes.shape[1])
-        texts = [self.stories.told[index].prompt for index, _ in places]
+    def _plain(self, places: Places, rng: random.Random) -> Rows:
+        whole = (0, self.stories.length)
+        texts = [held.told.prompt for held, _ in places]
         return self._painted(places, texts, [whole] * len(places), rng)
 
     def _painted(
         self,
-        places: Sequence[tuple[int, int]],
+        places: Places,
         texts: Sequence[str],
         spans: Sequence[tuple[int, int]],
         rng: random.Random,
@@ -158,9 +163,9 @@ class StoryTask:
         """Rows of [text, codes]; those in `spans` are learned."""
         rows = [self.words.painting_ids(text) for text in texts]
         ids = [self.words.blank_ids(row) if rng.random() < self.mix.blank else row for row in rows]
-        codes = [self.stories.codes[index] for index, _ in places]
+        shown = torch.stack([held.shown for held, _ in places])
         about = {"ids": pad(ids, self.words.pad), "length": lengths(ids), "span": torch.tensor(spans)}
-        return about | {"codes": torch.stack(codes)}
+        return about | {self.stories.kind: shown}
 
     # Losses.
 
@@ -176,16 +181,24 @@ class StoryTask:
     def _region_loss(self, rows: Rows) -> Tensor:
         """Codes below the lowest region of the batch are left out."""
         last = int(rows["span"][:, 1].max())
-        codes = rows["codes"][:, :last]
+        codes = self._codes(rows)[:, :last]
         place = torch.arange(last, device=codes.device)
         learned = (place >= rows["span"][:, :1]) & (place < rows["span"][:, 1:])
         return code_loss(self.janus, rows, codes, learned)
 
     def _answer_loss(self, rows: Rows) -> Tensor:
         features = None
-        if "codes" in rows:
-            features = self.janus.image_features(self.canvases(rows["codes"], rows["painted"]))
+        if "painted" in rows:
+            features = self.janus.image_features(self.canvases(self._codes(rows), rows["painted"]))
         return answer_loss(self.janus, rows, features, self.words.placeholder)
+
+    @torch.no_grad()
+    def _codes(self, rows: Rows) -> Tensor:
+        """(B, L), as they were stored, or of pictures that were just drawn."""
+        if "codes" in rows:
+            return rows["codes"]
+        with torch.autocast(rows["pixels"].device.type, enabled=False):
+            return self.janus.encode_image(rows["pixels"].float() / 127.5 - 1)
 
     @torch.no_grad()
     def canvases(self, codes: Tensor, painted: Tensor) -> Tensor:

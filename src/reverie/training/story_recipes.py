@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..data.stories import Stories
+from ..data.stories import DrawnStories, Stories
 from ..loading import here
 from ..models.janus import Janus
 from ..models.janus_adapter import base_of, read_adapter, save_adapter
@@ -27,16 +27,19 @@ CONTEXT = 512
 
 
 def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Keys: model (a Janus: name, hub id or folder), data (a folder of `data build thoughts`), from (an adapter to go
-    on from), export. Sections: mix (StoryTraining), lora, loop."""
+    """Keys: model (a Janus: name, hub id or folder), data (a folder of `data build thoughts`, or atelier:3,3,2 to draw
+    stories of so many regions as it goes), from (an adapter to go on from), export. Sections: mix (StoryTraining),
+    lora, loop."""
     mix, loop = section(recipe, "mix", StoryTraining), section(recipe, "loop", LoopConfig)
     lora, source = section(recipe, "lora", adapters.Lora), resolve(recipe["model"])
     if source.family not in (None, "janus"):
         raise ValueError(f"{source.name} does not think while it paints; give a Janus.")
-    stories = Stories(recipe["data"])
+    drawn = str(recipe["data"]).partition(":") if str(recipe["data"]).startswith("atelier") else None
+    known = None if drawn else Stories(recipe["data"])
     folder = fetched(source).folder
     assert folder is not None
     model, words = load_janus(folder, dtype=torch.float32, device=here(None))
+    stories = known or _drawn(model, drawn[2] if drawn else "", seed, wrong=0.5 if mix.reflect else 0.0)
     task = StoryTask(model.train(), words, stories, mix, seed)
     if lora.rank:
         task.model = adapters.add(model, lora)
@@ -45,9 +48,24 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     train(task, loop, out, recipe=dict(recipe))
     _speaks(model, stories.wording)
     folder = Path(recipe.get("export") or out / "checkpoint")
-    told = f"Begun with {source.name}; {len(stories)} stories."
+    number = f"{len(known)} stories" if known else "stories drawn as it went"
+    told = f"Begun with {source.name}; {number}."
     _keep(model, words, task.model if lora.rank else None, folder, source.name, lora, out, told)
     return out
+
+
+def _drawn(model: Janus, regions: str, seed: int, wrong: float) -> DrawnStories:
+    """Stories that are drawn as they are wanted. ValueError for what is no list of numbers."""
+    from ..data.teachers import AtelierTeacher
+
+    parts = regions.split(",") if regions else ["3"]
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise ValueError(f"data=atelier:{regions}: after the colon stand numbers of regions such as 3 or 2,3,4.")
+    grid = model.config.grid
+    side = grid * model.config.pixels_per_code
+    counts = tuple(map(int, parts))
+    teacher = AtelierTeacher(None, grid * grid, grid, counts, wrong, side, seed)
+    return DrawnStories(teacher, grid * grid)
 
 
 def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
