@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reverie.canvas import Canvas, Conditions, Work, advance_together, copy_seed
+from reverie.canvas import Conditions, Work, copy_seed
 from reverie.canvas import Generator as GeneratorOfImages
 from reverie.dialogue import OFFICIAL, OfficialStory, Story, dialogue
 from reverie.events import Event, Finished, Preview, Revised, Scheduled, Thought, Verdict
@@ -25,10 +25,9 @@ from reverie.png import picture_hash
 from reverie.schedule import MOST_REGIONS, bands, blocks, explicit, read_ratios
 from reverie.thinkers import Thinker, as_written
 from reverie.vlms import IMAGE, Message
+from reverie.wall import Paint, Shown, Wall
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from reverie.reason import Order, Plan, Watch
 
 
@@ -45,16 +44,6 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Paint:
-    """Steps start..end painted from `prompt` with the random numbers of `seed`; what was there before is dropped."""
-
-    prompt: str
-    start: int
-    end: int
-    seed: int
-
-
-@dataclass(frozen=True)
 class Restore:
     """The picture as it was shown then."""
 
@@ -63,13 +52,6 @@ class Restore:
 
 class Look(NamedTuple):
     """The picture as it is now."""
-
-
-class Shown(NamedTuple):
-    """A canvas and what it looks like. The canvas is a value: it stays valid while the picture is painted over."""
-
-    canvas: Canvas
-    picture: Image
 
 
 Wish = Ask | Paint | Restore | Look
@@ -255,60 +237,6 @@ def plainly(text: str) -> str:
 # --- A batch of them.
 
 
-class Wall:
-    """The canvases of a batch, one for each picture."""
-
-    def __init__(self, generator: GeneratorOfImages, paintings: Mapping[int, Painting], guidance: float | None):
-        self.generator, self.guidance = generator, guidance
-        self.work = Work()
-        """What all of them have spent, on whichever canvas."""
-        started = {
-            image: generator.start(Conditions((painting.prompt,), guidance), [painting.seed])
-            for image, painting in paintings.items()
-        }
-        self.canvases = {image: replace(canvas, work=self.work) for image, canvas in started.items()}
-
-    def look(self, image: int) -> Shown:
-        return self.looks([image])[image]
-
-    def paint(self, wishes: Mapping[int, Paint]) -> dict[int, Shown]:
-        """All of these at once. Only what a new text invalidates is computed again (see `recondition`); pictures that
-        stand at the same step are one canvas meanwhile, where the generator can join them."""
-        groups: dict[Any, list[int]] = {}
-        for image, wish in wishes.items():
-            canvas = self.canvases[image]
-            if canvas.step > wish.start:
-                self.canvases[image] = canvas = self.generator.rewind(canvas, wish.start)
-            alike = (canvas.step, wish.end, canvas.cache is None)
-            groups.setdefault(alike if hasattr(self.generator, "join") else image, []).append(image)
-        ready = [self._told(images, wishes) for images in groups.values()]
-        ends = [wishes[images[0]].end for images in groups.values()]
-        for images, canvas in zip(groups.values(), advance_together(self.generator, ready, ends), strict=True):
-            self.canvases |= zip(images, self._apart(canvas), strict=True)
-        return self.looks(list(wishes))
-
-    def _told(self, images: Sequence[int], wishes: Mapping[int, Paint]) -> Canvas:
-        """One canvas of these, with the prompts and random numbers that they are to go on with."""
-        canvases = [self.canvases[image] for image in images]
-        canvas = canvases[0] if len(canvases) == 1 else self.generator.join(canvases)  # type: ignore[attr-defined]
-        prompts = tuple(wishes[image].prompt for image in images)
-        canvas = self.generator.recondition(canvas, Conditions(prompts, self.guidance))
-        return canvas.reseed([wishes[image].seed for image in images])
-
-    def _apart(self, canvas: Canvas) -> list[Canvas]:
-        return [canvas] if len(canvas) == 1 else self.generator.split(canvas)  # type: ignore[attr-defined]
-
-    def looks(self, images: Sequence[int]) -> dict[int, Shown]:
-        """What several look like now, decoded together where the generator can."""
-        from PIL import Image
-
-        canvases = [self.canvases[image] for image in images]
-        together = getattr(self.generator, "previews", None) if len(canvases) > 1 else None
-        pictures = together(canvases) if together else [self.generator.preview(canvas)[0] for canvas in canvases]
-        shown = [Shown(c, Image.fromarray(picture)) for c, picture in zip(canvases, pictures, strict=True)]
-        return dict(zip(images, shown, strict=True))
-
-
 def paint(
     generator: GeneratorOfImages,
     thinker: Thinker,
@@ -365,11 +293,17 @@ def paint(
 def painting_of(
     generator: GeneratorOfImages, thinker: Thinker, plan: Plan, prompt: str, seed: int, image: int
 ) -> Painting:
-    words = dialogue(OFFICIAL if plan.official else thinker.dialogue or thinker.wording)
+    words = dialogue(OFFICIAL if plan.official else _wording(generator, thinker))
     assert plan.regions is not None  # a plan settles it
     story = (OfficialStory if plan.official else Story)(words, prompt, plan.regions)
     row = getattr(generator, "row", 1)
     return Painting(image, prompt, seed, plan, generator.steps, row, story, thinker.check)
+
+
+def _wording(generator: GeneratorOfImages, thinker: Thinker) -> str:
+    """A chat model is asked about stages where steps are no rows of the picture."""
+    known = thinker.dialogue or thinker.wording
+    return "stages" if known == "instruct" and not hasattr(generator, "row") else known
 
 
 def go_on(program: Program, value: Any, image: int, wishes: dict[int, Wish]) -> Generator[Event, None, None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from reverie.loading import load_model
 from reverie.models.registry import Source, check_length, fetched, resolve
 from reverie.reason import PYTHON
 from reverie.relay import LOOK_TOKENS, WORDS, Relay, Words
+from reverie.thinkers import Thinker
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,6 +82,34 @@ def open_eyes(eyes: Any, device: str) -> Callable[[Work], Eyes]:
         return lambda work: asked(str(eyes), served, "instruct")
     found, made = load_vlm(source, device)
     return lambda work: asked(found.name, made(work), "atelier" if found.thinker == "atelier" else "instruct")
+
+
+def thinking(eyes: Any, device: str, check: Callable[[str], None], work: Work) -> Thinker:
+    """Eyes that think for a painter while it paints: a VLM, or one by name, in its own wording. ValueError for those
+    that cannot write."""
+    if not isinstance(eyes, str | Path):
+        if not hasattr(eyes, "write_batch"):
+            raise ValueError("the eyes that think are a name, a folder, or a VLM (reverie.vlms); this is none of them.")
+        return Thinker(eyes, "instruct", check, work)
+    source = check_eyes(str(eyes))
+    if source is None:
+        raise ValueError(f"the eyes {eyes!s} are a Python object and not here; pass them as eyes=.")
+    if source.family in ("inspector", "showo"):
+        raise ValueError(f"{eyes} can look but not think while a picture is painted; name a model that writes.")
+    if source.family == "served":
+        from reverie.vlms.named import open_vlm
+
+        return Thinker(open_vlm(str(eyes), device), "instruct", check, work)
+    found, made = _loaded(str(eyes), device)
+    return Thinker(made(work), found.thinker or "instruct", check, work, found.dialogue)
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, device: str) -> tuple[Source, Callable[[Work | None], VLM]]:
+    """Kept for the next batch of the same run."""
+    from reverie.vlms.named import load_vlm
+
+    return load_vlm(resolve(name, "judge"), device)
 
 
 def own_eyes(source: Source, model: Any, tokenizer: Any, work: Work) -> Eyes:

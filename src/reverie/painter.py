@@ -77,8 +77,7 @@ class Painter:
         self.folder = source.folder
         self.about = _about(source, model)
         self.rows = 32
-        """Of every matrix product of a Janus; on a large GPU more rows serve more images at once. Other numbers may
-        round differently."""
+        """Of every matrix product of a Janus. More serve more images on a large GPU, and may round differently."""
         self._opened: dict[str, Opened] = {}
         self._looking: dict[str, Callable[[Work], Eyes]] = {}
 
@@ -194,8 +193,9 @@ class Painter:
             for prompt in dict.fromkeys(prompts):
                 bench.judge.check(prompt)
         return run(
-            self.generator(plan), self.thinker(), plan, prompts, seeds, about=self.about, inputs=inputs, relay=relay,
-            told=told, thoughts=thoughts, answers=answers, bench=bench, pieces=pieces, previews=previews, batch=batch,
+            self.generator(plan), self.thinker(plan, eyes), plan, prompts, seeds, about=self.about, inputs=inputs,
+            relay=relay, told=told, thoughts=thoughts, answers=answers, bench=bench, pieces=pieces, previews=previews,
+            batch=batch,
         )  # fmt: skip
 
     def paint(
@@ -261,18 +261,19 @@ class Painter:
         parts = self.model
         return ThinkDiffPainter(parts.pipeline, parts.condition, parts.need_t5, **own_steps(parts.index))
 
-    def thinker(self) -> Thinker | None:
-        """The model as one that reasons about prompts, in the wording that suits it; None if it only paints."""
-        if self.source.family == "diffusion" and not can_write(self.source.config):
-            return None
+    def thinker(self, plan: Plan | None = None, eyes: Any = None) -> Thinker | None:
+        """The model as one that reasons about prompts, in the wording that suits it; None if it only paints. The eyes
+        of a plan think while it paints."""
         from reverie.canvas import Work
 
-        if self.source.family in SILENT:
+        work, check = Work(), partial(check_length, self.source)
+        if plan is not None and plan.interleaved and plan.eyes is not None:
+            from reverie.eyes import thinking
+
+            return thinking(eyes or plan.eyes, str(self.model.device), check, work)
+        if self.source.family in SILENT or (self.source.family == "diffusion" and not can_write(self.source.config)):
             return None
-        work = Work()
-        return Thinker(
-            self.vlm(work), self.source.thinker, partial(check_length, self.source), work, self.source.dialogue
-        )
+        return Thinker(self.vlm(work), self.source.thinker, check, work, self.source.dialogue)
 
     def bench(self, plan: Plan, judge: Anyone = None) -> Bench:
         """Who judges for a plan, and how this painter is told what was wrong."""

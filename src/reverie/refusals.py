@@ -36,7 +36,16 @@ DTYPES = ("float32", "bfloat16", "float16")
 def check_writes(source: Source) -> None:
     """ValueError for a model that is known not to write, and so cannot think."""
     if source.family in SILENT:
-        raise ValueError(f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus.")
+        raise ValueError(
+            f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus, or name one that thinks "
+            f"while this one paints (--think during --eyes atelier-janus)."
+        )
+
+
+def check_thinks(source: Source, plan: Plan) -> None:
+    """ValueError for a plan that thinks on a model that does not write, unless its eyes think while it paints."""
+    if plan.think != "never" and not (plan.interleaved and plan.eyes is not None):
+        check_writes(source)
 
 
 def check_judges(source: Source) -> None:
@@ -65,8 +74,11 @@ def check_looks(source: Source) -> None:
 def check_canvas(source: Source, plan: Plan) -> None:
     """ValueError for thoughts about regions on a model that cannot look at them, and for more regions than its canvas
     has rows, as far as its configuration says so."""
-    if plan.interleaved and source.family == "diffusion":
-        raise ValueError(f"{source.name} cannot look at what it paints; think before painting, or take a Janus.")
+    if plan.interleaved and source.family in (*SILENT, "diffusion") and plan.eyes is None:
+        raise ValueError(
+            f"{source.name} cannot look at what it paints and think about it; name a model that does so with eyes "
+            f"(--eyes atelier-janus), or think before painting."
+        )
     if source.family == "janus" and source.config:
         steps = image_length(source.config)
         if plan.official:
@@ -100,7 +112,7 @@ def check_inputs(source: Source, plan: Plan, inputs: Inputs) -> None:
         raise ValueError(f"{source.name} edits pictures and paints none from words alone: reverie edit PICTURE ...")
     if not paints(source) and plan.eyes is not None:
         raise ValueError(f"{source.name} looks at the picture itself; leave eyes={plan.eyes!r} out.")
-    if plan.eyes is not None and not inputs:
+    if plan.eyes is not None and not inputs and not plan.interleaved:
         raise ValueError(f"eyes={plan.eyes!r} have nothing to look at; give a picture, or leave eyes out.")
     check_eyes(plan.eyes)
     if in_words(source, plan, inputs) and plan.eyes is None and source.family not in (None, *EYES):

@@ -26,7 +26,7 @@ from reverie.refusals import (
     check_inputs,
     check_place,
     check_request,
-    check_writes,
+    check_thinks,
     in_words,
     usual_judge,
 )
@@ -48,8 +48,7 @@ def generate(arguments: argparse.Namespace) -> int:
     check_prompt(arguments.prompt)
     check_place(arguments.device, arguments.dtype)
     source = resolve(arguments.model)
-    if plan.think != "never":
-        check_writes(source)
+    check_thinks(source, plan)
     check_canvas(source, plan)
     seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
     inputs = inputs_of(arguments)

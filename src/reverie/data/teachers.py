@@ -78,7 +78,7 @@ class AtelierTeacher:
         told, scene, judged = self._tell(number)
         first = np.asarray(draw(scene, self.side))
         second = first if judged is scene else np.asarray(draw(judged, self.side))
-        return told, *(torch.from_numpy(p.copy()).permute(2, 0, 1) for p in (first, second))
+        return told, _pixels(first), _pixels(second)
 
     def _tell(self, number: int) -> tuple[Told, Any, Any]:
         from ..atelier.exercises import exercise
@@ -107,6 +107,11 @@ class AtelierTeacher:
             critiques.append(Critique(points, thought, answer))
         told = Told(f"{number:06}", prompt, ends, tuple(thoughts), tuple(critiques))
         return told, scene, judged
+
+
+def _pixels(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) to (3, H, W)."""
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)
 
 
 @dataclass

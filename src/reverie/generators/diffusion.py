@@ -161,6 +161,11 @@ class DiffusionPainter:
         past = canvas.trail[: to + 1] if to else ()
         return replace(canvas, trail=past, clean=canvas.clean[:to], step=to, parted=parted, cache=canvas.release())
 
+    def parting(self, canvas: Canvas) -> FlowCanvas:
+        """The same canvas, whose next step takes noise, so that it goes on differently than it did before."""
+        canvas = flow_canvas(canvas)
+        return replace(canvas, parted=(canvas.step or -1,) * len(canvas))
+
     def plain_work(self, conditions: Conditions) -> Work:
         """Each different text read once, the image tokens of every row at every step, one picture."""
         ways = self._ways(self._weight(conditions))

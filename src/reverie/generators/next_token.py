@@ -236,7 +236,7 @@ class NextTokenPainter(ABC):
         prompt = max((len(self._prompt_ids(conditions, i)) for i in range(len(conditions))), default=0)
         slots = round_up(prompt + self.steps, self.chunk)
         keys = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * slots
-        return self._ways(conditions) * (2 * keys * self.model.dtype.itemsize + 8 * self.model.config.num_codes)
+        return self._ways(conditions) * (2 * keys * self.model.dtype.itemsize + 8 * self.model.config.vq.num_embeddings)
 
     def plain_work(self, conditions: Conditions) -> Work:
         """One prefill of each prompt, all codes but the last fed once, one picture."""

@@ -16,7 +16,7 @@ from reverie.inputs import Inputs
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, cached, entries, resolve
 from reverie.reason import Plan, did_you_mean, make_plan
-from reverie.refusals import check_canvas, check_inputs, check_request, check_writes, in_words, usual_judge
+from reverie.refusals import check_canvas, check_inputs, check_request, check_thinks, in_words, usual_judge
 
 KINDS = ("generate", "edit", "context")
 PLAN_FIELDS = tuple(f.name for f in fields(Plan))
@@ -159,8 +159,7 @@ def inputs_of(picture: str | None, context: Sequence[Mapping[str, str]], upload:
 
 def checked(source: Source, plan: Plan, prompt: Any, seed: Any, n: Any, inputs: Inputs) -> list[int]:
     """The seeds, after all checks that need no weights, as `reverie generate` makes them."""
-    if plan.think != "never":
-        check_writes(source)
+    check_thinks(source, plan)
     check_canvas(source, plan)
     seeds = check_request(source, prompt, seed, n)
     check_inputs(source, plan, inputs)
