@@ -29,6 +29,10 @@ from reverie.models.rows import Packed, packed
 from reverie.models.showo_text import SPECIAL, ShowoTokenizer
 
 
+TEXT_ROWS = 64
+"""Rows, at most, of the products that a prompt enters with: it enters alone, and rarely has more tokens."""
+
+
 @dataclass(frozen=True)
 class ShowoConfig:
     """Names on the right are those of the authors' config.json."""
@@ -291,7 +295,7 @@ class Showo(nn.Module):
                 [[len(p)] for p in prompts], device=self.device
             )
             return self.read(ids, seen)
-        width = self.config.block if width is None else width
+        width, rows = self.config.block if width is None else width, min(rows, TEXT_ROWS)
         alone = [self.read(torch.tensor([list(p)], device=self.device), rows=rows) for p in prompts]
         # One width, so that attention has one shape whatever the prompts.
         keys, values = (
