@@ -28,7 +28,6 @@ from reverie.models.phi import Phi, PhiConfig, TextStates, each_row
 from reverie.models.rows import Packed, packed
 from reverie.models.showo_text import SPECIAL, ShowoTokenizer
 
-
 TEXT_ROWS = 64
 """Rows, at most, of the products that a prompt enters with: it enters alone, and rarely has more tokens."""
 

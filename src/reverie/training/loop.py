@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from ..files import write_atomically
 from .blocks import forget, recompute
+from .muon import Muon
 from .processes import agreed, average_gradients, clip_gradients, mean_row
 from .sharding import Sharded, apart, whole
 from .state import resume, save
@@ -154,9 +155,7 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
     if matrices:
         assert config.muon_lr is not None
         found.append(
-            torch.optim.Muon(
-                matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
     _split_by_rate(found, model, config.rates)
     return found
