@@ -188,6 +188,26 @@ def test_the_first_reader_keeps_the_painters_prompts_what_they_were() -> None:
         toy(DualTree(thoughts=3, images=2, limit=4, reader="first"), thinker=replace(THINKER, rank=0))
 
 
+def test_work_is_done_once() -> None:
+    """Texts: each different rewrite. Transformer: steps of the roll-out, then the window of images that differ; no pass
+    for old log-probabilities, and a reference only where a KL asks for it."""
+    flow = replace(FLOW, guidance=2.0, window="random", size=1, low=0, high=3)
+    for beta in (0.0, 0.1):
+        side = replace(PAINTER, beta=beta, kl="velocity")
+        made = toy(DualTree(thoughts=2, images=3, limit=4), flow, painter=side, thinker=replace(THINKER, beta=beta))
+        passes = []
+        encoder = made.thinking.network
+        handle = encoder.base_model.register_forward_hook(lambda m, given, out, seen=passes: seen.append(1))
+        made.task.loss(made.task.batch(0))
+        handle.remove()
+        images, ways = 2 * 2 * 3, 2
+        rollout, learning = images * 4 * ways, images * 1 * ways
+        assert made.painter.predictions == rollout + learning * (2 if beta else 1)
+        assert made.painter.read <= 2 * 2 + 1
+        reading, scoring = 1, 1 + (1 if beta else 0)
+        assert len(passes) == 4 + reading + scoring  # all thoughts together, four tokens each
+
+
 def test_recomputing_and_resting_change_nothing() -> None:
     tree = DualTree(learn="painter", thoughts=2, images=2, limit=4)
     losses = []

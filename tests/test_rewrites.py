@@ -153,6 +153,25 @@ def records() -> list[Rewrite]:
     ]
 
 
+def test_the_answer_alone_carries_the_loss(records: list[Rewrite]) -> None:
+    painter = DiffusionPainter(qwen_image())
+    task = ThinkTask(painter, Adapted.still(painter.pipeline.text_encoder), "t2g", records, ThinkTraining(batch=4), 0)
+    batch = task.batch(0)
+    for (ids, _), answer in batch["rows"]:
+        told = task.writer.words.decode(answer)
+        assert told.endswith("<|im_end|>")
+        assert "\n\nRevised Prompt:\n" in told
+        assert "Revised Prompt:" not in task.writer.words.decode(ids[-8:])
+    with torch.no_grad():
+        loss, _ = task.loss(batch)
+        nats = []
+        for (ids, _), answer in batch["rows"]:
+            whole = torch.tensor([[*ids, *answer]])
+            logits = painter.pipeline.text_encoder(input_ids=whole).logits[0].log_softmax(-1)
+            nats += [-logits[len(ids) - 1 + i, token] for i, token in enumerate(answer)]
+    torch.testing.assert_close(loss, torch.stack(nats).mean(), rtol=1e-4, atol=1e-4)
+
+
 def test_four_rewrites_are_learnt_and_nothing_else_is_touched(records: list[Rewrite], tmp_path: Path) -> None:
     pipe = qwen_image()
     painter = DiffusionPainter(pipe)

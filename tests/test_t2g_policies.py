@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -112,6 +113,39 @@ def test_steps_are_scored_as_they_were_written(variant: str) -> None:
     loss.backward()
     moved = [p for p in adapted.network.parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert moved
+
+
+def test_latents_are_rounded_before_they_are_scored_where_they_are_kept_in_few_bits() -> None:
+    _, _, policy = _painting(SdeNoise("sde", 1.2), window=lambda path: Window(0, 4), storage=torch.bfloat16)
+    with torch.no_grad():
+        segments = [row[0] for row in policy.write([Path("a cat", 1), Path("a dog", 2)])]
+        assert segments[0].actions.dtype == torch.bfloat16
+        again = policy.log_prob(segments).log_prob
+    torch.testing.assert_close(again, torch.stack([s.log_prob for s in segments]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_both_ways_of_guidance_apart_are_those_of_one_batch(free: bool) -> None:
+    """As the painter guides, whose text that guides away is padded; Qwen-Image keeps each token's length."""
+    _, adapted, policy = _painting(SdeNoise("sde", 0.6), free_blank=free)
+    painter = policy.painter
+    with torch.no_grad():
+        guided = policy.conditions([("a cat that sleeps on a red box", ()), ("a dog", ())])
+        x = torch.randn(2, *policy.shape)
+        sigma = torch.tensor([0.7, 0.7])
+        apart, joint = policy.velocity(x, sigma, guided), painter.velocity(x, sigma, guided)
+        torch.testing.assert_close(apart, joint, rtol=1e-4, atol=1e-5)
+        cond = painter.velocity(x, sigma, [replace(one, blank=None) for one in guided])
+        torch.testing.assert_close(apart.norm(dim=-1), cond.norm(dim=-1), rtol=1e-4, atol=1e-5)
+        once = painter.family.guided(cond, torch.zeros_like(cond), 1.0)
+        torch.testing.assert_close(once, cond, rtol=1e-4, atol=1e-5)
+    calls = []
+    transformer = painter.pipeline.transformer
+    handle = transformer.register_forward_hook(lambda m, given, out: calls.append(torch.is_grad_enabled()))
+    policy.velocity(x, sigma, guided)
+    handle.remove()
+    assert calls == [True, free]
+    assert adapted.learns
 
 
 def test_without_noise_the_policy_paints_what_the_pipeline_paints() -> None:
