@@ -23,9 +23,11 @@ from reverie.generators.diffusion import DiffusionPainter
 from reverie.generators.janus import JanusPainter
 from reverie.generators.llamagen import LlamagenPainter
 from reverie.generators.showo import ShowoPainter, temperature_at, unpack
-from reverie.judges import Answer, Reflection
+from reverie.judges import Answer, Reflection, View
+from reverie.judges.load import build, judge_by_name
 from reverie.judges.mixed import Ensemble, FunctionJudge
 from reverie.judges.rules import GREEDY
+from reverie.models.judge_names import weighed
 
 N = 4
 
@@ -254,3 +256,33 @@ def test_a_judge_that_answers_nonsense_still_keeps_one_and_says_so():
         assert "gave up all 4" in kept.note
         assert any("no score" in (event.note or "") for event in events if isinstance(event, Verdict))
         json.dumps([event.to_json() for event in events], allow_nan=False)
+
+
+def test_several_judges_by_name_and_on_one_scale():
+    assert weighed("atelier-inspector") == [("atelier-inspector", 1.0)]
+    assert weighed("2 clipscore:x + atelier-inspector + 0.5 a/b") == [
+        ("clipscore:x", 2.0), ("atelier-inspector", 1.0), ("a/b", 0.5)
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="no name"):
+        weighed("a + ")
+    judge = judge_by_name("3 atelier-inspector + 1 atelier-inspector", "cpu")
+    assert judge.name == "3 atelier-inspector + 1 atelier-inspector"
+    hundred = build([(lambda p, v: [75.0] * len(v), 1, (50, 100)), (lambda p, v: [0.1] * len(v), 3)], judge_by_name)
+    view = View("x", painted(painter("showo"), painter("showo").start(Conditions(("x",)), [1]))[0])
+    assert hundred.ask("orm", [view])[0].score == pytest.approx((0.5 + 3 * 0.1) / 4)
+    for bad in ([("atelier-inspector", 1, (0, 1))], [(redness, 1, (1, 0))], [(redness, 1, 3)]):
+        with pytest.raises(ValueError, match="a judge is a name"):
+            build(bad, judge_by_name)
+    silent = Ensemble([(Silent(), 5), (FunctionJudge(redness, threshold=2.0), 1)])
+    said = silent.reflect([view])[0]
+    assert not said.aligned
+    assert said.score == pytest.approx(redness((), [view.picture])[0])
+
+
+class Silent:
+    """Cannot judge, and lets everything pass."""
+
+    name, work = "silent", Work()
+
+    def reflect(self, views):
+        return [Reflection(True, float("nan"), note="cannot judge") for _ in views]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reverie.models.judge_names import weighed
 from reverie.models.registry import Source, resolve
 from reverie.reason import PYTHON, Plan
 from reverie.refusals import check_judges
@@ -42,7 +44,8 @@ def build(judge: Anyone, by_name: Callable[[str], Judge]) -> Judge:
     if isinstance(judge, str | Path):
         if str(judge).startswith(PYTHON):
             raise ValueError(f"the judge {judge!s} is a Python object and is not here; pass it as judge=.")
-        return by_name(str(judge))
+        parts = weighed(str(judge))
+        return by_name(str(judge)) if len(parts) == 1 else Ensemble([(by_name(name), w) for name, w in parts])
     if hasattr(judge, "ask"):
         return judge
     if callable(judge):
@@ -52,18 +55,36 @@ def build(judge: Anyone, by_name: Callable[[str], Judge]) -> Judge:
 
 def _weighted(judge: Anyone) -> list[tuple[Anyone, float]]:
     try:
-        return [(one, float(weight)) for one, weight in judge]
+        return [(_scaled(one, span), float(weight)) for one, weight, *span in judge]
     except (TypeError, ValueError) as error:
         raise ValueError(
-            "a judge is a name, a folder, a function (prompts, pictures) -> scores, or a list of (judge, weight) pairs."
+            "a judge is a name, a folder, a function (prompts, pictures) -> scores, or a list of (judge, weight), where "
+            "the scores of a function may be brought to one scale: (function, weight, (lowest, highest))."
         ) from error
 
 
+def _scaled(judge: Anyone, span: list[tuple[float, float]]) -> Anyone:
+    """A function whose scores go from 0 to 1, by the scores that stand for these; ValueError for anything else."""
+    from reverie.judges.mixed import FunctionJudge
+
+    if not span:
+        return judge
+    ((low, high),) = span
+    if not callable(judge) or hasattr(judge, "ask") or not low < high:
+        raise ValueError("only scores of functions are scaled, from a lower to a higher one")
+    return FunctionJudge(judge, str(name_of(judge)).removeprefix(PYTHON), span=(low, high))
+
+
 def check_judge(plan: Plan, prompt: str | None) -> Source | None:
-    """What the plan's judge stands for, None for the painter's own eyes or none; checked without loading weights.
+    """What the plan's judge stands for, None for the painter's own eyes, several or none; checked without loading.
 
     prompt: by which it will judge; None where that is only known after pictures were put into words."""
     if plan.judge is None or plan.judge.startswith(PYTHON):
+        return None
+    parts = weighed(plan.judge)
+    if len(parts) > 1:
+        for name, _ in parts:
+            check_judge(replace(plan, judge=name), prompt)
         return None
     source = resolve(plan.judge, "judge")
     check_judges(source)
@@ -136,7 +157,7 @@ def judge_by_name(name: str, device: str) -> Judge:
     """A judge that is loaded now and keeps an account of its own: for building data and training, outside of runs."""
     from reverie.canvas import Work
 
-    return open_judge(resolve(name, "judge"), device)(Work(), False)
+    return build(name, lambda one: open_judge(resolve(one, "judge"), device)(Work(), False))
 
 
 def _open_reward(source: Source, device: str) -> Opened:

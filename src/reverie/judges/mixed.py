@@ -22,7 +22,8 @@ class FunctionJudge:
     """A function (prompts, pictures) -> scores, higher is better; a score may come with its reason, as a pair.
 
     Asked about unfinished pictures it sees them as they are. They count as clear once `clear_from` of them is painted,
-    and may go on, or be finished, from a score of `threshold` on.
+    and may go on, or be finished, from a score of `threshold` on. span: the scores that become 0 and 1, for functions
+    that are weighed against others; what lies outside is cut off.
     """
 
     function: Scorer
@@ -30,6 +31,7 @@ class FunctionJudge:
     clear_from: float = 0.5
     threshold: float = 0.5
     work: Work = field(default_factory=Work)
+    span: tuple[float, float] | None = None
 
     def check(self, prompt: str) -> None:
         """The function takes what comes."""
@@ -64,6 +66,9 @@ class FunctionJudge:
             score = math.nan
         if not math.isfinite(score):
             return Answer(score=math.nan, passed=False, note=f"the judge {self.name} gave {value!r}, no score")
+        if self.span is not None:
+            low, high = self.span
+            score = min(1.0, max(0.0, (score - low) / (high - low)))
         return Answer(score=score, passed=score >= self.threshold, reason=reason)
 
 
@@ -102,11 +107,14 @@ class Ensemble:
     def reflect(self, views: Sequence[View]) -> list[Reflection]:
         """Aligned where the members for it weigh at least half; the reasons of those against it, one after another."""
         asked = [judge.reflect(views) for judge, _ in self.members]
-        whole, found = sum(weight for _, weight in self.members), []
+        found = []
         for answers in zip(*asked, strict=True):
-            weighed = list(zip(answers, (weight for _, weight in self.members), strict=True))
-            aligned = sum(weight for answer, weight in weighed if answer.aligned) * 2 >= whole
-            score = sum(answer.score * weight for answer, weight in weighed) / whole
+            pairs = list(zip(answers, (weight for _, weight in self.members), strict=True))
+            readable = [(answer, weight) for answer, weight in pairs if math.isfinite(answer.score)]
+            pairs = readable or pairs
+            whole = sum(weight for _, weight in pairs)
+            aligned = sum(weight for answer, weight in pairs if answer.aligned) * 2 >= whole
+            score = sum(answer.score * weight for answer, weight in pairs) / whole
             reasons = "" if aligned else " ".join(answer.reason for answer in answers if not answer.aligned)
             found.append(Reflection(aligned, score, reasons))
         return found

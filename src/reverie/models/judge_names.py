@@ -2,6 +2,7 @@
 
 openai:MODEL@URL             a model behind an OpenAI-compatible server; without @URL at http://localhost:8000/v1
 clipscore:MODEL and so on    a reward model (see SCORERS); without MODEL the usual one, where there is one
+2 NAME + 1 NAME              several of these, each with its weight (1 if it is left out)
 anything else                a name of `reverie models`, or a folder or hub id: of a judge of ours, or of any chat
                              model of transformers that looks at pictures
 
@@ -11,6 +12,7 @@ Imports nothing heavy.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,17 @@ class Scorer:
 
     kind: str
     model: str
+
+
+def weighed(name: str) -> list[tuple[str, float]]:
+    """Names and weights of the judges that a name stands for: of itself alone, unless it joins several by ` + `."""
+    parts = [part.strip() for part in name.split(" + ")]
+    if len(parts) == 1:
+        return [(name, 1.0)]
+    found = [re.fullmatch(r"(?:(\d+(?:\.\d+)?)\s+)?(\S.*)", part) for part in parts]
+    if any(match is None for match in found):
+        raise ValueError(f"{name!r} joins judges, and one of them has no name: write NAME + NAME, or 2 NAME + 1 NAME.")
+    return [(match[2], float(match[1] or 1)) for match in found if match is not None]
 
 
 def served(name: str) -> bool:
