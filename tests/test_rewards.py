@@ -20,6 +20,7 @@ from reverie.cli import main
 from reverie.events import Verdict
 from reverie.judges import View, rewards
 from reverie.judges.load import open_judge
+from reverie.judges.rules import share
 from reverie.models.judge_names import family_of, scorer, split
 from reverie.models.registry import entries, resolve
 from reverie.vlms import Message
@@ -152,7 +153,10 @@ def test_any_chat_model_and_any_server_judges(folders):
     view = View("a red cat", picture(1))
     judge = open_judge(resolve(folders["vlm"], "judge"), "cpu")(Work(), False)
     (answer,) = judge.ask("orm", [view])
-    assert answer.yes + answer.no == pytest.approx(1)
+    # Over the whole vocabulary; what counts is yes against no.
+    talk = judge.wording.conversation("orm", view.prompt, view.picture)
+    assert 0 < answer.yes + answer.no < 1
+    assert share(answer) == pytest.approx(judge.vlm.yes_probability(talk), abs=1e-5)
     model = Model(logprobs={"yes": 0.9, "no": 0.1})
     with serving(model) as url:
         served = open_judge(resolve(f"openai:toy@{url}", "judge"), "cpu")(Work(), False)
