@@ -58,8 +58,8 @@ def _weighted(judge: Anyone) -> list[tuple[Anyone, float]]:
         return [(_scaled(one, span), float(weight)) for one, weight, *span in judge]
     except (TypeError, ValueError) as error:
         raise ValueError(
-            "a judge is a name, a folder, a function (prompts, pictures) -> scores, or a list of (judge, weight), where "
-            "the scores of a function may be brought to one scale: (function, weight, (lowest, highest))."
+            "a judge is a name, a folder, a function (prompts, pictures) -> scores, or a list of (judge, weight); "
+            "scores of a function may be brought to one scale: (function, weight, (lowest, highest))."
         ) from error
 
 
