@@ -37,7 +37,6 @@ def reconstructions(task: Any, step: int, folder: Path, count: int = 48) -> None
     """Held-out scenes above what the tokenizer makes of them, and their mean squared error in [-1, 1]."""
     rng = random.Random("held-out sheet")
     drawn = stack([draw(random_scene(rng), task.config.side) for _ in range(count)]).float() / 127.5 - 1
-    drawn = drawn.to(next(task.model.parameters()).device)
     task.model.eval()
     painted = task.reconstruct(drawn.to(next(task.model.parameters()).device)).cpu()
     task.model.train()
