@@ -22,20 +22,27 @@ import torch
 PROMPT = "three blue cats and a red boat"
 
 
-def ways(folder: Any, images: int, prompt: str = PROMPT) -> dict[str, Callable[[], list[np.ndarray]]]:
-    """What is timed, by name; each makes the same pictures with seeds 0, 1, ..."""
+def load(name: str) -> tuple[Any, Any, dict[str, Any]]:
+    """The pipeline as diffusers loads it, as Reverie loads it, and with what settings it is to paint."""
     import diffusers
 
     import reverie
+    from reverie.painter import _own_steps
+
+    painter = reverie.load(name, "cpu")
+    plain = diffusers.QwenImagePipeline.from_pretrained(painter.folder, torch_dtype=torch.float32)
+    plain.set_progress_bar_config(disable=True)
+    return plain, painter.model, _own_steps(painter.source.config)
+
+
+def ways(
+    pipe: Any, editor: Any, own: dict[str, Any], images: int, prompt: str = PROMPT
+) -> dict[str, Callable[[], list[np.ndarray]]]:
+    """What is timed, by name; each makes the same pictures with seeds 0, 1, ..."""
     from reverie.canvas import Conditions
     from reverie.generators.diffusion import DiffusionPainter
     from reverie.models.diffusion_families import in_words_alone
-    from reverie.painter import _own_steps
 
-    painter = reverie.load(folder, "cpu")
-    own = _own_steps(painter.source.config)
-    pipe = diffusers.QwenImagePipeline.from_pretrained(painter.folder, torch_dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
     call = {
         "negative_prompt": " ", "true_cfg_scale": own["guidance"], "num_inference_steps": own["steps"],
         "height": own["height"], "width": own["width"],
@@ -51,11 +58,10 @@ def ways(folder: Any, images: int, prompt: str = PROMPT) -> dict[str, Callable[[
 
     def canvas(together: int) -> Callable[[], list[np.ndarray]]:
         if together == 1:
-            generator = DiffusionPainter(painter.model, **own)
+            generator = DiffusionPainter(editor, **own)
         else:  # images that may be edited go one by one, so these are of a painter from words alone
-            pipeline = in_words_alone(painter.model).pipeline
             wanted = {name: own[name] for name in ("steps", "guidance", "height", "width", "limit")}
-            generator = DiffusionPainter(pipeline, **wanted, together=together)
+            generator = DiffusionPainter(in_words_alone(editor).pipeline, **wanted, together=together)
 
         def paint() -> list[np.ndarray]:
             started = generator.start(Conditions([prompt] * images), list(range(images)))
@@ -94,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(arguments)
-    made = ways(args.model, args.images)
+    made = ways(*load(args.model), args.images)
     print("largest difference of a pixel:", differences(made))
     seconds = measure(made, args.repeats)
     base = seconds["pipeline, N calls"]

@@ -104,3 +104,14 @@ def test_training_from_stored_features_is_compared_with_the_literal_way(script, 
     clock = iter(range(10**6)).__next__
     found = script("align").compare(toy_vlm(), tiny_t5(), t5_words(), read_items(tmp_path), 2, 2, clock)
     assert found == {"stored": 4.0, "literal": 2.0, "ratio": 2.0}
+
+
+def test_the_canvas_paints_what_calls_of_the_pipeline_paint(script):
+    import diffusion_toy as toys
+
+    editor, own = toys.qwen_image_edit(), {"guidance": 3.0, "steps": 2, "height": 32, "width": 32, "limit": 512}
+    parts = {name: part for name, part in editor.components.items() if name != "processor"}
+    qwen, clock = script("qwen"), iter(range(10**6)).__next__
+    made = qwen.ways(toys.finished(toys.QwenImagePipeline(**parts)), editor, own | {"paints": True}, images=2)
+    assert max(qwen.differences(made).values()) <= 1
+    assert all(times == [1, 1] for times in qwen.measure(made, 2, clock).values())
