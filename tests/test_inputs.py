@@ -297,6 +297,24 @@ def test_choosing_and_looking_back_edit_the_same_picture_again():
         list(run(Editor(), None, Plan(), ["a"], [1]))
 
 
+def test_who_edits_and_paints_looks_back_by_changing_the_flawed_picture():
+    generator, bench = Editor(), Bench(FunctionJudge(lambda prompts, pictures: [0.0] * len(pictures)))
+    generator.paints = True
+    bench = replace(bench, edit="Change it to {prompt}.")
+    events = list(run(generator, None, Plan(reflect=1), ["a", "b"], [1, 2], bench=bench))
+    assert [(e.prompt, e.note) for e in events if isinstance(e, Revised)] == [
+        ("Change it to a.", None), ("Change it to b.", None)
+    ]  # fmt: skip
+    first, second = generator.seen
+    assert first == ()
+    assert [len(group) for group in second] == [1, 1]
+    # Of a picture that was given the prompt says how it is to change, so that one is changed again.
+    picture = Inputs.of(noise())
+    events = list(run(generator, None, Plan(reflect=1), ["a"], [1], inputs=[picture], bench=bench))
+    assert all(group == (picture.picture.image,) for start in generator.seen[2:] for group in start)
+    assert [e.prompt for e in events if isinstance(e, Revised)] == ["a It does not show what was asked for."]
+
+
 def test_pictures_of_other_sizes_do_not_share_a_batch():
     generator = Editor()
     inputs = [Inputs.of(noise(i, size)) for i, size in enumerate([(8, 8), (8, 8), (9, 8), (8, 8)])]
