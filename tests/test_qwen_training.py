@@ -30,7 +30,16 @@ from reverie.training.qwen_build import (
 from reverie.training.qwen_edits import plain_change, plain_edit
 from reverie.training.qwen_recipes import load_encoder, save_qwen
 from reverie.training.qwen_report import PARTS, Painting, known, load_painting, report, wise
-from reverie.training.qwen_vae import QwenVaeSizes, QwenVaeTask, QwenVaeTraining, fresh_vae, load_vae, measure, save_vae
+from reverie.training.qwen_vae import (
+    QwenVaeSizes,
+    QwenVaeTask,
+    QwenVaeTraining,
+    fresh_vae,
+    load_vae,
+    measure,
+    raw_latents,
+    save_vae,
+)
 from reverie.training.qwen_vlm import QwenVlmTask, QwenVlmTraining, ask_row, t2g_answer
 from reverie.training.recipes import run
 
@@ -223,8 +232,19 @@ def test_the_autoencoder_learns_and_knows_its_latents(tmp_path):
     assert torch.equal(resumed._pictures(batches[1]), pictures)  # drawn again after a stop
     measure(task.model, torch.rand(4, 3, 96, 96) * 2 - 1)
     save_vae(task.model, tmp_path)
-    loaded = load_vae(tmp_path)
+    loaded, pixels = load_vae(tmp_path), torch.rand(1, 3, 96, 96) * 2 - 1
     assert loaded.config.latents_std == task.model.config.latents_std
+    with torch.no_grad():  # kernels were learnt as matrices and are kernels again, in bfloat16
+        torch.testing.assert_close(
+            loaded.decode(torch.ones(1, 16, 1, 2, 2)).sample,
+            task.model.decode(torch.ones(1, 16, 1, 2, 2)).sample,
+            atol=0.05,
+            rtol=0.05,
+        )
+    before = raw_latents(loaded, pixels)
+    later = QwenVaeTask(loaded.requires_grad_(True), QwenVaeTraining(batch=2, fresh=2, encoder=False))
+    losses(later, 0, 2)
+    assert torch.equal(raw_latents(later.model, pixels), before)
     with pytest.raises(ValueError, match="train one first"):
         load_vae(tmp_path / "nothing")
 
@@ -274,6 +294,11 @@ def test_the_recipes_go_from_nothing_to_a_painter(tmp_path):
         [*loop, f"out={tmp_path / 'vae'}", "model={base: 4, multipliers: [1, 1, 1, 1]}",
          "mix={batch: 2, fresh: 2, pool: 8}"],
     )  # fmt: skip
+    run(
+        "recipes/atelier/qwen-vae.yaml",
+        [*loop, f"out={tmp_path / 'vae2'}", f"from={tmp_path / 'vae/checkpoint'}",
+         "mix={batch: 2, fresh: 2, pool: 8, encoder: false}"],
+    )  # fmt: skip
     sizes = (
         "model={width: 32, layers: 1, heads: 2, ffn: 32, vision_width: 16, vision_layers: 1, vision_heads: 2, "
         "vocabulary: 1000, texts: 200}"
@@ -282,11 +307,16 @@ def test_the_recipes_go_from_nothing_to_a_painter(tmp_path):
     run("recipes/atelier/qwen-vlm.yaml", [*loop, f"out={tmp_path / 'vlm'}", sizes, rows])
     run(
         "recipes/atelier/qwen.yaml",
-        [*loop, f"out={tmp_path / 'qwen'}", f"vae={tmp_path / 'vae/checkpoint'}", f"vlm={tmp_path / 'vlm/checkpoint'}",
+        [*loop, f"out={tmp_path / 'qwen'}", f"vae={tmp_path / 'vae2/checkpoint'}", f"vlm={tmp_path / 'vlm/checkpoint'}",
          "model={heads: 1, head: 16, layers: 1, steps: 1}",
          "mix={batch: 2, edits: 2, fresh: 1, changes: 1, editing: 0.5}"],
     )  # fmt: skip
     made = tmp_path / "qwen/checkpoint"
+    run(
+        "recipes/atelier/qwen.yaml",
+        [*loop, f"out={tmp_path / 'more'}", f"vae={made / 'vae'}", f"vlm={made}", f"from={made}",
+         "mix={batch: 2, edits: 2, fresh: 1, changes: 1}"],
+    )  # fmt: skip
     assert reverie.load(made, "cpu").generate("a boat", seed=0).image.size == (96, 96)
     report(made, shipped("atelier-inspector"), tmp_path / "scores", "cpu", PARTS, 2)
     assert (tmp_path / "scores/rise-told.jpg").is_file()

@@ -22,9 +22,11 @@ def quicken_stills(vae: M) -> M:
         def forward(self, x: Tensor, cache_x: Any = None) -> Tensor:
             if x.shape[2] != 1 or cache_x is not None or self.stride[0] != 1:
                 return super().forward(x, cache_x)
-            sides: Any = self._padding[:4]
-            frame = F.pad(x[:, :, 0], sides)
-            return F.conv2d(frame, self.weight[:, :, -1], self.bias, self.stride[1:])[:, :, None]
+            left, right, top, bottom, *_ = self._padding
+            frame, around = x[:, :, 0], (top, left)
+            if (left, top) != (right, bottom):
+                frame, around = F.pad(frame, (left, right, top, bottom)), (0, 0)
+            return F.conv2d(frame, self.weight[:, :, -1], self.bias, self.stride[1:], around)[:, :, None]
 
     for module in vae.modules():
         if type(module) is QwenImageCausalConv3d:

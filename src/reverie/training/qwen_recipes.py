@@ -21,16 +21,18 @@ from .state import load_mean
 
 
 def vae(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Trains the autoencoder; returns `out`."""
+    """Trains the autoencoder, or one that there is on; returns `out`."""
     import torch
 
     sizes, mix = section(recipe, "model", QwenVaeSizes), section(recipe, "mix", QwenVaeTraining)
     loop, folder = section(recipe, "loop", LoopConfig), _export(recipe, out)
-    task = QwenVaeTask(fresh_vae(sizes), mix, seed)
+    begun = load_vae(recipe["from"]).requires_grad_(True) if recipe.get("from") else fresh_vae(sizes)
+    task = QwenVaeTask(begun, mix, seed)
     model = train(task, loop, out, lambda step, folder: reconstructions(task, step, folder), recipe).eval()
-    held_out = QwenVaeTask(task.model, mix, seed + 1)
-    pixels = torch.cat([held_out.batch(step)["new"] for step in range(-(-min(512, mix.pool) // mix.fresh))])
-    measure(model, (pixels.float() / 127.5 - 1).to(next(model.parameters()).device))
+    if mix.encoder:
+        held_out = QwenVaeTask(task.model, mix, seed + 1)
+        pixels = torch.cat([held_out.batch(step)["new"] for step in range(-(-min(512, mix.pool) // mix.fresh))])
+        measure(model, (pixels.float() / 127.5 - 1).to(next(model.parameters()).device))
     save_vae(model.cpu(), folder)
     write_card(out, folder, "Autoencoder of atelier-qwen", ["AutoencoderKLQwenImage, trained on drawn scenes."])
     return out
@@ -60,6 +62,7 @@ def vlm(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 def qwen(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Trains the transformer around a finished autoencoder and language model; returns `out`."""
     import diffusers
+    import torch
 
     sizes, mix = section(recipe, "model", QwenSizes), section(recipe, "mix", QwenTraining)
     loop, folder = section(recipe, "loop", LoopConfig), _export(recipe, out)
@@ -68,7 +71,8 @@ def qwen(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     autoencoder = load_vae(recipe.get("vae") or "runs/atelier/qwen-vae/checkpoint")
     if recipe.get("from"):
         loader: Any = diffusers.QwenImageTransformer2DModel
-        transformer = loader.from_pretrained(recipe["from"], subfolder="transformer")
+        found = loader.from_pretrained(recipe["from"], subfolder="transformer", torch_dtype=torch.float32)
+        transformer = found.requires_grad_(True)
     else:
         transformer = fresh_transformer(sizes, autoencoder, encoder)
     task = QwenTask(assemble(autoencoder, encoder, words, transformer), sizes, mix, seed)

@@ -1,9 +1,9 @@
 """Training the small autoencoder of atelier-qwen: diffusers' AutoencoderKLQwenImage on drawn scenes.
 
 The losses are those of the image tokenizer, with a weak pull of the latents towards the standard normal distribution.
-Beside the noise that comes with it, the decoder meets latents that are disturbed further: a diffusion model paints near
-latents, not on them. At the end the mean and deviation of every channel are measured and written into its config, where
-the pipelines look for them.
+Kernels are learnt as matrices, by Muon (see `kernels.py`). Beside the noise that comes with a distribution, the decoder
+meets latents that are disturbed further: a diffusion model paints near latents, not on them. At the end the mean and
+deviation of every channel are measured and written into its config, where the pipelines look for them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from ..models.stills import quicken_stills
 from .captions import pictured
 from .janus import stack
+from .kernels import as_kernels, as_matrices
 from .tokenizer import picture_losses
 
 
@@ -37,7 +38,8 @@ class QwenVaeSizes:
 class QwenVaeTraining:
     """batch: pictures a step; fresh: of them, drawn anew until there are `pool` of them; side: in pixels; pull: weight
     of the divergence from the normal distribution, a mean over the numbers of a latent; noise: largest deviation that
-    is added to latents; anything: share of pictures of whatever the Atelier can draw."""
+    is added to latents; anything: share of pictures of whatever the Atelier can draw; encoder: whether it learns, too,
+    which a painter that was trained on its latents does not bear."""
 
     batch: int = 16
     fresh: int = 16
@@ -46,6 +48,7 @@ class QwenVaeTraining:
     pull: float = 2e-3
     noise: float = 0.3
     anything: float = 0.3
+    encoder: bool = True
 
 
 def fresh_vae(sizes: QwenVaeSizes) -> Any:
@@ -71,7 +74,10 @@ class QwenVaeTask:
     def __init__(self, model: Any, config: QwenVaeTraining, seed: int = 0):
         if not 1 <= config.fresh <= config.batch:
             raise ValueError(f"fresh={config.fresh}: must be at least 1 and at most batch={config.batch}.")
-        self.model, self.config, self.seed = model.train(), config, seed
+        self.model, self.config, self.seed = as_matrices(model.train()), config, seed
+        if not config.encoder:
+            self.model.encoder.requires_grad_(False)
+            self.model.quant_conv.requires_grad_(False)
         self.pool: Tensor | None = None
 
     def scene(self, number: int) -> Any:
@@ -150,7 +156,7 @@ def save_vae(model: Any, folder: str | Path) -> None:
     import diffusers
 
     plain: Any = diffusers.AutoencoderKLQwenImage.from_config(model.config)
-    plain.load_state_dict(model.state_dict())
+    plain.load_state_dict(as_kernels(model, plain))
     plain.to(torch.bfloat16).save_pretrained(folder)
 
 

@@ -318,7 +318,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "text-space": _text_space,
     "autoencoder": _autoencoder,
     "flux": _flux,
-    "qwen-vae": Elsewhere("qwen_recipes", "vae", "model mix export", ""),
+    "qwen-vae": Elsewhere("qwen_recipes", "vae", "model mix from export", ""),
     "qwen-vlm": Elsewhere("qwen_recipes", "vlm", "model mix from words export", ""),
     "qwen": Elsewhere("qwen_recipes", "qwen", "model mix vae vlm from export", ""),
     "thinkdiff-lvlm": _thinkdiff_lvlm,
