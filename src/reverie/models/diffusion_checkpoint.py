@@ -23,6 +23,8 @@ PIPELINES = (
 )
 """Classes that models/diffusion_families.py has an adapter for."""
 EDITORS = ("QwenImageEditPipeline", "QwenImageEditPlusPipeline")
+PROCESSORS = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
+"""What prepares pictures for the language model of an editor; the released ones name the first."""
 OFFLOADS = ("model", "sequential")
 QUANTISED: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
@@ -112,8 +114,8 @@ def load_pipeline(
 
     kind = dtype or (torch.float32 if device.startswith("cpu") else torch.bfloat16)
     settings: dict[str, Any] = dict.fromkeys(without)
-    if index.get("processor", [None, None])[1] == "Qwen2_5_VLProcessor" and "processor" not in settings:
-        settings["processor"] = _processor(Path(folder) / "processor")
+    if (kind_of := index.get("processor", [None, None])[1]) in PROCESSORS and "processor" not in settings:
+        settings["processor"] = _processor(kind_of, Path(folder) / "processor")
     if shared := (index.get("_reverie") or {}).get("vae"):
         settings["vae"] = _shared_autoencoder(shared, kind)
     if quantise is not None:
@@ -139,13 +141,13 @@ def load_pipeline(
     return pipeline
 
 
-def _processor(folder: Path) -> Any:
-    """That of Qwen2.5-VL without its part for videos, for which transformers would want torchvision."""
-    from transformers import Qwen2_5_VLProcessor
+def _processor(kind: str, folder: Path) -> Any:
+    """A processor of Qwen-VL without its part for videos, for which transformers would want torchvision."""
+    import transformers
 
     from reverie.vlms.transformers import without_videos
 
-    return without_videos(Qwen2_5_VLProcessor).from_pretrained(folder)
+    return without_videos(getattr(transformers, kind)).from_pretrained(folder)
 
 
 def _shared_autoencoder(name: str, dtype: torch.dtype) -> Any:

@@ -136,15 +136,15 @@ def build_vlm(sizes: QwenVlmSizes, words: Any) -> Any:
 
 
 def build_processor(sizes: QwenVlmSizes, words: Any) -> Any:
-    """Qwen2.5-VL's processor for pictures and text; every picture enters with about `side` x `side` pixels."""
-    from transformers import Qwen2_5_VLProcessor
+    """The processor that Qwen-Image's editor names, for pictures and text; every picture enters with about `side` x `side` pixels."""
+    from transformers import Qwen2VLProcessor
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from ..vlms.transformers import without_videos
 
     area = sizes.side**2
     eyes = Qwen2VLImageProcessorPil(patch_size=sizes.patch, merge_size=2, min_pixels=area, max_pixels=area)
-    return without_videos(Qwen2_5_VLProcessor)(eyes, words, chat_template=CHAT)
+    return without_videos(Qwen2VLProcessor)(eyes, words, chat_template=CHAT)
 
 
 def save_parts(vlm: Any, words: Any, folder: str | Path) -> None:

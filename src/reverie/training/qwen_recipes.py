@@ -113,7 +113,7 @@ def save_qwen(pipeline: Any, parts: str | Path, sizes: QwenSizes, side: int, fol
     shutil.copytree(Path(parts) / "processor", folder / "processor", dirs_exist_ok=True)
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
     own = {"steps": sizes.steps, "guidance": sizes.guidance, "limit": sizes.limit, "height": side, "width": side}
-    index |= {"_class_name": "QwenImageEditPipeline", "processor": ["transformers", "Qwen2_5_VLProcessor"]}
+    index |= {"_class_name": "QwenImageEditPipeline", "processor": ["transformers", "Qwen2VLProcessor"]}
     index["_reverie"] = own | {"area": side**2, "paints": True, "judge": "atelier"}
     write_atomically(folder / "model_index.json", lambda path: path.write_text(json.dumps(index, indent=2)))
 
