@@ -136,7 +136,7 @@ def build_vlm(sizes: QwenVlmSizes, words: Any) -> Any:
 
 
 def build_processor(sizes: QwenVlmSizes, words: Any) -> Any:
-    """The processor that Qwen-Image's editor names, for pictures and text; every picture enters with about `side` x `side` pixels."""
+    """The processor that Qwen-Image's editor names; every picture enters with about `side` x `side` pixels."""
     from transformers import Qwen2VLProcessor
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
