@@ -22,7 +22,8 @@ def quicken_stills(vae: M) -> M:
         def forward(self, x: Tensor, cache_x: Any = None) -> Tensor:
             if x.shape[2] != 1 or cache_x is not None or self.stride[0] != 1:
                 return super().forward(x, cache_x)
-            left, right, top, bottom, *_ = self._padding
+            sides: Any = self._padding
+            left, right, top, bottom, *_ = sides
             frame, around = x[:, :, 0], (top, left)
             if (left, top) != (right, bottom):
                 frame, around = F.pad(frame, (left, right, top, bottom)), (0, 0)

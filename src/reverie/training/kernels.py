@@ -30,7 +30,8 @@ def as_matrices(model: M) -> M:
         flat = nn.Parameter(kernel.detach().flatten(1).clone(), module.weight.requires_grad)
         del module.weight
         module.weight, module.shape, module.around = flat, tuple(kernel.shape), around  # type: ignore[assignment]
-        module.__class__ = _matrix(type(module))
+        kind: Any = type(module)
+        module.__class__ = _matrix(kind)
     return model
 
 
