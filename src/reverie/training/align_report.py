@@ -97,9 +97,12 @@ def plain(text: str) -> str:
 
 
 def rows_of(
-    judges: Judges, answered: Sequence[Answered], aligners: Mapping[str, tuple[Aligner, str]]
+    judges: Judges, answered: Sequence[Answered], aligners: Mapping[str, tuple[Aligner, str]], bare: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """The table's rows: see the top of this file."""
+    """The table's rows: see the top of this file. bare: those of aligners alone."""
+    found = {name: judges(*aligned(a, answered, which), answered) for name, (a, which) in aligners.items()}
+    if bare:
+        return found
     right = [canonical(demand_of(one.episode.answer)) for one in answered]
     own = [said(one.text, one.episode) for one in answered]
     rows: dict[str, dict[str, Any]] = {
@@ -107,7 +110,7 @@ def rows_of(
         "oracle": judges(*encoded(judges.t5, judges.words, right), answered),
         "relay": judges(*encoded(judges.t5, judges.words, [one.text for one in answered]), answered),
     }
-    return rows | {name: judges(*aligned(a, answered, which), answered) for name, (a, which) in aligners.items()}
+    return rows | found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pipeline", help="folder of a diffusion pipeline that paints from the same T5's vectors")
     parser.add_argument("--inspector", help="folder of its weights; the shipped ones if left out")
     parser.add_argument("--out", required=True, help="folder for report.json")
+    parser.add_argument("--bare", action="store_true", help="the aligners alone, without oracle and relay")
+    parser.add_argument("--guidance", type=float, help="of the pipeline; its own if left out")
     parser.add_argument("--device", default="cpu", help="of the VLM and the pipeline")
     parser.add_argument("--together", type=int, default=8, help="pictures that are painted at once")
     given = parser.parse_args(arguments)
@@ -135,8 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         aligners[name] = (loaded, which)
     inspector = given.inspector or shipped("atelier-inspector")
     drawing = Drawing(given.pipeline, inspector, given.together, given.device) if given.pipeline else None
+    if drawing and given.guidance:
+        drawing.painter.guidance = given.guidance
     judges = Judges(t5, Words(tokenizer, 64), learn_to_read(t5, tokenizer, given.steps), drawing)
-    result = {f"{n}-shot": rows_of(judges, answer_all(vlm, n, given.n), aligners) for n in given.shots}
+    result = {f"{n}-shot": rows_of(judges, answer_all(vlm, n, given.n), aligners, given.bare) for n in given.shots}
     out = Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), "utf-8")

@@ -90,10 +90,9 @@ def shown_right(episode: Episode, picture: Image.Image, sighting: Any) -> tuple[
 
 
 def by_task(results: Sequence[tuple[bool, bool]], episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Shares over all results, and of both in each task."""
+    """Shares over all results, and in each task."""
     each = [
-        share([result for result, one in zip(results, episodes, strict=True) if one.task == task])["both"]
-        for task in TASKS
+        share([result for result, one in zip(results, episodes, strict=True) if one.task == task]) for task in TASKS
     ]
     return share(results) | {"tasks": each}
 
