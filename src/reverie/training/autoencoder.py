@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,17 @@ from .janus import stack
 from .quick_norm import quicken
 from .tokenizer import picture_losses
 
+if TYPE_CHECKING:
+    from ..atelier.scene import Scene
+
 
 @dataclass
 class AutoencoderTraining:
     """batch: pictures a step; side: of them, in pixels; noise: largest deviation that is added to latents, which have
     deviation 1; anything: share of pictures of whatever the Atelier can draw, the rest being such as captions ask for;
     channels: of the latents, None for those of the tokenizer; encoder: whether it learns too, as it must for more
-    channels; episodes: share, of the rest, of answers of in-context episodes.
+    channels; textures: share of pictures of one thing with a texture, the finest strokes that there are; episodes:
+    share, of the rest, of answers of in-context episodes.
     """
 
     batch: int = 16
@@ -39,6 +43,7 @@ class AutoencoderTraining:
     anything: float = 0.3
     channels: int | None = None
     encoder: bool = False
+    textures: float = 0.0
     episodes: float = 0.35
 
     def __post_init__(self) -> None:
@@ -59,23 +64,26 @@ class AutoencoderTask:
     def batch(self, step: int) -> dict[str, Tensor]:
         """pixels (B, 3, side, side) uint8; noise, of the size of the latents."""
         from ..atelier.draw import draw
-        from ..atelier.layout import random_scene
-        from ..atelier.sample import compose
 
         rng = random.Random(f"{self.seed}/{step}")
-        pictures = []
-        for _ in range(self.config.batch):
-            if rng.random() < self.config.anything:
-                scene = random_scene(rng)
-            else:
-                demand, known = pictured(rng, self.config.episodes)
-                scene = known or compose(demand, rng)
-            pictures.append(draw(scene, self.config.side))
+        pictures = [draw(self._scene(rng), self.config.side) for _ in range(self.config.batch)]
         config, generator = self.model.config, torch.Generator().manual_seed(rng.getrandbits(63))
         side = self.config.side // self.model.patch // 2 ** (len(config.block_out_channels) - 1)
         noise = torch.randn(len(pictures), config.latent_channels, side, side, generator=generator)
         loud = self.config.noise * torch.rand(len(pictures), 1, 1, 1, generator=generator)
         return {"pixels": stack(pictures), "noise": loud * noise / config.scaling_factor}
+
+    def _scene(self, rng: random.Random) -> Scene:
+        from ..atelier.episodes import THEMES, episode
+        from ..atelier.layout import random_scene
+        from ..atelier.sample import compose
+
+        if rng.random() < self.config.textures:
+            return episode(rng, 2 * THEMES.index("texture") + 1, 1).answer
+        if rng.random() < self.config.anything:
+            return random_scene(rng)
+        demand, known = pictured(rng, self.config.episodes)
+        return known or compose(demand, rng)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         pixels = batch["pixels"].float() / 127.5 - 1
