@@ -22,7 +22,7 @@ from reverie.training.autoencoder import (
     save_autoencoder,
 )
 from reverie.training.captions import HEAD, pictured, worded
-from reverie.training.flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, save_flux
+from reverie.training.flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, go_on, save_flux
 from reverie.training.recipes import run
 from reverie.training.text_space import TextSizes, TextTask, TextTraining, caption_texts, fresh_t5, hide, word_pieces
 from reverie.training.tokenizer import TokenizerConfig, build_vq
@@ -211,6 +211,39 @@ def test_captions_come_in_every_length_that_painting_has(task):
     assert 0.3 < (told == 4).float().mean() < 0.5
     assert 0.05 < (told == 32).float().mean() < 0.15
     assert sorted(set(blank.tolist())) == list(range(1, 33))
+
+
+def test_steps_with_little_room_hold_short_captions(task):
+    task.loss(task.batch(0))
+    rooms = [task._room(seed) for seed in range(300)]
+    assert {room: rooms.count(room) > 30 for room in set(rooms)} == {12: True, 16: True, 32: True}
+    longest = task.pool.kept[1][: task.pool.count].ne(0).sum(-1).max()
+    latents, ids, _ = task._chosen(torch.Generator().manual_seed(0), 4)
+    assert ids.shape == (8, 4)
+    assert longest > 4  # a longer caption is never cut: a blank stands for it
+    kept = task.pool.kept[1].flatten(0, 1).tolist()
+    blank = task.blank[0][0, :4].tolist()
+    assert all(row == blank or any(row == full[:4] and not any(full[4:]) for full in kept) for row in ids.tolist())
+    assert latents.shape == (8, 36, 32)
+
+
+def test_a_run_goes_on_from_a_saved_pipeline_with_fewer_channels(task, saved, t5, words):
+    fresh = fresh_flux(SIZES, widened(tiny_vae(), 12).eval(), t5, words)
+    go_on(fresh, saved)
+    old = reverie.load(saved).model
+    x, sigma = torch.randn(1, 36, 48), torch.tensor([0.4])
+    text = [Text(torch.randn(1, 5, 16), torch.randn(1, 8))]
+    with torch.no_grad():
+        wide = type(task.family)(fresh).predict(x, sigma, text, 1.0, (96, 96))
+        narrow = type(task.family)(old).predict(x[..., :32], sigma, text, 1.0, (96, 96))
+    torch.testing.assert_close(wide[..., :32], narrow, atol=1e-4, rtol=1e-3)
+    assert not wide[..., 32:].any()
+    assert fresh.tokenizer.get_vocab() == old.tokenizer.get_vocab()
+    with pytest.raises(ValueError, match="no transformer to go on from"):
+        go_on(fresh, saved / "vae")
+    other = FluxSizes(heads=2, head=16, double=1, single=1, pooled=8, vocabulary=514)
+    with pytest.raises(ValueError, match="other sizes"):
+        go_on(fresh_flux(other, tiny_vae(), t5, words), saved)
 
 
 def test_missing_vectors_are_not_read(task):

@@ -116,6 +116,35 @@ def fresh_flux(sizes: FluxSizes, vae: Any, t5: Any, words: Any) -> Any:
     return pipeline
 
 
+@torch.no_grad()
+def go_on(pipeline: Any, folder: str | Path) -> None:
+    """Takes over transformer and CLIP, its words too, of a saved pipeline. If its autoencoder has fewer channels, they
+    are the first of the new ones, as `folded_kl.widened` has them; the others are neither read nor written at first.
+    ValueError for a transformer of other sizes."""
+    from diffusers import FluxTransformer2DModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder = Path(folder)
+    if not (folder / "transformer").is_dir():
+        raise ValueError(f"{folder} holds no transformer to go on from; give the checkpoint of a FLUX.")
+    old: Any = FluxTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+    state, mine = old.state_dict(), pipeline.transformer.state_dict()
+    for name, axis in (("x_embedder.weight", 1), ("proj_out.weight", 0), ("proj_out.bias", 0)):
+        there = state[name].shape[axis]
+        if there < mine[name].shape[axis]:
+            wide = torch.zeros_like(mine[name])
+            wide.narrow(axis, 0, there).copy_(state[name])
+            state[name] = wide
+    try:
+        pipeline.transformer.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{folder} has a transformer of other sizes; use the recipe it was trained with.") from error
+    clip: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
+    words = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    pipeline.register_modules(text_encoder=clip, tokenizer=words)
+    pipeline.tokenizer_max_length = words.model_max_length
+
+
 def fresh_clip(sizes: FluxSizes) -> tuple[Any, Any]:
     """A CLIP text model of one layer, and its tokenizer, learnt from captions."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -151,6 +180,13 @@ def _merges(learner: Any) -> Iterable[tuple[str, str]]:
     return json.loads(learner.to_str())["model"]["merges"]
 
 
+class NarrowNorm(nn.RMSNorm):
+    """The same norm with its weight in the type of what comes in: only then is it one kernel under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class FluxTask:
     """`training.loop.Task`: `model` holds the transformer and the CLIP that makes its pooled vector."""
 
@@ -158,6 +194,8 @@ class FluxTask:
         self.pipeline, self.sizes, self.mix, self.seed = pipeline, sizes, mix, seed
         self.family = Flux(pipeline, sizes.limit)
         self.model = nn.ModuleDict({"transformer": pipeline.transformer, "clip": pipeline.text_encoder}).train()
+        for part in pipeline.transformer.modules():
+            part.__class__ = NarrowNorm if type(part) is nn.RMSNorm else part.__class__
         for part in (pipeline.vae, pipeline.text_encoder_2):
             part.eval().requires_grad_(False)
         self.pool = Pool(mix.pool)
@@ -195,7 +233,7 @@ class FluxTask:
         self.place(device)
         self._meet(batch, device)
         generator = torch.Generator(device).manual_seed(batch["seed"])
-        latents, ids, clip = self._chosen(generator)
+        latents, ids, clip = self._chosen(generator, self._room(batch["seed"]))
         noise = torch.randn(latents.shape, generator=generator, device=device)
         there = self._lengths(ids, generator)
         states = encode_seen(self.pipeline.text_encoder_2, ids, self._seen(there, generator)).float()
@@ -212,6 +250,8 @@ class FluxTask:
 
     def place(self, device: torch.device) -> None:
         """Moves what is frozen; the loop knows only what learns."""
+        if device.type == "cuda":
+            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # plain attention stays in bfloat16
         self.pipeline.vae.to(device)
         self.pipeline.text_encoder_2.to(device)
 
@@ -255,20 +295,29 @@ class FluxTask:
         found = pack((found - vae.config.shift_factor) * vae.config.scaling_factor)
         self.pool.add(found.bfloat16(), drawn["ids"].short(), drawn["clip"].short())
 
-    def _chosen(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents (B, S, C) packed, ids (B, limit), ids of the CLIP (B, longest); some captions left blank."""
+    def _room(self, seed: int) -> int:
+        """Text vectors in this step: most captions are short, so most steps have little room and cost less."""
+        limit = self.sizes.limit
+        return random.Random(seed).choices([max(2, limit * 3 // 8), max(2, limit // 2), limit], (6, 2, 2))[0]
+
+    def _chosen(self, generator: torch.Generator, room: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents (B, S, C) packed, ids (B, room), ids of the CLIP (B, longest); some captions left blank."""
         mix, device = self.mix, generator.device
 
         def some(share: float) -> Tensor:
             return torch.rand(mix.batch, 1, generator=generator, device=device) < share
 
-        rows = torch.randint(self.pool.count, (mix.batch,), generator=generator, device=device)
-        which = torch.randint(mix.wordings, (mix.batch,), generator=generator, device=device)
-        latents, ids, clip = (kept[rows] for kept in self.pool.kept)
-        place = torch.arange(mix.batch, device=device)
-        blank = some(mix.blank)
-        ids = torch.where(blank, self.blank[0].to(device), ids[place, which].long())
-        clip = torch.where(blank | some(0.5), self.blank[1].to(device), clip[place, which].long())
+        # Captions with room come first among four times as many as are needed; where they do not suffice, blanks stand
+        # for the others.
+        rows = torch.randint(self.pool.count, (4 * mix.batch,), generator=generator, device=device)
+        which = torch.randint(mix.wordings, (4 * mix.batch,), generator=generator, device=device)
+        long = self.pool.kept[1][rows, which, room:].any(-1)
+        first = long.int().argsort(stable=True)[: mix.batch]
+        rows, which, long = rows[first], which[first], long[first]
+        latents, ids, clip = self.pool.kept[0][rows], self.pool.kept[1][rows, which], self.pool.kept[2][rows, which]
+        blank = some(mix.blank) | long[:, None]
+        ids = torch.where(blank, self.blank[0].to(device), ids.long())[:, :room]
+        clip = torch.where(blank | some(0.5), self.blank[1].to(device), clip.long())
         return latents.float(), ids, clip
 
     def _lengths(self, ids: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from ..models.t5 import load_t5
 from .autoencoder import AutoencoderTask, AutoencoderTraining, load_autoencoder, save_autoencoder
 from .card import write_card
-from .flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, save_flux
+from .flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, go_on, save_flux
 from .loop import LoopConfig, train
 from .recipes import section
 from .samples import paintings, reconstructions
@@ -48,6 +48,8 @@ def flux(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     vae = load_autoencoder(recipe.get("vae") or "runs/atelier/tokenizer")
     t5, words = load_t5(recipe.get("t5") or "runs/atelier/t5/checkpoint")
     pipeline = fresh_flux(sizes, vae, t5, words)
+    if recipe.get("from"):
+        go_on(pipeline, recipe["from"])
     task = FluxTask(pipeline, sizes, mix, seed)
     train(task, loop, out, lambda step, folder: paintings(task, step, folder), recipe)
     folder = _export(recipe, out)

@@ -282,11 +282,11 @@ def _autoencoder(recipe: dict[str, Any], out: Path) -> Path:
 
 
 def _flux(recipe: dict[str, Any], out: Path) -> Path:
-    """Keys: t5 (a finished T5), vae (an autoencoder, or a tokenizer to make one from), export. Sections: model
-    (FluxSizes), mix (FluxTraining), loop."""
+    """Keys: t5 (a finished T5), vae (an autoencoder, or a tokenizer to make one from), from (a FLUX to go on from),
+    export. Sections: model (FluxSizes), mix (FluxTraining), loop."""
     from .flux_recipes import flux
 
-    _allow(recipe, "t5", "vae", "model", "mix", "export")
+    _allow(recipe, "t5", "vae", "from", "model", "mix", "export")
     return flux(recipe, out, _seed(recipe))
 
 
