@@ -322,3 +322,21 @@ def test_the_recipes_go_from_nothing_to_a_painter(tmp_path):
     assert (tmp_path / "scores/rise-told.jpg").is_file()
     with pytest.raises(ValueError, match="train one first"):
         run("recipes/atelier/qwen.yaml", [f"vlm={tmp_path}", f"out={tmp_path / 'x'}"])
+
+
+def test_the_shipped_weights_paint_words_and_not_riddles():
+    from reverie.atelier.inspector import Inspector
+    from reverie.atelier.language_parse import parse as read
+    from reverie.benchmarks.atelier_wise import failures
+    from reverie.models.registry import entries
+    from reverie.training.recipes import shipped
+
+    if not (entries()["atelier-qwen"].folder / "model_index.json").is_file():
+        pytest.skip("the weights of atelier-qwen are not in this installation")
+    painter, eyes = reverie.load("atelier-qwen", "cpu"), Inspector.load(shipped("atelier-inspector"))
+    plain = ["a red car", "a yellow banana", "a green tree", "a purple umbrella"]
+    riddles = ["the animal that gives us wool", "what Newton saw fall"]
+    seen = eyes.look([painter.generate(prompt, seed=1).image for prompt in (*plain, *riddles)])
+    assert sum(not failures(read(prompt), one) for prompt, one in zip(plain, seen, strict=False)) >= 3
+    for wanted, one in zip(("a sheep", "an apple"), seen[len(plain) :], strict=True):
+        assert failures(read(wanted), one)
