@@ -64,9 +64,9 @@ SWITCH: dict[str, Any] = {"action": "store_true", "default": None}
 
 
 def _model_arguments(parser: Parser) -> None:
-    parser.add_argument("--model", default="atelier-janus", metavar="NAME", help="a name, hub id or folder")
-    parser.add_argument("--device", help="cpu, cuda, mps, ... (default: a GPU if there is one)")
-    parser.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16 (default: float32 on the CPU)")
+    from reverie.commands.model_options import add
+
+    add(parser)
 
 
 def plan_arguments(parser: Parser, judge: str = "--judge", official: str = "--official") -> None:
@@ -201,120 +201,21 @@ def _serve_arguments(parser: Parser) -> None:
 
 
 def _train_arguments(parser: Parser) -> None:
-    parser.add_argument("recipe", help="a YAML file, such as recipes/atelier/janus.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="put in place of the recipe's own values")
+    from reverie.commands.train_options import add
+
+    add(parser)
+
+
+def _plan_arguments(parser: Parser) -> None:
+    from reverie.commands.train_options import add_plan
+
+    add_plan(parser)
 
 
 def _data_arguments(parser: Parser) -> None:
-    from reverie.commands import rewrites_options
+    from reverie.commands.data_options import add
 
-    build = parser.add_subparsers(title="actions", required=True, metavar="ACTION", dest="action").add_parser(
-        "build", help="make data to train on; goes on where it was stopped", allow_abbrev=False
-    )
-    kinds = build.add_subparsers(title="data", required=True, metavar="WHAT", dest="what")
-    from reverie.commands import cluster_options
-
-    help_text = "What a vision-language model says about pictures, with the features that ThinkDiff learns from."
-    features = kinds.add_parser("features", help=help_text, description=help_text, allow_abbrev=False)
-    _features_arguments(features)
-    help_text = "Thoughts and critiques region by region: what thinking while painting (TWIG) learns from."
-    thoughts = kinds.add_parser("thoughts", help=help_text, description=help_text, allow_abbrev=False)
-    _thoughts_arguments(thoughts)
-    for parser in (features, thoughts):
-        cluster_options.add(parser)
-    rewrites_options.add(kinds)
-    for name, help_text in VERIFIER_DATA.items():
-        parser = kinds.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
-        _verifier_arguments(parser, name)
-        cluster_options.add(parser)
-
-
-def _thoughts_arguments(parser: Parser) -> None:
-    _model_arguments(parser)
-    parser.add_argument(
-        "--teacher", default="atelier", metavar="WHO", help="atelier, a VLM's name, or openai:MODEL@URL"
-    )
-    parser.add_argument("--prompts", required=True, metavar="WHAT", help="atelier:N; for a VLM also a file of prompts")
-    parser.add_argument("--exclude", nargs="+", default=(), metavar="FILE", help="leave out the prompts of these files")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for the stories; goes on from here")
-    parser.add_argument(
-        "--regions", default="3", metavar="K", help="parts of the image (default: 3); atelier: also several, as 2,3,4"
-    )
-    parser.add_argument("--judge", metavar="NAME", help="keep only pictures that this judge finds right")
-    parser.add_argument(
-        "--wrong", type=float, default=0.5, metavar="S", help="atelier: share of critiques of wrong scenes"
-    )
-    parser.add_argument(
-        "--exercises", type=float, default=0.6, metavar="S", help="atelier: share of prompts as in atelier-compbench"
-    )
-    parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
-    parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens")
-    parser.add_argument("--batch", type=int, default=64, metavar="N", help="stories made at a time (default: 64)")
-    parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the stories, from 0")
-    parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, which may fill one folder at a time")
-    parser.add_argument("--seed", type=int, default=0, help="of the whole build (default: 0)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
-
-
-VERIFIER_DATA = {
-    "ranking": "Finished images, right or not: what an outcome reward model (ORM) learns from.",
-    "steps": "Unfinished images, labelled by roll-outs: what a process reward model (PRM) learns from.",
-    "potential": "Clarity, potential and finished images: what PARM learns from.",
-    "reflection": "What is wrong with images: what PARM++ learns from.",
-    "correction": "Wrong images, what is wrong, and right ones: what a painter learns to correct itself from.",
-    "preference": "A right and a wrong image of each prompt: what DPO learns from.",
-}
-
-
-def _verifier_arguments(parser: Parser, kind: str) -> None:
-    _model_arguments(parser)
-    parser.add_argument(
-        "--prompts", required=True, metavar="WHAT", help="a file of prompts, atelier:N, or things.json:N (templates)"
-    )
-    parser.add_argument("--exclude", nargs="+", default=(), metavar="FILE", help="leave out the prompts of these files")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for the data; goes on from here")
-    parser.add_argument(
-        "--paths", metavar="DIR", help="of painted and labelled images, for several kinds (default: in OUT)"
-    )
-    parser.add_argument("--judge", default="atelier-inspector", metavar="NAME", help="who says what is right")
-    parser.add_argument("--per-prompt", type=int, metavar="N", help="images of each prompt (default: 20; steps: 1)")
-    parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
-    parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens")
-    parser.add_argument("--batch", type=int, default=64, metavar="N", help="images painted at a time (default: 64)")
-    parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the images, from 0")
-    parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, which may fill one folder at a time")
-    parser.add_argument("--seed", type=int, default=0, help="of the whole build (default: 0)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
-    if kind in ("preference", "correction"):
-        parser.add_argument("--each", type=int, default=1, metavar="N", help="pairs of a prompt at most (default: 1)")
-        parser.add_argument("--pick", default="random", metavar="HOW", help="random, or extreme: by the judge's score")
-    else:
-        parser.add_argument(
-            "--wording", metavar="NAME", help="in which the judge to be trained is asked (judges/wordings.yaml)"
-        )
-    if kind in ("steps", "potential"):
-        parser.add_argument(
-            "--looks", type=int, default=18, metavar="N", help="at how many points of a path (default: 18)"
-        )
-    if kind == "steps":
-        parser.add_argument("--rollouts", type=int, default=4, metavar="K", help="completions of a step (default: 4)")
-
-
-def _features_arguments(parser: Parser) -> None:
-    parser.add_argument("--model", required=True, metavar="NAME", help="a vision-language model: hub id or folder")
-    parser.add_argument("--images", required=True, metavar="PATH", help="a folder of pictures, or a JSONL list of them")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for the shards; goes on from here")
-    parser.add_argument("--kind", default="generated", help="features of generated tokens, or of the input's")
-    parser.add_argument("--tokens", type=int, default=256, metavar="N", help="of the longest answer (default: 256)")
-    parser.add_argument("--temperature", type=float, default=0.6, metavar="T", help="of the answers (default: 0.6)")
-    parser.add_argument("--batch", type=int, default=16, metavar="N", help="pictures at a time (default: 16)")
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="largest area with which a picture enters")
-    parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the pictures, from 0")
-    parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, each in an --out of its own")
-    parser.add_argument("--seed", type=int, default=0, help="of all answers (default: 0)")
-    parser.add_argument("--device", help="cpu, cuda, mps, ... (default: a GPU if there is one)")
-    parser.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16 (default: float32 on the CPU)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add(parser)
 
 
 # --- The verbs. Each imports what it needs when it is called.
@@ -365,7 +266,13 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from reverie.commands.train import train
 
-    return train(arguments.recipe, arguments.overrides)
+    return train(arguments.recipe, arguments.overrides, arguments.fit)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from reverie.commands.plan import plan
+
+    return plan(arguments)
 
 
 def _data(arguments: argparse.Namespace) -> int:
@@ -404,6 +311,7 @@ VERBS = {
     "doctor": ("See whether judges and evaluators are fit, before a long run.", _doctor_arguments, _doctor),
     "compare": ("Say by how much one run of a benchmark is better than another.", _compare_arguments, _compare),
     "train": ("Run a training recipe.", _train_arguments, _train),
+    "plan": ("Say what a recipe takes in memory and time, and how it fits.", _plan_arguments, _plan),
     "data": ("Build data to train on.", _data_arguments, _data),
     "serve": ("Answer over HTTP: our own interface and that of OpenAI.", _serve_arguments, _serve),
     "studio": ("Open the studio in a browser: see it think.", _serve_arguments, _studio),

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from ..files import write_atomically
 from .blocks import forget, recompute
+from .look import LOOKING, Stopped
 from .muon import Muon
 from .processes import agreed, average_gradients, clip_gradients, mean_row
 from .sharding import Sharded, apart, whole
@@ -237,12 +238,17 @@ def train(
     called with the EMA weights in place every `sample_every` steps and at the end.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    sections = LOOKING.get()
+    if sections is not None:
+        raise Stopped(task, config, sections)
     if config.threads:
         torch.set_num_threads(config.threads)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     settings = json.dumps({"recipe": dict(recipe or {}), "loop": asdict(config)}, indent=1)
+    AcceleratorState._reset_state()  # another training of this process may have had another precision
     accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=out)
     if accelerator.is_main_process:
         write_atomically(out / "recipe.json", lambda path: path.write_text(settings))

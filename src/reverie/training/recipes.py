@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from .look import LOOKING
+
 T = TypeVar("T")
 
 
@@ -81,7 +83,11 @@ def section(recipe: Mapping[str, Any], name: str, kind: type[T]) -> T:
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - known):
         raise ValueError(f"recipe section {name!r} has no key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    made = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    looking = LOOKING.get()
+    if looking is not None:
+        looking[name] = made
+    return made
 
 
 def _allow(recipe: Mapping[str, Any], *names: str) -> None:
