@@ -17,7 +17,7 @@ def script(monkeypatch):
 
     def load(name: str) -> ModuleType:
         # By path: `janus` and `memory` are too common as names to be left behind in sys.modules.
-        for other in ("twins", "memory", "janus", "group_norm", "parm"):
+        for other in ("twins", "memory", "janus", "group_norm", "parm", "twig", "rl_memory"):
             monkeypatch.delitem(sys.modules, other, raising=False)
         return importlib.import_module(name)
 
@@ -115,3 +115,25 @@ def test_the_canvas_paints_what_calls_of_the_pipeline_paint(script):
     made = qwen.ways(toys.finished(toys.QwenImagePipeline(**parts)), editor, own | {"paints": True}, images=2)
     assert max(qwen.differences(made).values()) <= 1
     assert all(times == [1, 1] for times in qwen.measure(made, 2, clock).values())
+
+
+def test_thinking_while_painting_equals_the_literal_way_and_has_a_time(script, tmp_path):
+    from tiny import tiny_folder
+
+    twig, place = script("twig"), tiny_folder(tmp_path / "janus", context=8192)
+    argv = ["--model", str(place), "--prompts", "3", "--checked", "3", "--tokens", "5", "--repeats", "1"]
+    found = twig.compare(twig.parse(argv))
+    assert (found["equal"], found["of"]) == (3, 3)
+    assert len(found["seconds"]) == 3
+    assert all(value > 0 for value in found["seconds"].values())
+
+
+def test_memory_of_reinforcement_is_below_what_the_formula_says(script):
+    memory = script("rl_memory")
+    found = memory.measured("toy", segments=3)
+    assert found["in chunks of 1"] < found["all at once"] / 20
+    assert found["all at once"] < found["formula"] < 2 * found["all at once"]
+    assert found["gradient, all at once"] == pytest.approx(found["gradient, in chunks of 1"], rel=1e-4)
+    seven = memory.arithmetic(memory.PRO_7B, rank=16, images=8, chunk=2, text=200)
+    assert seven["total"] == pytest.approx(sum(value for name, value in seven.items() if name != "total"))
+    assert seven["total"] < 80

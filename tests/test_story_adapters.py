@@ -175,7 +175,8 @@ def test_a_sheet_shows_the_worst_and_the_best(tmp_path):
     assert [row["best"]["r"] for row in rows] == [(i + 50) / 100 for i in range(11)]
 
 
-def test_reinforcement_goes_on_from_an_adapter_and_leaves_one(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_reinforcement_goes_on_from_an_adapter_and_leaves_one(tmp_path, dtype):
     base = tiny_folder(tmp_path / "base")
     model, _ = load_janus(base)
     config = model.config.to_dict()
@@ -193,7 +194,7 @@ def test_reinforcement_goes_on_from_an_adapter_and_leaves_one(tmp_path):
     loop = {"steps": 2, "precision": "no", "log_every": 1, "sample_every": 1, "save_every": 2, "lr": 1e-2}
     recipe.write_text(
         json.dumps({"task": "reinforce", "out": str(tmp_path / "out"), "from": str(tmp_path / "sft"), "tree": tree,
-                    "grpo": {"prompts": 1}, "lora": {"rank": 2, "alpha": 4}, "loop": loop})
+                    "grpo": {"prompts": 1}, "dtype": dtype, "lora": {"rank": 2, "alpha": 4}, "loop": loop})
     )  # fmt: skip
     out = recipes.run(recipe)
     before, after = read_adapter(tmp_path / "sft"), read_adapter(out / "checkpoint")

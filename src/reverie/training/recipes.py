@@ -305,9 +305,9 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "clip": _clip,
     "inspector": _inspector,
     "reinforce": Elsewhere(
-        "story_recipes", "reinforced", "tree grpo alarms from inspector prompts rewards lora export", ""
+        "story_recipes", "reinforced", "tree grpo alarms from inspector prompts rewards dtype lora export", ""
     ),
-    "stories": Elsewhere("story_recipes", "sft", "mix lora from export", "model data"),
+    "stories": Elsewhere("story_recipes", "sft", "mix lora dtype from export", "model data"),
     "think-sft": Elsewhere("t2g_recipes", "sft", "adapters dtype wording mix lora", "model data"),
     "dual-grpo": Elsewhere(
         "t2g_recipes",

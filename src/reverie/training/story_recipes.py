@@ -16,6 +16,7 @@ from ..models.janus import Janus
 from ..models.janus_adapter import base_of, read_adapter, save_adapter
 from ..models.janus_checkpoint import load_janus, save_janus
 from ..models.registry import Source, fetched, resolve
+from ..refusals import check_place
 from . import adapters
 from .card import write_card
 from .loop import LoopConfig, train
@@ -38,7 +39,7 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     known = None if drawn else Stories(recipe["data"])
     folder = fetched(source).folder
     assert folder is not None
-    model, words = load_janus(folder, dtype=torch.float32, device=here(None))
+    model, words = load_janus(folder, dtype=_kind(recipe, lora), device=here(None))
     stories = known or _drawn(model, drawn[2] if drawn else "", seed, wrong=0.5 if mix.reflect else 0.0)
     task = StoryTask(model.train(), words, stories, mix, seed)
     if lora.rank:
@@ -72,7 +73,8 @@ def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), lora, loop; from: the Janus that learns (name,
     folder, or an adapter, which with `lora` goes on learning), the shipped one if left out; inspector: a folder of
     weights, likewise; export: folder for the finished checkpoint. With prompts (a file, see rewards.read_facts) and
-    rewards (rewards.RewardChoice by name) it is any Janus in any world, and tree is a JanusRl."""
+    rewards (rewards.RewardChoice by name) it is any Janus in any world, and tree is a JanusRl. dtype: of the weights
+    that stay, with lora."""
     from .alarms import Alarms
     from .grpo import GrpoConfig, reinforce
     from .janus_grpo import Learning
@@ -86,7 +88,7 @@ def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     base = source.folder
     assert base is not None
     began = base_of(base) if lora.rank else None
-    model, words = load_janus(began or base, dtype=torch.float32, device=device)
+    model, words = load_janus(began or base, dtype=_kind(recipe, lora), device=device)
     wrapped = _only_language(model, lora)
     if wrapped is not None and began is not None:
         adapters.put(wrapped, read_adapter(base))
@@ -127,6 +129,15 @@ def _rewarding(recipe: Mapping[str, Any]) -> Callable[[Any, Any, Any, str], Any]
         return janus_task(learning, list(facts), rewards, tree, grpo, alarms)
 
     return judged
+
+
+def _kind(recipe: Mapping[str, Any], lora: adapters.Lora) -> torch.dtype:
+    """The type of the weights that stay; what learns is float32. ValueError for half precision without adapters."""
+    name = recipe.get("dtype") or "float32"
+    check_place(None, name)
+    if name != "float32" and not lora.rank:
+        raise ValueError(f"dtype={name}: all weights learn in float32; with lora.rank the base may be in {name}.")
+    return getattr(torch, name)
 
 
 def _base_name(source: Source) -> str:
