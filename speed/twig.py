@@ -130,9 +130,9 @@ class Literal:
         return path
 
 
-def ours(model, words, literal: Literal, prompts: list[str], seeds: list[int], rows: int = 32):
-    """What `literal` gives for each prompt; rows: of every matrix product, which changes the rounding alone."""
-    settings = {"guidance": literal.guidance, "temperature": literal.temperature, "rows": rows}
+def ours(model, words, literal: Literal, prompts: list[str], seeds: list[int], rows: int = 32, chunk: int = 64):
+    """What `literal` gives for each prompt; rows, chunk: sizes of matrix products, which change the rounding alone."""
+    settings = {"guidance": literal.guidance, "temperature": literal.temperature, "rows": rows, "chunk": chunk}
     painter = JanusPainter(model, words.as_published_for_painting(), **settings)
     plan = Plan(think="during", regions=literal.regions, reflect=1, official=True, thought_tokens=literal.tokens)
     held = {}
@@ -146,7 +146,7 @@ def ours(model, words, literal: Literal, prompts: list[str], seeds: list[int], r
             return found
 
     painter.__class__ = Noting
-    thinker = Thinker(JanusEyes(model, words, rows=rows), "instruct", lambda text: None, Work())
+    thinker = Thinker(JanusEyes(model, words, rows=rows, chunk=chunk), "instruct", lambda text: None, Work())
     events = list(run(painter, thinker, plan, prompts, seeds, batch=len(prompts), previews=False))
     finished = sorted((e for e in events if isinstance(e, Finished)), key=lambda e: e.image)
     codes = []
@@ -167,7 +167,9 @@ def compare(arguments) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         checked = [literal(p, s, Path(folder)) for p, s in zip(prompts[: arguments.checked], seeds, strict=False)]
         found = ours(model, words, literal, prompts, seeds)
-        alone = [ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows)[0] for i in range(2)]
+        alone = [
+            ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows, 256)[0] for i in range(2)
+        ]
         equal = sum(a == b for a, b in zip(checked, found, strict=False))
         equal = min(equal, len(checked) if alone == checked[: len(alone)] else 0)
         if equal < len(checked) and arguments.dtype == "float32":
@@ -181,10 +183,12 @@ def compare(arguments) -> dict:
             one = turn % len(prompts)
             seconds["literal"].append(timed(lambda i=one: literal(prompts[i], seeds[i], Path(folder))))
             seconds["ours, one at a time"].append(
-                timed(lambda i=one: ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows))
+                timed(
+                    lambda i=one: ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows, 256)
+                )
             )
             seconds[f"ours, {len(prompts)} at once"].append(
-                timed(lambda: ours(model, words, literal, prompts, seeds)) / len(prompts)
+                timed(lambda: ours(model, words, literal, prompts, seeds, 32, arguments.chunk)) / len(prompts)
             )
     return {"equal": equal, "of": len(checked), "seconds": {n: statistics.median(v) for n, v in seconds.items()}}
 
@@ -240,6 +244,7 @@ def parse(argv=None):
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--checked", type=int, default=4, help="pictures that are compared before timing")
     parser.add_argument("--rows", type=int, default=4, help="of a matrix product where one picture is made at a time")
+    parser.add_argument("--chunk", type=int, default=256, help="tokens of a prompt that enter at a time")
     parser.add_argument("--tokens", type=int, default=48, help="of an answer, at most")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

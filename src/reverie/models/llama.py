@@ -47,10 +47,6 @@ class LlamaConfig:
             )
 
 
-ENTERING = 32
-"""Rows of a matrix product, at least, where many tokens enter at once; fewer suit a single picture's codes alone."""
-
-
 class KVCache:
     """Keys and values of every layer, allocated once: two tensors (layers, B, kv heads, capacity, head size).
 
@@ -273,7 +269,7 @@ class Llama(nn.Module):
     ) -> Tensor:
         batch, length, width = x.shape
         chosen, which = once or (None, None)
-        rows = cache.rows if length == 1 else max(cache.rows, ENTERING)
+        rows = cache.rows if length == 1 else max(cache.rows, length // 2)  # where many tokens enter at once
 
         def gathered(tokens: Tensor) -> Tensor:
             """(B * T, D), or what of it goes through the products, in whole blocks."""
