@@ -41,7 +41,7 @@ def ways(
     """What is timed, by name; each makes the same pictures with seeds 0, 1, ..."""
     from reverie.canvas import Conditions
     from reverie.generators.diffusion import DiffusionPainter
-    from reverie.models.diffusion_families import in_words_alone
+    from reverie.models.diffusion_qwen import in_words_alone
 
     call = {
         "negative_prompt": " ", "true_cfg_scale": own["guidance"], "num_inference_steps": own["steps"],

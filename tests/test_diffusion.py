@@ -20,7 +20,8 @@ from reverie.generators.flow_canvas import FlowCanvas
 from reverie.inputs import NOTHING
 from reverie.models import diffusion_families as families
 from reverie.models.diffusion_checkpoint import PIPELINES, load_pipeline
-from reverie.models.diffusion_families import family_of, pack, unpack
+from reverie.models.diffusion_families import family_of
+from reverie.models.diffusion_family import pack, unpack
 from reverie.models.flow_sde import SdeNoise, flow_step
 from reverie.models.registry import resolve
 from reverie.painter import load
@@ -214,8 +215,8 @@ def test_edits_are_those_of_the_pipeline(kind, monkeypatch):
     module = sys.modules[type(pipeline(kind)).__module__]
     usual = module.calculate_dimensions
     monkeypatch.setattr(module, "calculate_dimensions", lambda area, ratio: usual(area // 256, ratio))
-    for name in ("EDIT_AREA", "EDIT_CONDITION_AREA"):
-        monkeypatch.setattr(families, name, getattr(families, name) // 256)
+    monkeypatch.setattr("reverie.models.diffusion_family.EDIT_AREA", 1024**2 // 256)
+    monkeypatch.setattr("reverie.models.diffusion_qwen.EDIT_CONDITION_AREA", 384**2 // 256)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
     pipe = pipeline(kind)
     generator = painter(kind)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 import reverie
 from reverie.models.cells import vq_latents
-from reverie.models.diffusion_families import Text
+from reverie.models.diffusion_family import Text
 from reverie.models.folded_kl import FoldedKL, from_vq, widened
 from reverie.training.autoencoder import (
     AutoencoderTask,

@@ -26,7 +26,6 @@ from reverie.generators.diffusion import DiffusionPainter
 from reverie.inputs import LARGEST_COPY, NOTHING, WORKING_AREA, Inputs, Picture, from_messages
 from reverie.judges.mixed import FunctionJudge
 from reverie.look_back import Bench
-from reverie.models import diffusion_families as families
 from reverie.models.registry import Source, resolve
 from reverie.painter import Painter, load
 from reverie.png import picture_hash, read_recipe
@@ -336,8 +335,8 @@ def editor(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    for name in ("EDIT_AREA", "EDIT_CONDITION_AREA"):
-        monkeypatch.setattr(families, name, getattr(families, name) // 256)
+    monkeypatch.setattr("reverie.models.diffusion_family.EDIT_AREA", 1024**2 // 256)
+    monkeypatch.setattr("reverie.models.diffusion_qwen.EDIT_CONDITION_AREA", 384**2 // 256)
 
 
 def test_an_editing_pipeline_takes_the_picture_itself(editor, small):

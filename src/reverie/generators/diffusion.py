@@ -26,7 +26,9 @@ from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.flow_canvas import FlowCanvas
-from reverie.models.diffusion_families import Family, Text, family_of, in_words_alone, near_area
+from reverie.models.diffusion_families import family_of
+from reverie.models.diffusion_family import Family, Text, near_area
+from reverie.models.diffusion_qwen import in_words_alone
 from reverie.models.flow_sde import SdeNoise, flow_step
 
 Key = tuple[str, tuple[str, ...]]

@@ -16,7 +16,7 @@ from typing import Any
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.diffusion import DiffusionPainter, Guided, Key, TextCache, hash_of
 from reverie.generators.flow_canvas import FlowCanvas
-from reverie.models.diffusion_families import Text
+from reverie.models.diffusion_family import Text
 from reverie.models.thinkdiff import Condition
 
 Mind = Callable[[Sequence[Any], str], Condition]

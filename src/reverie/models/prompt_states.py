@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from reverie.models.diffusion_families import Family, QwenImage, Text
+from reverie.models.diffusion_family import Family, Text
+from reverie.models.diffusion_qwen import QwenImage
 
 Asked = tuple[str, tuple[Any, ...]]
 """A prompt and the pictures that go with it."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..generators.diffusion import DiffusionPainter, Guided
-from ..models.diffusion_families import Text
+from ..models.diffusion_family import Text
 from ..models.flow_sde import SdeNoise, Window
 from ..models.prompt_states import Asked, read_prompts
 from .adapted import Adapted, follow, follower, swapped

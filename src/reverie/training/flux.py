@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..models.diffusion_families import Flux, Text, pack
+from ..models.diffusion_families import Flux
+from ..models.diffusion_family import Text, pack
 from .autoencoder import latents_of
 from .captions import pictured, worded
 from .janus import stack

@@ -2,7 +2,7 @@
 instructions to other pictures, as Qwen-Image and its editor paint (arXiv 2508.02324).
 
 x_s = (1 - s) x + s e, and the transformer predicts e - x, through the function that painting calls
-(`models.diffusion_families.QwenImage.flow`); s is logit-normal (arXiv 2403.03206, section 3.1). Autoencoder and
+(`models.diffusion_qwen.QwenImage.flow`); s is logit-normal (arXiv 2403.03206, section 3.1). Autoencoder and
 language model are frozen. A step is one of painting or one of editing; then the latents of the picture before stand
 behind the noisy ones, and the language model has seen it. A share of the texts is the blank prompt of guidance.
 
@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..models.diffusion_families import QwenImage, pack
+from ..models.diffusion_family import pack
+from ..models.diffusion_qwen import QwenImage
 from .captions import pictured, worded
 from .janus import pad, stack
 from .qwen_build import DROPPED, QwenSizes, templates

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..models.diffusion_families import QwenImage, pack
+from ..models.diffusion_family import pack
+from ..models.diffusion_qwen import QwenImage
 from .janus import stack
 from .qwen import BLANK, Encoder, latents_of
 from .qwen_vlm import chat_text, states_of
