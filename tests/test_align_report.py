@@ -114,7 +114,7 @@ def test_the_table_has_every_row_and_the_oracle_is_right_where_its_readers_are()
     t5, words = tiny_t5(), t5_words()
     judges = Judges(t5, Words(words, 64), TextReader(t5.config.d_model))
     aligner = Aligner(AlignerConfig(8, t5.config.d_model)).initialise(t5.encoder.final_layer_norm.weight)
-    rows = rows_of(judges, right, {"full": (aligner, "generated"), "input": (aligner, "input")})
+    rows = dict(rows_of(judges, right, {"full": (aligner, "generated"), "input": (aligner, "input")}))
     assert list(rows) == ["VLM text", "oracle", "relay", "full", "input"]
     assert rows["VLM text"]["text"]["both"] == 1
     assert rows["oracle"]["reader"] == rows["relay"]["reader"]  # the same captions

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from ..atelier.episode_answers import said
 from ..atelier.episodes import Episode, benchmark
 from ..atelier.language import canonical, demand_of
+from ..files import write_atomically
 from ..models.aligner import Aligner, load_aligner
 from ..models.t5 import encode_text, load_t5, read_back
 from ..vlms.transformers import TransformersVLM
@@ -98,19 +100,16 @@ def plain(text: str) -> str:
 
 def rows_of(
     judges: Judges, answered: Sequence[Answered], aligners: Mapping[str, tuple[Aligner, str]], bare: bool = False
-) -> dict[str, dict[str, Any]]:
-    """The table's rows: see the top of this file. bare: those of aligners alone."""
-    found = {name: judges(*aligned(a, answered, which), answered) for name, (a, which) in aligners.items()}
-    if bare:
-        return found
-    right = [canonical(demand_of(one.episode.answer)) for one in answered]
-    own = [said(one.text, one.episode) for one in answered]
-    rows: dict[str, dict[str, Any]] = {
-        "VLM text": {"text": by_task(own, [one.episode for one in answered])},
-        "oracle": judges(*encoded(judges.t5, judges.words, right), answered),
-        "relay": judges(*encoded(judges.t5, judges.words, [one.text for one in answered]), answered),
-    }
-    return rows | found
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The table's rows, one by one: see the top of this file. bare: those of aligners alone."""
+    if not bare:
+        right = [canonical(demand_of(one.episode.answer)) for one in answered]
+        own = [said(one.text, one.episode) for one in answered]
+        yield "VLM text", {"text": by_task(own, [one.episode for one in answered])}
+        yield "oracle", judges(*encoded(judges.t5, judges.words, right), answered)
+        yield "relay", judges(*encoded(judges.t5, judges.words, [one.text for one in answered]), answered)
+    for name, (aligner, which) in aligners.items():
+        yield name, judges(*aligned(aligner, answered, which), answered)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,15 +142,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if drawing and given.guidance:
         drawing.painter.guidance = given.guidance
     judges = Judges(t5, Words(tokenizer, 64), learn_to_read(t5, tokenizer, given.steps), drawing)
-    result = {f"{n}-shot": rows_of(judges, answer_all(vlm, n, given.n), aligners, given.bare) for n in given.shots}
+    result: dict[str, dict[str, Any]] = {}
     out = Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), "utf-8")
-    for shots, rows in result.items():
-        for name, row in rows.items():
+    for shots in given.shots:
+        answered = answer_all(vlm, shots, given.n)
+        found = result[f"{shots}-shot"] = {}
+        for name, row in rows_of(judges, answered, aligners, given.bare):
+            found[name] = row
+            text = json.dumps(result, indent=1, ensure_ascii=False)
+            write_atomically(out / "report.json", partial(Path.write_text, data=text, encoding="utf-8"))
             told = {way: [round(row[way][k], 3) for k in ("object", "detail", "both")]
                     for way in ("text", "decoder", "reader", "drawn") if way in row}  # fmt: skip
-            print(shots, name, told, f"scale {row['scale']:.2f}" if "scale" in row else "")
+            print(f"{shots}-shot", name, told, f"scale {row['scale']:.2f}" if "scale" in row else "", flush=True)
 
 
 if __name__ == "__main__":
