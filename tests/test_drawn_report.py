@@ -60,3 +60,18 @@ def test_every_row_is_painted_from_its_own_vectors_without_padding(tmp_path):
     assert len(drawing(vectors, mask, benchmark(1, 2, 3))) == 3
     with pytest.raises(ValueError, match="no diffusion pipeline"):
         Drawing(tmp_path, tmp_path / "inspector")
+
+
+def test_what_the_autoencoder_leaves_is_what_it_decodes(tmp_path):
+    toys.flux().save_pretrained(tmp_path / "flux")
+    torch.manual_seed(0)
+    Inspector(InspectorNet()).save(tmp_path / "inspector")
+    drawing = Drawing(tmp_path / "flux", tmp_path / "inspector")
+    picture = draw(Scene((Thing("cat"),)), 32)
+    vae = drawing.painter.pipeline.vae
+    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        expected = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0]
+    left = np.asarray(drawing.left([picture])[0], int)
+    shown = ((expected.clamp(-1, 1) + 1) * 127.5).permute(1, 2, 0).numpy()
+    assert np.abs(left - shown).max() <= 1

@@ -2,7 +2,8 @@
 
 The last judge of `align_report.py`, and the one that counts: nothing that was aligned has met this painter. By itself
 it says what the painter can do at most, from its own T5's vectors of right captions, with one or several guidance
-weights:
+weights; and before that, what the inspector finds in the pictures as they are drawn, and in what the pipeline's
+autoencoder leaves of them, which nothing that is painted can surpass:
 
     python -m reverie.training.drawn_report --pipeline FLUX --guidance 2 3 4 --out runs/oracle
 """
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..atelier.draw import draw
 from ..atelier.episodes import Episode, benchmark
 from ..atelier.inspector import Inspector
 from ..atelier.language import canonical, demand_of
@@ -27,6 +29,7 @@ from ..canvas import Conditions
 from ..models.t5 import encode_text, load_t5
 from ..models.thinkdiff import Condition
 from .align import Words
+from .janus import stack
 from .recipes import shipped
 from .vlm_report import TASKS, share
 
@@ -72,11 +75,24 @@ class Drawing:
 
     def __call__(self, vectors: Tensor, mask: Tensor, episodes: Sequence[Episode]) -> list[tuple[bool, bool]]:
         """(object right, detail right) of what is painted for each episode."""
-        pictures = self.paint(vectors, mask)
+        return self.judge(self.paint(vectors, mask), episodes)
+
+    def judge(self, pictures: Sequence[Image.Image], episodes: Sequence[Episode]) -> list[tuple[bool, bool]]:
+        """The same of pictures that are there."""
         sightings = self.inspector.look(pictures)
         return [
             shown_right(one, picture, seen) for one, picture, seen in zip(episodes, pictures, sightings, strict=True)
         ]
+
+    @torch.no_grad()
+    def left(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+        """What the autoencoder leaves of pictures of the painter's size."""
+        vae, found = self.painter.pipeline.vae, []
+        for picture in pictures:
+            pixels = stack([picture]).to(vae.device, vae.dtype) / 127.5 - 1
+            latents = vae.encode(pixels).latent_dist.mode()
+            found += self.painter.pipeline.image_processor.postprocess(vae.decode(latents).sample)
+        return found
 
     def _condition(self, context: Sequence[Any], prompt: str) -> Condition:
         number = int(context[0])
@@ -118,8 +134,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     t5, _ = load_t5(folder / "text_encoder_2")
     episodes = [one for task in TASKS for one in benchmark(task, 2, given.n)]
     ids, mask = words.ids([canonical(demand_of(one.answer)) for one in episodes])
-    vectors, found, out = encode_text(t5, ids, mask).float(), {}, Path(given.out)
+    vectors, out = encode_text(t5, ids, mask).float(), Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
+    truth = [draw(one.answer) for one in episodes]
+    found = {
+        "drawn": by_task(drawing.judge(truth, episodes), episodes),
+        "autoencoder": by_task(drawing.judge(drawing.left(truth), episodes), episodes),
+    }
+    for name, shares in found.items():
+        print(name, json.dumps(shares), flush=True)
     for weight in given.guidance or [drawing.painter.guidance]:
         drawing.painter.guidance = weight
         found[str(weight)] = by_task(drawing(vectors, mask, episodes), episodes)
