@@ -206,3 +206,21 @@ def test_reinforcement_goes_on_from_an_adapter_and_leaves_one(tmp_path, dtype):
     result = painter.generate("a red cat", preset="twig", regions=2, reflect=0, seed=1, thought_tokens=4)
     assert len(result.recipes[0]["regions"]) == 2
     assert (out / "rollout-000002.png").is_file()
+
+
+def test_the_shipped_adapter_is_a_model_by_its_name():
+    """Its base's memory, its own wording and context; and it paints what no seed of the base paints."""
+    from reverie.models.registry import entries, resolve
+
+    entry = entries()["atelier-janus-twig"]
+    if entry.folder is None or not entry.folder.is_dir():
+        pytest.skip("no adapter installed")
+    assert entry.count() == entries()["atelier-janus"].count()
+    assert sum(path.stat().st_size for path in entry.folder.iterdir()) < 1.6 * 2**20
+    assert resolve("atelier-janus-twig").dialogue == "story"
+    painter = reverie.load("atelier-janus-twig", device="cpu", dtype="bfloat16")
+    result = painter.generate("a red cat left of a blue dog", preset="twig", reflect=0, seed=1)
+    thoughts = [region["attempts"][0]["thought"] for region in result.recipes[0]["regions"]]
+    assert any("red cat on the left" in thought and "blue dog on the right" in thought for thought in thoughts), (
+        thoughts
+    )

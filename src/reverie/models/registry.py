@@ -395,13 +395,16 @@ def _chat(name: str, folder: Path) -> Source:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none."""
+    """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none. Of an
+    adapter those of its base, to whose weights it is added."""
+    folder = _whole(folder)
     shapes = (shape for path in weights_in(folder, (".safetensors",)) for _, shape in _header(path))
     return sum(math.prod(shape) for shape in shapes) or None
 
 
 def count_matrices(folder: Path) -> dict[str, int]:
     """Elements of the matrices of each network of PACKED, from the same headers; empty networks are left out."""
+    folder = _whole(folder)
     tensors = [item for path in folder.glob("*.safetensors") for item in _header(path)]
     counts = {
         name: sum(math.prod(shape) for key, shape in tensors if key.startswith(start) and len(shape) == 2)
