@@ -18,6 +18,9 @@ def script(monkeypatch):
     def load(name: str) -> ModuleType:
         # By path: `janus` and `memory` are too common as names to be left behind in sys.modules.
         for other in ("twins", "memory", "janus", "group_norm", "parm", "twig", "rl_memory"):
+
+
+        for other in ("twins", "memory", "janus", "group_norm", "parm", "dual_grpo"):
             monkeypatch.delitem(sys.modules, other, raising=False)
         return importlib.import_module(name)
 
@@ -137,3 +140,15 @@ def test_memory_of_reinforcement_is_below_what_the_formula_says(script):
     seven = memory.arithmetic(memory.PRO_7B, rank=16, images=8, chunk=2, text=200)
     assert seven["total"] == pytest.approx(sum(value for name, value in seven.items() if name != "total"))
     assert seven["total"] < 80
+
+
+def test_a_dual_grpo_step_is_the_same_batched_and_literally(script):
+    from diffusion_toy import qwen_image
+
+    dual = script("dual_grpo")
+    clocks = (iter(range(10**6)).__next__,)
+    tree = dual.DualTree(thoughts=2, images=2, limit=4)
+    flow = dual.FlowSampling(steps=3, guidance=2.0, height=32, width=32, window="random", size=1, high=2)
+    found = dual.compare(qwen_image, "atelier", tree, flow, prompts=2, steps=1, clocks=clocks)
+    assert max(found["gaps"].values()) < 1e-2
+    assert found["ratio"] == [1.0]
