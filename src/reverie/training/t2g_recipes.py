@@ -33,6 +33,7 @@ from .questions import questions
 from .recipes import section
 from .rollout import Reward
 from .think_sft import ThinkTask, ThinkTraining, states_similarity
+from .vlm_forward import quicken_qwen
 
 
 @dataclass
@@ -106,6 +107,8 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     rewrites = [one for source in sources for one in read_rewrites(source)]
     source, pipeline = opened(recipe)
     check_writer(pipeline, source.name)
+    if pipeline.device.type == "cpu":  # three plain products are faster there than the fused attention
+        quicken_qwen(pipeline.text_encoder).set_attn_implementation("eager")
     painter = DiffusionPainter(pipeline, **own_steps(source.config))
     adapted = Adapted(pipeline.text_encoder.eval(), lora, frozen=True)
     task = ThinkTask(painter, adapted, wording(recipe, source), rewrites, mix, seed)
