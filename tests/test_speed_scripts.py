@@ -17,10 +17,7 @@ def script(monkeypatch):
 
     def load(name: str) -> ModuleType:
         # By path: `janus` and `memory` are too common as names to be left behind in sys.modules.
-        for other in ("twins", "memory", "janus", "group_norm", "parm", "twig", "rl_memory"):
-
-
-        for other in ("twins", "memory", "janus", "group_norm", "parm", "dual_grpo"):
+        for other in ("twins", "memory", "janus", "group_norm", "parm", "twig", "rl_memory", "dual_grpo"):
             monkeypatch.delitem(sys.modules, other, raising=False)
         return importlib.import_module(name)
 
