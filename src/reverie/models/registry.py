@@ -395,16 +395,11 @@ def _chat(name: str, folder: Path) -> Source:
 
 
 def count_parameters(folder: Path) -> int | None:
-<<<<<<< HEAD
-    """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none. Of an
-    adapter those of its base, to whose weights it is added."""
+    """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none. Of
+    adapters those of their base, to whose weights they are added."""
     folder = _whole(folder)
-=======
-    """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none. Adapters
-    are added to the weights of their base, so a folder of them holds as many as that."""
     if (about := read_adapters(folder)) is not None:
         return resolve(about["base"]).count()
->>>>>>> 3887750 (Limits of the training of thinking before painting)
     shapes = (shape for path in weights_in(folder, (".safetensors",)) for _, shape in _header(path))
     return sum(math.prod(shape) for shape in shapes) or None
 
