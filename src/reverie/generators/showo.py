@@ -30,6 +30,7 @@ from torch import Tensor
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.janus import to_uint8
 from reverie.generators.showo_texts import Read, ShowoCache, digest, read
+from reverie.models.cores import shares, side_by_side
 from reverie.models.rows import at_once, in_fixed_parts, usual_rows
 from reverie.models.showo import Showo
 from reverie.models.showo_text import ShowoTokenizer
@@ -143,8 +144,13 @@ class ShowoPainter:
     def preview(self, canvas: Canvas) -> list[np.ndarray]:
         """uint8 (H, W, 3) each, never with holes; decoded in parts of fixed size (see models/rows.py)."""
         canvas.work.vq_decodes += len(canvas)
-        parts = in_fixed_parts(self.model.pictures.decode, at_once(self.model.device), self.codes(canvas))
-        return [picture for part in parts for picture in to_uint8(part)]
+        codes, size = self.codes(canvas), at_once(self.model.device)
+
+        def painted(rows: slice) -> list[np.ndarray]:
+            parts = in_fixed_parts(self.model.pictures.decode, size, codes[rows])
+            return [picture for part in parts for picture in to_uint8(part)]
+
+        return [picture for part in side_by_side(painted, shares(len(codes), codes.device)) for picture in part]
 
     def recondition(self, canvas: Canvas, conditions: Conditions) -> Canvas:
         """New prompts in front of what is painted; only prompts that are new are read."""
@@ -241,8 +247,13 @@ class ShowoPainter:
         their own."""
         kinds = dict.fromkeys(text.kind for text in texts)
         if len(kinds) == 1:
-            states = cache.shelves[texts[0].kind].rows(texts)
-            return self.model.hidden_logits(codes, masked, states, self.rows).float()
+            shelf = cache.shelves[texts[0].kind]
+
+            def part(rows: slice) -> Tensor:
+                return self.model.hidden_logits(codes[rows], masked[rows], shelf.rows(texts[rows]), self.rows).float()
+
+            found = side_by_side(part, shares(len(codes), codes.device))
+            return found[0] if len(found) == 1 else torch.cat(found)
         found = codes.new_empty(int(masked.sum()), self.model.config.num_codes, dtype=torch.float32)
         owner = torch.arange(len(codes), device=codes.device)[:, None].expand(codes.shape)[masked]
         for kind in kinds:

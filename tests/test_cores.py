@@ -1,0 +1,62 @@
+"""Parts of a batch on cores of their own: the same pictures, the same threads afterwards."""
+
+import threading
+
+import pytest
+import torch
+from showo_toy import toy_showo
+
+from reverie.canvas import Conditions
+from reverie.generators.showo import ShowoPainter
+from reverie.models.cores import shares, side_by_side
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_rows_are_shared_out_evenly_and_in_order(three_threads):
+    cpu = torch.device("cpu")
+    for count in range(8):
+        parts = shares(count, cpu)
+        rows = list(range(count))
+        assert [row for part in parts for row in rows[part]] == rows
+        sizes = [part.stop - part.start for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert len(parts) == max(1, min(3, count))
+    assert shares(7, torch.device("meta")) == [slice(0, 7)]
+
+
+def test_parts_run_at_once_on_one_thread_each_and_all_is_as_before(three_threads):
+    together = threading.Barrier(3, timeout=20)
+
+    def part(number: int) -> tuple[int, int, bool]:
+        together.wait()  # nobody passes unless all three are here
+        x = torch.randn(64, 64) @ torch.randn(64, 64)
+        return number, torch.get_num_threads(), x.requires_grad or torch.is_grad_enabled()
+
+    with torch.no_grad():
+        assert side_by_side(part, [5, 6, 7]) == [(5, 1, False), (6, 1, False), (7, 1, False)]
+    assert torch.get_num_threads() == 3
+    # A part that calls again goes through its own parts one after another.
+    assert side_by_side(lambda x: sum(side_by_side(lambda y: x * y, [1, 2])), [1, 2]) == [3, 6]
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda x: 1 // x, [1, 0])
+    assert torch.get_num_threads() == 3
+    assert side_by_side(lambda x: x, [1, 2]) == [1, 2]
+
+
+def test_show_o_paints_the_same_on_one_core_and_on_three(three_threads):
+    found = []
+    for threads in (3, 1):
+        torch.set_num_threads(threads)
+        generator = ShowoPainter(*toy_showo(), rows=16, steps=4, guidance=2.0)
+        canvas = generator.start(Conditions(("a red cat", "two blue dogs below a boat")), [1, 2]).fork(3)
+        canvas = generator.advance(canvas)
+        found.append((canvas.tokens, [picture.tobytes() for picture in generator.preview(canvas)]))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
