@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ from torch import Tensor
 import reverie
 import reverie.reason
 from reverie.canvas import Conditions
-from reverie.choose import Search, Task, look_steps, painted, prune
+from reverie.choose import Search, Task, first_look, look_steps, painted, prune
 from reverie.events import Preview
 from reverie.generators.showo import ShowoPainter
 from reverie.judges import Answer, Judge, View
@@ -66,13 +66,34 @@ class Meter:
     """Seconds by stage."""
 
     def __init__(self, clock: Clock):
-        self.clock, self.spent = clock, Counter[str]()
+        self.clock, self.spent, self.aside = clock, Counter[str](), False
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        begin = self.clock()
+        """What does not count is no part of the stage around it, and counts for nothing inside."""
+        if self.aside:
+            yield
+            return
+        begin, before, self.aside = self.clock(), self.spent["not counted"], stage == "not counted"
         yield
-        self.spent[stage] += self.clock() - begin
+        self.aside = False
+        self.spent[stage] += self.clock() - begin - (self.spent["not counted"] - before)
+
+
+class Dubbed(VLMJudge):
+    """A VLM's judge whose time counts and whose verdicts are another's, for networks that were not trained long enough
+    to have any: a picture is clear from 11/18 on, as PARM's labels say, and hopeful if the other finds it right."""
+
+    def __init__(self, judge: VLMJudge, other: Judge, meter: Meter):
+        super().__init__(judge.vlm, judge.wording, judge.name, clear_from=4 / 9)
+        self.other, self.meter = other, meter
+
+    def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
+        super().ask(question, views)
+        if question == "clarity":
+            return [Answer(score=view.painted, passed=view.painted > 11 / 18) for view in views]
+        with self.meter("not counted"):
+            return self.other.ask("orm", [View(view.prompt, view.picture) for view in views])
 
 
 class Literal:
@@ -127,9 +148,10 @@ def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int,
 
 def ours(painter: ShowoPainter, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings) -> int:
     """The same by `choose.prune`; stages are told by wrapping what is called."""
+    looks = look_steps(painter.steps, painter.steps)
     search = Search(
-        Timed(painter, meter), TimedJudge(judge, meter), GREEDY, n, look_steps(painter.steps, painter.steps),
-        first_look=how.first, batch=n,
+        Timed(painter, meter), TimedJudge(judge, meter), GREEDY, n, looks,
+        first_look=first_look(looks, how.first, judge), batch=n,
     )  # fmt: skip
     program = prune(search, Task(Conditions((prompt,)), (seed,), (prompt,), (0,)), lambda done, shown: Preview(0, 1))
     while True:
@@ -170,10 +192,13 @@ class TimedJudge:
 
 @dataclass(frozen=True)
 class Settings:
-    """first: the look from which on ours asks about clarity. written: tokens that the literal judge writes."""
+    """first: the look from which on ours asks about clarity, None to leave it to the judge. written: tokens that the
+    literal judge writes."""
 
-    first: int
+    first: int | None
     written: int
+    verdicts: str | None = None
+    """A judge whose verdicts count in place of the timed one's, see `Dubbed`."""
 
 
 def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: Clock, how: Settings) -> dict:
@@ -184,6 +209,7 @@ def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: C
         loaded.model, loaded.tokenizer, guidance=fast.guidance, temperature=fast.temperature, steps=fast.steps
     )
     eyes = judge_by_name(judge, "cpu")
+    other = judge_by_name(how.verdicts, "cpu") if how.verdicts else None
     ways = {"literal": (literal, slow, Meter(clock)), "ours": (ours, fast, Meter(clock))}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
@@ -191,7 +217,8 @@ def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: C
             chosen = {}
             for name, (way, painter, meter) in ways.items():
                 begin, before = clock(), meter.spent["not counted"]
-                chosen[name] = way(painter, eyes, PROMPTS[number % len(PROMPTS)], 100 + number, n, meter, how)
+                asked = eyes if other is None else Dubbed(eyes, other, meter)
+                chosen[name] = way(painter, asked, PROMPTS[number % len(PROMPTS)], 100 + number, n, meter, how)
                 seconds[name].append(clock() - begin - (meter.spent["not counted"] - before))
             if len(set(chosen.values())) != 1:
                 raise SystemExit(f"the two ways keep different candidates: {chosen}")
@@ -209,12 +236,15 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--from", dest="first", type=int, default=1, help="the look from which on ours asks")
+    parser.add_argument(
+        "--from", dest="first", type=int, help="the look from which on ours asks (default: the judge's)"
+    )
     parser.add_argument("--written", type=int, default=2, help="tokens that the literal judge writes; 0: one forward")
+    parser.add_argument("--verdicts", help="a judge whose verdicts count instead, its time does not")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.threads == 1 else time.perf_counter
-    how = Settings(options.first, options.written)
+    how = Settings(options.first, options.written, options.verdicts)
     found = measure(options.model, options.judge, options.n, options.prompts, options.repeats, clock, how)
     for name, spent in found["stages"].items():
         whole = sum(spent.values())
