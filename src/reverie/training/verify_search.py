@@ -5,7 +5,7 @@ step-level search (PRM) and reflection (PARM++).
         --out runs/prm.json
 
 The plan is carried out as `reverie generate` would, many prompts at a time, and each image judged by the rule of
-atelier-geneval.
+atelier-geneval. With the judge atelier-inspector, which knows that rule, choices are an oracle's.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(given: argparse.Namespace) -> None:
     from ..atelier.inspector import Inspector
     from ..benchmarks.atelier_geneval import samples
     from ..benchmarks.stats import estimate
-    from ..judges.load import name_of
+    from ..judges.load import judge_by_name, name_of
     from ..loading import here
     from ..painter import load
     from ..reason import make_plan
@@ -60,7 +60,9 @@ def main(given: argparse.Namespace) -> None:
     from .recipes import shipped
 
     device = here(given.device)
-    judge, painter = QuickJudge.load(given.judge, device), load(given.model, device, given.dtype)
+    oracle = given.judge == "atelier-inspector"
+    judge = judge_by_name(given.judge, device) if oracle else QuickJudge.load(given.judge, device)
+    painter = load(given.model, device, given.dtype)
     fields = dict(item.split("=", 1) for item in given.plan)
     wanted = {name: yaml.safe_load(value) for name, value in fields.items()}
     judges = wanted.get("choose", "first") != "first" or wanted.get("reflect", 0) > 0
