@@ -27,12 +27,12 @@ def load(name: str) -> tuple[Any, Any, dict[str, Any]]:
     import diffusers
 
     import reverie
-    from reverie.painter import _own_steps
+    from reverie.painter import own_steps
 
     painter = reverie.load(name, "cpu")
     plain = diffusers.QwenImagePipeline.from_pretrained(painter.folder, torch_dtype=torch.float32)
     plain.set_progress_bar_config(disable=True)
-    return plain, painter.model, _own_steps(painter.source.config)
+    return plain, painter.model, own_steps(painter.source.config)
 
 
 def ways(
