@@ -12,6 +12,7 @@ from cluster_toys import Mortal, Picky, Square, hunt
 from showo_toy import toy_showo
 from test_atelier_grpo import needs_inspector
 from test_harness_kills import lines, same
+from tiny import tiny_folder
 from toy_run import NAME, Dabs, Glance, run, write_prompts
 from vlm_toy import picture, save_toy
 
@@ -19,6 +20,7 @@ from reverie.benchmarks.harness import evaluate
 from reverie.cli import main
 from reverie.cluster.pool import Cluster, Pool, connect, library
 from reverie.models.showo_checkpoint import save_showo
+from reverie.training import recipes
 
 try:
     ray = library()
@@ -148,3 +150,46 @@ def test_what_cannot_be_is_refused(tmp_path, capsys, words, says):
     assert main(["evaluate", "atelier-geneval", "--out", str(tmp_path / "out"), *words]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def reinforced(folder: Path, out: Path, *more: str) -> list[dict]:
+    root = Path(__file__).resolve().parent.parent
+    words = [f"from={folder}", f"out={out}", "tree.images=2", "tree.limit=5", "grpo.prompts=2", "loop.steps=3",
+             "loop.save_every=3", "tree.guidance=1.0", *more]  # fmt: skip
+    recipes.run(root / "recipes" / "atelier" / "reinforce.yaml", words)
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@needs_inspector
+def test_reinforcement_is_that_without_a_cluster_and_age_is_bounded(tmp_path):
+    folder = tiny_folder(tmp_path / "tiny")
+    alone = reinforced(folder, tmp_path / "alone")
+    spread = reinforced(folder, tmp_path / "spread", "rollouts.actors=2")
+    assert all(row["staleness"] == 0 for row in spread)
+    for ours, theirs in zip(alone, spread, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
+        assert theirs["reward/faithful"] == pytest.approx(ours["reward/faithful"], abs=1e-5)
+    ahead = reinforced(folder, tmp_path / "ahead", "rollouts.actors=1", "rollouts.ahead=1")
+    assert [row["staleness"] for row in ahead] == [0, 1, 1]
+
+
+@needs_inspector
+def test_a_file_of_prompts_is_painted_as_without_a_cluster(tmp_path, capsys):
+    folder = tiny_folder(tmp_path / "tiny")
+    (tmp_path / "prompts.txt").write_text("a red cat\ntwo dogs\n\na red cat\n")
+    argv = ["generate", "--prompts", str(tmp_path / "prompts.txt"), "--model", str(folder), "-n", "2", "--batch", "2",
+            "--seed", "3", "-q", "--out"]  # fmt: skip
+    assert main([*argv, str(tmp_path / "whole")]) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.split()]
+    assert names[:3] == ["1-a-red-cat-1.png", "1-a-red-cat-2.png", "2-two-dogs-1.png"]
+    (tmp_path / "spread").mkdir()
+    for name in ("run.json", names[3]):
+        (tmp_path / "spread" / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    assert main([*argv, str(tmp_path / "spread"), "--on", "ray", "--actors", "2"]) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.split()] == names
+    assert files(tmp_path / "spread") == files(tmp_path / "whole")
+    assert len(set(files(tmp_path / "whole").values())) == 7
+    assert main(["generate", "a cat", "--on", "ray"]) == 2
+    assert main(["generate", "a cat", *argv[1:], str(tmp_path / "whole")]) == 2
+    assert main([*argv[:-1], "--seed", "4", "--out", str(tmp_path / "whole")]) == 2
+    assert capsys.readouterr().err.count("\n") == 3

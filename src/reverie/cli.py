@@ -111,7 +111,16 @@ class _Context(argparse.Action):
 
 
 def _generate_arguments(parser: Parser) -> None:
-    parser.add_argument("prompt", help="what should be in the picture")
+    from reverie.commands import cluster_options
+
+    parser.add_argument("prompt", nargs="?", help="what should be in the picture")
+    parser.add_argument(
+        "--prompts", metavar="FILE", help="paint every line of this file instead, into the folder --out"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="with --prompts: images at a time (default: 16)"
+    )
+    cluster_options.add(parser)
     parser.add_argument(
         "--context", nargs=2, action=_Context, metavar=("IMAGE", "TEXT"),
         help="a picture and its word, as an example; may be repeated",

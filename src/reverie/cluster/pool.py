@@ -70,7 +70,7 @@ def connect(cluster: Cluster) -> bool:
     try:
         if address is None:
             places = None if cluster.actors is None else math.ceil(cluster.actors * cluster.cpus)
-            with _seen_modules():
+            with _as_here():
                 ray.init(num_cpus=places, include_dashboard=False, object_store_memory=STORE, **quiet)
         else:
             ray.init(address=address, **quiet)
@@ -80,17 +80,19 @@ def connect(cluster: Cluster) -> bool:
 
 
 @contextmanager
-def _seen_modules() -> Iterator[None]:
-    """Lets processes that start now import what this one can."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+def _as_here() -> Iterator[None]:
+    """Lets processes that start now import what this one can, and not stand behind all others, as Ray would have it."""
+    given = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "RAY_worker_niceness": "0"}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 STORE = 256 * 2**20

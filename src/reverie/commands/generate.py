@@ -45,6 +45,14 @@ def generate(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     if plan.choose != "first" and plan.candidates == 1 and arguments.n > 1:
         plan, arguments.n = replace(plan, candidates=arguments.n), 1
+    if getattr(arguments, "prompts", None) is not None:
+        from reverie.commands.generate_many import generate_many
+
+        return generate_many(arguments, plan)
+    if getattr(arguments, "on", None) is not None:
+        raise ValueError("--on is for many prompts: give them with --prompts FILE.")
+    if arguments.prompt is None:
+        raise ValueError("there is nothing to paint: give a prompt, or a file of them with --prompts.")
     check_prompt(arguments.prompt)
     check_place(arguments.device, arguments.dtype)
     source = resolve(arguments.model)

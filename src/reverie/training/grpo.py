@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..canvas import copy_seed
 from .alarms import Alarms, identical_images
 from .learner import Learner, PolicyLearner
+from .look import LOOKING
 from .loop import LoopConfig, train
 from .sharding import is_sharded, whole
 from .tree import Lesson, Tree, lessons, reward_log
@@ -128,6 +129,8 @@ class GrpoTask:
         self._sounding: set[str] = set()
         self._held: dict[int, tuple[dict[str, list[Lesson]], dict[str, float]]] = {}
         self._iteration, self._batches = -1, 1
+        self.turn: Turn | None = None
+        """What is explored now, for whoever explores elsewhere."""
         self.latest: list[Tree] = []
         """The trees of the last roll-out, for whoever watches."""
 
@@ -142,6 +145,10 @@ class GrpoTask:
         """From (seed, step) alone: prompts in an order that is shuffled anew for each pass over them."""
         update, which = divmod(step, self._batches)
         iteration, part = divmod(update, self.config.updates)
+        return self.turn_at(iteration, which, part)
+
+    def turn_at(self, iteration: int, which: int, part: int = 0) -> Turn:
+        """Batch number `which` of an iteration."""
         first = (iteration * self._batches + which) * self.config.prompts
         places = range(first, first + self.config.prompts)
         seeds = [copy_seed(self.config.seed, 0, place + 1) for place in places]
@@ -177,13 +184,16 @@ class GrpoTask:
     def _explored(self, turn: Turn, learning: Sequence[Learner]) -> tuple[dict[str, list[Lesson]], dict[str, float]]:
         """The lessons of a new roll-out, and what to log of it."""
         with torch.no_grad(), whole(self.model):  # processes do not know how long each other's thoughts will be
+            self.turn = turn
             trees = self.latest = self.explore(turn.prompts, turn.seeds)
         held = lessons(trees, {learner.name: learner.credit for learner in learning})
         if self.config.updates > 1:
             for learner in learning:
                 earlier = [lesson for other, _ in self._held.values() for lesson in other[learner.name]]
                 learner.remember([*earlier, *held[learner.name]])
-        return held, {**reward_log(trees), "identical": identical_images(trees)}
+        stale = getattr(self.explore, "staleness", None)
+        log = {**reward_log(trees), "identical": identical_images(trees)}
+        return held, log if stale is None else {**log, "staleness": float(stale)}
 
     def _share(self, held: list[Lesson], turn: Turn) -> list[Lesson]:
         if self.config.reuse == "repeat" or self.config.updates == 1:
@@ -217,4 +227,15 @@ def reinforce(
             f"loop.save_every={loop.save_every} and loop.steps={loop.steps} must be multiples of updates={updates}: "
             "a run cannot go on from the middle of a roll-out"
         )
-    return train(task, loop, out, on_sample, recipe)
+    if not (recipe or {}).get("rollouts") or LOOKING.get() is not None:
+        return train(task, loop, out, on_sample, recipe)
+    from ..cluster.rollouts import Rollouts, Spread
+    from .recipes import section
+
+    assert recipe is not None
+    spread = Spread(task, recipe, section(recipe, "rollouts", Rollouts), loop.steps // updates)
+    task.explore = spread
+    try:
+        return train(task, loop, out, on_sample, recipe)
+    finally:
+        spread.close()
