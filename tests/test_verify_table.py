@@ -51,7 +51,7 @@ class Scripted:
         return found
 
 
-def kept(strategy: str, numbers: dict[str, np.ndarray]) -> tuple[int, int]:
+def kept(strategy: str, numbers: dict[str, np.ndarray], first_look: int) -> tuple[int, int]:
     """Which candidate choose.py keeps, and how many questions it asked."""
     painter, judge = JanusPainter(MODEL, WORDS, guidance=1.0), Scripted(numbers)
     looks = look_steps(painter.steps, LOOKS)
@@ -60,7 +60,7 @@ def kept(strategy: str, numbers: dict[str, np.ndarray]) -> tuple[int, int]:
         canvas = painter.advance(canvas, to=look)
         judge.rows |= {Image.fromarray(p).tobytes(): row for row, p in enumerate(painter.preview(canvas))}
     assert len(judge.rows) == N * LOOKS, "every preview is different"
-    search = Search(painter, judge, GREEDY, N, looks, batch=64)
+    search = Search(painter, judge, GREEDY, N, looks, first_look, batch=64)
     task = Task(Conditions(("a cat",)), (7,), ("a cat",), (0,))
     program = STRATEGIES[strategy](search, task, lambda done, shown: Preview(0, 1))
     while True:
@@ -74,14 +74,14 @@ tenths = st.integers(0, 10).map(lambda tenth: tenth / 10)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(tenths, min_size=N * (2 * LOOKS + 1), max_size=N * (2 * LOOKS + 1)), st.booleans())
-def test_choices_and_questions_are_those_of_choose(drawn: list[float], dark: bool):
+@given(st.lists(tenths, min_size=N * (2 * LOOKS + 1), max_size=N * (2 * LOOKS + 1)), st.booleans(), st.integers(1, 3))
+def test_choices_and_questions_are_those_of_choose(drawn: list[float], dark: bool, look: int):
     values = np.array(drawn).reshape(1, N, 2 * LOOKS + 1)
     clarity = values[:, :, :LOOKS] * (0.4 if dark else 1.0)  # in the dark nothing is ever clear
     numbers = {"right": np.zeros((1, N)), "j/orm": values[:, :, -1], "j/clarity": clarity}
     numbers["j/potential"] = values[:, :, LOOKS : 2 * LOOKS]
-    for strategy, choice in (("parm", prune(numbers, "j")), ("orm", best_of(numbers, "j"))):
-        assert (choice.kept[0], choice.asked[0]) == kept(strategy, numbers)
+    for strategy, choice in (("parm", prune(numbers, "j", first_look=look)), ("orm", best_of(numbers, "j"))):
+        assert (choice.kept[0], choice.asked[0]) == kept(strategy, numbers, look)
 
 
 def test_what_a_choice_costs_in_paintings():

@@ -112,13 +112,21 @@ class QwenStudent:
 class QuickJudge(VLMJudge):
     """The same judge, asked about many views in one pass."""
 
-    def __init__(self, student: QwenStudent, wording: Wording, name: str, work: Work | None = None):
-        super().__init__(student.vlm, wording, name, work=work or Work())
+    def __init__(
+        self,
+        student: QwenStudent,
+        wording: Wording,
+        name: str,
+        work: Work | None = None,
+        clear_from: float = 0.0,
+    ):
+        super().__init__(student.vlm, wording, name, work=work or Work(), clear_from=clear_from)
         self.student = student
 
     @classmethod
     def load(cls, name: str, device: str) -> QuickJudge:
         """By name or folder. A model that nobody taught to judge is asked in the words of the Atelier."""
+        from ..judges.load import clear_from
         from ..models.registry import resolve
         from ..vlms.transformers import TransformersVLM
 
@@ -127,7 +135,8 @@ class QuickJudge(VLMJudge):
             raise ValueError(f"{name} is no Qwen2-VL, and only such judges are asked in one pass.")
         student = QwenStudent(TransformersVLM.load(source.folder, device=device))
         student.model.eval()
-        return cls(student, Wording.of("atelier" if source.judge == "instruct" else source.judge), name)
+        wording = Wording.of("atelier" if source.judge == "instruct" else source.judge)
+        return cls(student, wording, name, clear_from=clear_from(source))
 
     def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
         if not views:

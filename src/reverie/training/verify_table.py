@@ -54,10 +54,11 @@ def oracle(numbers: Numbers) -> Choice:
     return Choice(right.argmax(1), count, count)
 
 
-def prune(numbers: Numbers, judge: str, orm: str | None = None) -> Choice:
+def prune(numbers: Numbers, judge: str, orm: str | None = None, first_look: int = 1) -> Choice:
     """PARM: potential at the first clear look, then the highest P(yes) of who is left; the best prospects without any.
-    `orm`: another judge for the last question."""
+    `orm`: another judge for the last question; first_look: counted from 1, the first at which it is asked."""
     clear, hope = numbers[f"{judge}/clarity"] >= 0.5, numbers[f"{judge}/potential"]
+    clear[:, :, : first_look - 1] = False
     looks = clear.shape[2]
     at = np.where(clear.any(2), clear.argmax(2), looks - 1)
     chance = np.take_along_axis(hope, at[..., None], 2)[..., 0]
@@ -68,7 +69,7 @@ def prune(numbers: Numbers, judge: str, orm: str | None = None) -> Choice:
     chosen = np.where(some, scores.argmax(1), number.argmin(1))
     ends = np.where(kept | ~clear.any(2), 1.0, (at + 1) / looks)
     resumed = np.where(some, 0.0, 1 - np.take_along_axis(ends, chosen[:, None], 1)[:, 0])
-    asked = (at + 1).sum(1) + clear.any(2).sum(1) + np.where(left > 1, left, 0)
+    asked = (at + 2 - first_look).sum(1) + clear.any(2).sum(1) + np.where(left > 1, left, 0)
     if clear.shape[1] == 1:
         return Choice(chosen, np.ones(len(chosen)), np.zeros(len(chosen)))
     return Choice(chosen, ends.sum(1) + resumed, asked)
@@ -169,13 +170,15 @@ def removed(row: Row, base: Row) -> float:
     return (row.overall.mean - base.overall.mean) / (1 - base.overall.mean)
 
 
-def rows(pool: Pool, judges: Sequence[str], ns: Sequence[int]) -> list[Row]:
+def rows(pool: Pool, judges: Sequence[str], ns: Sequence[int], first_look: int = 1) -> list[Row]:
     """Of one pool: none, every judge as ORM and as PARM, and the oracle, for every number of candidates."""
     ways: dict[str, Callable[[Numbers], Choice]] = {}
     for judge in judges:
         ways[f"ORM {judge}"] = lambda numbers, judge=judge: best_of(numbers, judge)  # type: ignore[misc]
         if f"{judge}/potential" in pool.numbers:
-            ways[f"PARM {judge}"] = lambda numbers, judge=judge: prune(numbers, judge)  # type: ignore[misc]
+            ways[f"PARM {judge}"] = lambda numbers, judge=judge: prune(  # type: ignore[misc]
+                numbers, judge, first_look=first_look
+            )
     ways["oracle"] = oracle
     found = [pool.row("one", first, 1)]
     return found + [pool.row(name, choose, n) for n in ns if n <= pool.n for name, choose in ways.items()]
@@ -186,7 +189,7 @@ def main(given: argparse.Namespace) -> None:
     for path in given.pools:
         pool = Pool(*str(path).split(","))
         judges = given.judge or sorted({name.split("/")[0] for name in pool.numbers if name.endswith("/orm")})
-        made = rows(pool, judges, given.ns)
+        made = rows(pool, judges, given.ns, given.first_look)
         told[str(path)] = [row.to_json() | {"errors removed": round(removed(row, made[0]), 4)} for row in made]
         for row in made:
             tasks = " ".join(f"{share:.3f}" for share in row.tasks.values())
@@ -200,6 +203,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Rows of the table of verify-and-reinforce, out of pools.")
     parser.add_argument("pools", nargs="+", help="files; those of one pool's parts joined by commas")
     parser.add_argument("--judge", action="append", help="of those in the pool (default: all)")
+    parser.add_argument("--first-look", type=int, default=1, help="from which on PARM asks (a judge's clear_from)")
     parser.add_argument("--ns", nargs="+", type=int, default=[20])
     parser.add_argument("--out", type=Path)
     main(parser.parse_args())
