@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from showo_toy import MAGVIT, toy_config, toy_showo
 
 import reverie
-from reverie.models.registry import check_length, resolve
+from reverie.models.prompt_length import check_length
+from reverie.models.registry import resolve
 from reverie.models.showo import ShowoConfig
 from reverie.models.showo_checkpoint import load_showo, save_showo
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.loading import load_model
-from reverie.models.registry import Source, check_length, fetched, resolve
+from reverie.models.prompt_length import check_length
+from reverie.models.registry import Source, fetched, resolve
 from reverie.reason import PYTHON
 from reverie.relay import LOOK_TOKENS, WORDS, Relay, Words
 from reverie.thinkers import Thinker

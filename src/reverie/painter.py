@@ -21,9 +21,9 @@ from reverie.inputs import NOTHING, Inputs, Part, request_of
 from reverie.loading import load_model
 from reverie.look_back import Bench
 from reverie.models.diffusion_checkpoint import can_write
+from reverie.models.prompt_length import check_length
 from reverie.models.registry import (
     Source,
-    check_length,
     check_paints,
     check_prompt,
     fetched,

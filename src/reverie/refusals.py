@@ -11,7 +11,8 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from reverie.models.diffusion_checkpoint import EDITORS
-from reverie.models.registry import Source, check_length, check_prompt, image_length
+from reverie.models.prompt_length import check_length, image_length
+from reverie.models.registry import Source, check_prompt
 from reverie.schedule import bands, blocks, explicit
 
 if TYPE_CHECKING:
