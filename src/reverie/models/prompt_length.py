@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reverie.models.registry import whole_folder
+
 if TYPE_CHECKING:
     from reverie.models.janus_text import JanusTokenizer
     from reverie.models.registry import Source
@@ -29,7 +31,7 @@ def check_length(source: Source, prompt: str, beside: int = 0) -> None:
     if source.family != "janus":
         return
     limit, image = context(source.config), image_length(source.config)
-    count = len(_tokenizer(_whole(source.folder)).painting_ids(prompt)) + beside
+    count = len(_tokenizer(whole_folder(source.folder)).painting_ids(prompt)) + beside
     if count + image > limit:
         raise ValueError(
             f"the prompt has {count} tokens, but {source.name} reads at most {limit - image} beside the {image} of the "
@@ -52,15 +54,6 @@ def image_length(config: dict[str, Any]) -> int:
     if "patch" in codes and "ch_mult" in codes:
         return (see["image_size"] // (2 ** (len(codes["ch_mult"]) - 1) * codes["patch"])) ** 2
     return (see["image_size"] // see["patch_size"]) ** 2 if "image_size" in see and "patch_size" in see else 576
-
-
-def _whole(folder: Path) -> Path:
-    """Where the tokenizer lies: an adapter has that of its base."""
-    if not (folder / "adapter.safetensors").is_file():
-        return folder
-    from reverie.models.janus_adapter import whole
-
-    return whole(folder)
 
 
 @lru_cache(maxsize=4)

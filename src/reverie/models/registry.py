@@ -297,6 +297,15 @@ def check_prompt(prompt: str, what: str = "prompt") -> str:
     return prompt
 
 
+def whole_folder(folder: Path) -> Path:
+    """Where the tokenizer lies: an adapter has that of its base."""
+    if not (folder / "adapter.safetensors").is_file():
+        return folder
+    from reverie.models.janus_adapter import whole
+
+    return whole(folder)
+
+
 def _listed(entry: Entry, text: str, kind: str) -> Source:
     if kind not in (entry.kind, "judge"):
         article = "an" if entry.kind[0] in "aeiou" else "a"
@@ -325,7 +334,7 @@ def _chat(name: str, folder: Path) -> Source:
 def count_parameters(folder: Path) -> int | None:
     """Elements of all tensors in a folder, from the headers of its safetensors files; None if it holds none. Of
     adapters those of their base, to whose weights they are added."""
-    folder = _whole(folder)
+    folder = whole_folder(folder)
     if (about := read_adapters(folder)) is not None:
         return resolve(about["base"]).count()
     shapes = (shape for path in weights_in(folder, (".safetensors",)) for _, shape in _header(path))
@@ -334,7 +343,7 @@ def count_parameters(folder: Path) -> int | None:
 
 def count_matrices(folder: Path) -> dict[str, int]:
     """Elements of the matrices of each network of PACKED, from the same headers; empty networks are left out."""
-    folder = _whole(folder)
+    folder = whole_folder(folder)
     tensors = [item for path in folder.glob("*.safetensors") for item in _header(path)]
     counts = {
         name: sum(math.prod(shape) for key, shape in tensors if key.startswith(start) and len(shape) == 2)

@@ -1,6 +1,6 @@
 """Pools of candidates for the table of "verify and reinforce" (arXiv 2501.13926), painted and judged in big batches.
 
-    python -m reverie.training.verify_pool --model atelier-showo -n 20 --judge parm=atelier-judge --out runs/pool/showo
+    python -m reverie.training.verify_pool --model atelier-showo -n 20 --judge parm=runs/parm/judge --out runs/pool.npz
 
 A pool holds, for every prompt of atelier-geneval, N candidates: whether each is right by the benchmark's own rule, and
 what each judge says about it, finished (`orm`) and at every look (`clarity`, `potential`). Each row of the table

@@ -40,19 +40,21 @@ def judge(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     from ..models.registry import fetched, resolve
 
     config, loop = section(recipe, "judge", JudgeTraining), section(recipe, "loop", LoopConfig)
-    lora, sources = section(recipe, "lora", Lora), data_sources(recipe.get("data"))
+    lora, sources = section(recipe, "lora", Lora), {} if config.drawn == 1 else data_sources(recipe.get("data"))
     source = fetched(resolve(recipe["model"], "judge"))
     student, save = _student(source, config.vision)
-    task = JudgeTask(student, sources, config, seed)
+    wording = wording_of(recipe, sources)
+    task = JudgeTask(student, sources, config, seed, Wording.of(wording))
     learner = add(student.model, lora) if lora.rank else None
     task.model = learner or student.model
     train(task, loop, out, recipe=dict(recipe))
     if learner is not None:
         merged(learner)
     folder = Path(recipe.get("export") or out / "checkpoint")
-    save(folder, wording_of(recipe, sources))
+    save(folder, wording)
     note_clear_from(folder, sources)
-    write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from {', '.join(sources)}."])
+    learned = ", ".join(sources) or "drawn pictures"
+    write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from {learned}."])
     return out
 
 

@@ -1,7 +1,7 @@
 """Rows of the table of "verify and reinforce" that no pool holds, since what is painted depends on what was judged:
 step-level search (PRM) and reflection (PARM++).
 
-    python -m reverie.training.verify_search --model atelier-showo --judge atelier-judge --plan choose=prm -n 20 \\
+    python -m reverie.training.verify_search --model atelier-showo --judge runs/parm/judge --plan choose=prm -n 20 \\
         --out runs/prm.json
 
 The plan is carried out as `reverie generate` would, many prompts at a time, and each image judged by the rule of

@@ -35,7 +35,7 @@ def patches_of(pictures: Tensor, patch: int, merge: int = 2) -> Tensor:
 def see(visual: Any, patches: Tensor) -> Tensor:
     """Patches (N, P, 3 * patch * patch) to the tokens (N, P / 4, width) that the language model reads."""
     kernel = visual.patch_embed.proj.weight  # (D, 3, 2, patch, patch): a still picture is two equal frames
-    x = F.linear(patches, kernel.sum(2).flatten(1))
+    x = F.linear(patches.to(kernel.dtype), kernel.sum(2).flatten(1))
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     cos, sin = _turns(visual, patches.shape[1], x)
