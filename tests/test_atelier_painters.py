@@ -30,5 +30,6 @@ def test_painters_share_the_codes_of_atelier_janus():
     codes = torch.arange(144)[None] * 14
     wanted = janus.decode_codes(codes)
     showo, llamagen = (reverie.load(name, device="cpu").model for name in NAMES)
-    assert torch.equal(showo.pictures.decode(codes), wanted)
+    # The network of transformers and our own round differently.
+    torch.testing.assert_close(showo.pictures.decode(codes), wanted, atol=1e-4, rtol=0)
     assert torch.equal(llamagen.decode_codes(codes), wanted)
