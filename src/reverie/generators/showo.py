@@ -252,8 +252,7 @@ class ShowoPainter:
             def part(rows: slice) -> Tensor:
                 return self.model.hidden_logits(codes[rows], masked[rows], shelf.rows(texts[rows]), self.rows).float()
 
-            found = side_by_side(part, shares(len(codes), codes.device))
-            return found[0] if len(found) == 1 else torch.cat(found)
+            return torch.cat(side_by_side(part, shares(len(codes), codes.device)))
         found = codes.new_empty(int(masked.sum()), self.model.config.num_codes, dtype=torch.float32)
         owner = torch.arange(len(codes), device=codes.device)[:, None].expand(codes.shape)[masked]
         for kind in kinds:
