@@ -101,7 +101,8 @@ class Spread:
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Tree]:
         turn = self.task.turn
         assert turn is not None
-        version, found = self._under_way.pop((turn.iteration, turn.place), None) or self._begun(turn, turn.iteration)
+        waiting = self._under_way.pop((turn.iteration, turn.place), None)
+        version, found = waiting or self._begun(turn, turn.iteration)
         for later in range(turn.iteration + 1, min(turn.iteration + 1 + self.ahead, self.iterations)):
             if (later, turn.place) not in self._under_way:
                 self._under_way[later, turn.place] = self._begun(self.task.turn_at(later, turn.place), turn.iteration)
