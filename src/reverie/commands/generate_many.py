@@ -15,7 +15,8 @@ from reverie.commands.cluster_options import cluster_of
 from reverie.commands.outputs import check_writable, numbered, slug
 from reverie.files import claim, write_atomically
 from reverie.judges.load import check_judge
-from reverie.models.registry import check_length, check_prompt, resolve
+from reverie.models.prompt_length import check_length
+from reverie.models.registry import check_prompt, resolve
 from reverie.png import check_size, save_png
 from reverie.refusals import check_canvas, check_judges, check_place, check_thinks
 
