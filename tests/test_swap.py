@@ -273,6 +273,7 @@ def test_many_pictures_and_odd_ones_are_looked_at(saved):
     (["--context", "text.png", "red", "green"], "cannot be read as a picture"),
     (["--context", "a.png", "", "green"], "empty"),
     (["--image", "gone.png", "green"], "no file gone.png"),
+    ([""], "the prompt is empty"),
     (["--image", "huge.png", "green"], "scale it down"),
     (["--image", "a.png"] * 33 + ["green"], "at most 32"),
 ])  # fmt: skip
@@ -286,6 +287,17 @@ def test_what_cannot_be_looked_at_is_one_sentence(saved, tmp_path, capfd, monkey
     assert words in told
     assert told.count("\n") == 1
     assert not [one for one in recwarn if issubclass(one.category, Image.DecompressionBombWarning)]
+
+
+def test_a_picture_alone_is_enough(saved, tmp_path, capsys, monkeypatch):
+    """ThinkDiff-CLIP without a word: the prompt may be empty where there is a picture, and nowhere else."""
+    monkeypatch.chdir(tmp_path)
+    RED.save("a.png")
+    assert main(["generate", "", "--image", "a.png", "--model", str(saved), "--seed", "3", "--out", "out.png"]) == 0
+    expected = reverie.load(saved).generate("", context=(RED,), seed=3).image
+    assert np.array_equal(Image.open("out.png").convert("RGB"), expected)
+    assert main(["generate", "", "--image", "a.png", "--model", "atelier-janus", "--out", "no.png"]) == 2
+    assert "the prompt is empty" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_said_before_anything_is_loaded(saved, tmp_path):

@@ -40,6 +40,7 @@ from reverie.refusals import (
     check_request,
     check_writes,
     in_words,
+    may_be_silent,
     usual_judge,
 )
 from reverie.result import Result, reasoned, result_of
@@ -148,7 +149,7 @@ class Painter:
         plan = make_plan(preset, think=think, judge=name_of(judge), eyes=looking.name_of(eyes), **fields)
         check_canvas(self.source, plan)
         prompt, inputs = request_of(prompt, picture, context)
-        seeds = check_request(self.source, prompt, seed, n)
+        seeds = check_request(self.source, prompt, seed, n, may_be_silent(self.source, inputs.context))
         check_inputs(self.source, plan, inputs)
         check_judge(plan, None if in_words(self.source, plan, inputs) else prompt)
         events = self.run(
@@ -176,8 +177,9 @@ class Painter:
 
         inputs: what stands beside each prompt, or nothing at all.
         judge, eyes: for plans with Python objects in these places; others are loaded by their names, once."""
+        silent = bool(inputs) and all(may_be_silent(self.source, one.context) for one in inputs)
         for prompt in dict.fromkeys(prompts):
-            check_prompt(prompt)
+            check_prompt(prompt, silent=silent)
             check_length(self.source, prompt)
         check_canvas(self.source, plan)
         given = dict.fromkeys(inputs or [NOTHING])

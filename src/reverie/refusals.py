@@ -131,9 +131,14 @@ def check_place(device: str | None, dtype: Any = None) -> None:
         raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(DTYPES)}.")
 
 
-def check_request(source: Source, prompt: str, seed: int | None, n: int) -> list[int]:
-    """The seeds of a request, once everything is checked that needs no weights."""
-    check_prompt(prompt)
+def may_be_silent(source: Source, context: Any) -> bool:
+    """Whether pictures alone are enough: for ThinkDiff, which paints what they have in common, or what they show."""
+    return source.family == "thinkdiff" and bool(context)
+
+
+def check_request(source: Source, prompt: str, seed: int | None, n: int, silent: bool = False) -> list[int]:
+    """The seeds of a request, once everything is checked that needs no weights. silent: see `may_be_silent`."""
+    check_prompt(prompt, silent=silent)
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_IMAGES:
         raise ValueError(f"n={n!r}: the number of images must lie between 1 and {MOST_IMAGES}.")
     if seed is None:

@@ -28,6 +28,7 @@ from reverie.refusals import (
     check_request,
     check_thinks,
     in_words,
+    may_be_silent,
     usual_judge,
 )
 from reverie.room import judge_dtype
@@ -53,12 +54,14 @@ def generate(arguments: argparse.Namespace) -> int:
         raise ValueError("--on is for many prompts: give them with --prompts FILE.")
     if arguments.prompt is None:
         raise ValueError("there is nothing to paint: give a prompt, or a file of them with --prompts.")
-    check_prompt(arguments.prompt)
+    context = getattr(arguments, "context", None)
+    check_prompt(arguments.prompt, silent=bool(context))
     check_place(arguments.device, arguments.dtype)
     source = resolve(arguments.model)
     check_thinks(source, plan)
     check_canvas(source, plan)
-    seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n)
+    silent = may_be_silent(source, context)
+    seeds = check_request(source, arguments.prompt, arguments.seed, arguments.n, silent)
     inputs = inputs_of(arguments)
     check_inputs(source, plan, inputs)
     judge = check_judge(plan, None if in_words(source, plan, inputs) else arguments.prompt)

@@ -282,11 +282,11 @@ def fingerprint(folder: Path, adapters: Sequence[Path] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_prompt(prompt: str, what: str = "prompt") -> str:
-    """The prompt, if it can be painted from as far as can be said without a model."""
+def check_prompt(prompt: str, what: str = "prompt", silent: bool = False) -> str:
+    """The prompt, if it can be painted from as far as can be said without a model. silent: it may be empty."""
     if not isinstance(prompt, str):
         raise ValueError(f"the {what} must be text, not {type(prompt).__name__}.")
-    if not prompt.strip():
+    if not prompt.strip() and not silent:
         raise ValueError(f"the {what} is empty; say what should be in the picture.")
     try:
         prompt.encode()
