@@ -14,6 +14,7 @@ from reverie import load
 from reverie.atelier.draw import draw
 from reverie.atelier.inspector import Inspector
 from reverie.atelier.sample import compose
+from reverie.benchmarks.registry import load as load_benchmark
 from reverie.cli import main
 from reverie.models.diffusion_adapters import add_adapters
 from reverie.models.diffusion_checkpoint import load_pipeline
@@ -165,12 +166,23 @@ def test_scores_of_whole_benchmarks(model: Path, tmp_path: Path, capsys) -> None
     assert "atelier-wise oracle" in capsys.readouterr().out
 
 
+def test_rewrites_are_scored_in_words(model: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "words.json"
+    think_report.main([str(model), "--words", "--limit", "5", "--tokens", "6", "--out", str(out)])
+    found = json.loads(out.read_text())["atelier-wise/words"]
+    assert [row["score"] for row in found["rows"]] == [0.0] * 5
+    (sample, *_) = [case.sample for case in think_report.cases(load_benchmark("atelier-wise"), None, 1)]
+    assert think_report.told(sample, sample.record["rewritten"])
+    assert not think_report.told(sample, "a sheep beside a boat")
+    assert not think_report.told(sample, "#!")
+    assert "in words" in capsys.readouterr().out
+
+
 @needs_inspector
 def test_pictures_of_the_report_are_those_of_the_painter(model: Path) -> None:
     import numpy as np
 
     from reverie.benchmarks.protocol import image_seed
-    from reverie.benchmarks.registry import load as load_benchmark
     from reverie.canvas import Conditions
     from reverie.generators.diffusion import DiffusionPainter
 
@@ -226,6 +238,19 @@ def test_an_encoder_that_cannot_write_is_refused(tmp_path: Path, capsys) -> None
         train("dual-grpo.yaml", f"model={model}", "adapters=[]", "data.prompts=atelier:4", f"out={tmp_path / 'o'}") == 2
     )
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_the_shipped_thinker_reasons_and_rewrites() -> None:
+    folder, base = entries()["atelier-qwen-think"].folder, entries()["atelier-qwen"].folder
+    if folder is None or base is None or not (folder / "adapters.json").is_file() or not base.is_dir():
+        pytest.skip("the weights of atelier-qwen-think are not in this installation")
+    source = resolve("atelier-qwen-think")
+    assert source.count() == resolve("atelier-qwen").count()
+    assert sum(file.stat().st_size for file in folder.rglob("*.safetensors")) < 1.5 * 2**20
+    pipeline = load_pipeline(source.folder)
+    add_adapters(pipeline, folder)
+    told = think_report.words(pipeline, source.thinker, 60, 56, 60)
+    assert told["scores"]["all"]["mean"] > 0.25  # of held-out wordings; the base rewrites none
 
 
 def test_adapters_of_another_model_are_refused(tmp_path: Path) -> None:

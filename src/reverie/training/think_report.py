@@ -6,7 +6,7 @@ GPU. Pictures are painted, looked at and thrown away; what stays are the rows an
 Ways: `raw` paints from the prompt as it stands, `think` from what the text encoder makes of it, `oracle` from the
 rewritten prompt that the benchmark knows (atelier-wise), or the change in plain words (atelier-rise). Seeds, prompts
 and rules are those of `reverie evaluate`; images go through the networks in batches, which round differently than one
-by one.
+by one. With `--words` nothing is painted: a rewrite of atelier-wise is right if it demands what the riddle demands.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .. import thinkers
+from ..atelier.language_parse import Demand, parse
 from ..benchmarks.eyes import Inspected
 from ..benchmarks.protocol import Benchmark, Sample, image_seed
 from ..benchmarks.registry import load
@@ -122,6 +123,27 @@ def judged(
     return rows
 
 
+def told(sample: Sample, text: str) -> bool:
+    """Whether a rewritten riddle of atelier-wise says in the Atelier's language what was asked for, and no more."""
+    wanted = Demand.from_record(sample.record["demand"]).to_record()
+    try:
+        return text == sample.record["rewritten"] or parse(text).to_record() == wanted
+    except ValueError:
+        return False
+
+
+def in_words(found: Sequence[Case]) -> list[dict[str, Any]]:
+    """Rows of rewrites as such."""
+    return [
+        {
+            "id": case.sample.id, "tag": case.sample.tag, "cluster": case.sample.cluster, "prompt": case.sample.prompt,
+            "score": float(told(case.sample, case.asked[0])), "text": case.asked[0], "thought": case.thought,
+            "note": case.note,
+        }
+        for case in found
+    ]  # fmt: skip
+
+
 def summary(rows: Sequence[dict[str, Any]], weighting: Any) -> dict[str, dict[str, float | None]]:
     """Mean and 95% interval of all and of each category."""
     groups = {"all": list(rows)}
@@ -176,6 +198,16 @@ def report(
     return found
 
 
+def words(pipeline: Any, wording: str, limit: int | None, tokens: int, rows: int) -> dict[str, Any]:
+    """How many riddles are rewritten rightly; nothing is painted."""
+    todo = list(cases(load("atelier-wise"), limit, 1))
+    think(TextEncoderWriter(pipeline, together=rows), wording, todo, tokens)
+    verdicts = in_words(todo)
+    scores = summary(verdicts, "items")
+    print(f"atelier-wise in words: {100 * (scores['all']['mean'] or 0):.1f} % of {len(todo)}", flush=True)
+    return {"scores": scores, "rows": verdicts}
+
+
 def _sheet(pictures: Sequence[Any], path: Path, rows: int = 4, columns: int = 12) -> None:
     """Pictures spread over the list, whole rows of them."""
     import numpy as np
@@ -201,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--tokens", type=int, default=128, help="of a thought at most")
     parser.add_argument("--rows", type=int, default=256, help="images at once")
+    parser.add_argument("--words", action="store_true", help="score the rewrites of atelier-wise, and paint nothing")
     parser.add_argument("--sheet", type=Path, help="a contact sheet of each, with names that begin so")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
@@ -212,14 +245,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source, pipeline = opened({"model": given.model, "adapters": given.adapters})
     own = own_steps(source.config)
     own |= {k: v for k, v in (("steps", given.steps), ("guidance", given.guidance)) if v is not None}
+    chosen, found = wording({"wording": given.wording}, source), {}
     device = str(pipeline._execution_device)
-    inspector = Inspector.load(shipped("atelier-inspector"), device, fast=device != "cpu")
     with torch.autocast(pipeline._execution_device.type, torch.bfloat16, enabled=device != "cpu"):
-        found = report(
-            pipeline, wording({"wording": given.wording}, source), inspector, given.benchmarks, given.ways,
-            settings=own, limit=given.limit, images=given.images, tokens=given.tokens, rows=given.rows,
-            sheet=given.sheet,
-        )  # fmt: skip
+        if given.words:
+            found["atelier-wise/words"] = words(pipeline, chosen, given.limit, given.tokens, given.rows)
+        else:
+            inspector = Inspector.load(shipped("atelier-inspector"), device, fast=device != "cpu")
+            found = report(
+                pipeline, chosen, inspector, given.benchmarks, given.ways, settings=own, limit=given.limit,
+                images=given.images, tokens=given.tokens, rows=given.rows, sheet=given.sheet,
+            )  # fmt: skip
     about = {"model": given.model, "adapters": [str(folder) for folder in given.adapters], "settings": own}
     text = json.dumps({"about": about, **found}) + "\n"
     write_atomically(given.out, lambda part: part.write_text(text, "utf-8"))
