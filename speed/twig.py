@@ -168,7 +168,8 @@ def compare(arguments) -> dict:
         checked = [literal(p, s, Path(folder)) for p, s in zip(prompts[: arguments.checked], seeds, strict=False)]
         found = ours(model, words, literal, prompts, seeds)
         alone = [
-            ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows, 256)[0] for i in range(2)
+            ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows, 256)[0]
+            for i in range(min(2, arguments.checked))
         ]
         equal = sum(a == b for a, b in zip(checked, found, strict=False))
         equal = min(equal, len(checked) if alone == checked[: len(alone)] else 0)
