@@ -18,7 +18,7 @@ from reverie.judges.load import check_judge
 from reverie.models.prompt_length import check_length
 from reverie.models.registry import check_prompt, resolve
 from reverie.png import check_size, save_png
-from reverie.refusals import check_canvas, check_judges, check_place, check_thinks
+from reverie.refusals import check_canvas, check_place, check_thinks, usual_judge
 
 if TYPE_CHECKING:
     from reverie.reason import Plan
@@ -119,7 +119,7 @@ def _checked(arguments: argparse.Namespace, plan: Plan) -> list[str]:
     check_thinks(source, plan)
     check_canvas(source, plan)
     if plan.judges and plan.judge is None:
-        check_judges(source)
+        usual_judge(source)
     prompts = [prompt.text for prompt in lines(Path(arguments.prompts))]
     for prompt in dict.fromkeys(prompts):
         check_prompt(prompt)
