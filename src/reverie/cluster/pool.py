@@ -51,8 +51,9 @@ class Cluster:
 
 def library() -> Any:
     """Ray; ValueError where it is not installed."""
-    # It prints to stdout that an actor was lost, whatever its logging is told; here that is counted and survived.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
+    # It prints to stdout that an actor was lost, or that there are many, whatever its logging is told; here the first
+    # is counted and survived, and the second is what was asked for.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed|processes have been started")
     try:
         import ray
     except ImportError as error:
