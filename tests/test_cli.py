@@ -271,7 +271,7 @@ def test_the_same_in_python(capsys, here, tiny):
 BAD = {
     "empty prompt": (["generate", " \n"], "the prompt is empty"),
     "prompt that is no text": (["generate", "a \udcff"], "not valid Unicode"),
-    "no prompt": (["generate"], "required: prompt"),
+    "no prompt": (["generate"], "give a prompt, or a file of them with --prompts"),
     "unknown command": (["paint", "a cat"], "invalid choice"),
     "unknown option": (["generate", "a cat", "--colour", "red"], "unrecognized arguments"),
     "unknown model": (["generate", "a cat", "--model", "atelier-jnaus"], "did you mean atelier-janus?"),

@@ -97,4 +97,4 @@ def test_wordings_have_all_that_is_asked_for():
         for text in (words.first, words.next, words.blind, words.critique, words.critique_last, words.divide):
             assert "{" not in fill(text, values)
         assert "{prompt}" in words.first
-        assert "{thoughts}" in words.painting
+        assert "{thoughts}" in words.painting or "{prompt}" in words.painting

@@ -248,6 +248,7 @@ def test_a_generator_that_knows_the_plain_verbs_alone_will_do():
         def __init__(self, own):
             self.start, self.advance, self.preview, self.steps = own.start, own.advance, own.preview, own.steps
             self.recondition, self.rewind, self.plain_work = own.recondition, own.rewind, own.plain_work
+            self.row = own.row  # it paints row by row; without, it is asked in the words for stages
 
     events = [
         reasoned(one, Critic(), make_plan("twig", regions=4), PROMPTS, range(4))

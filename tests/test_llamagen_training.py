@@ -6,11 +6,9 @@ import random
 import pytest
 import torch
 
-from reverie.atelier.sample import compose
 from reverie.canvas import Conditions
 from reverie.models.llamagen_checkpoint import load_llamagen
 from reverie.training import recipes
-from reverie.training.janus import captioned
 from reverie.training.llamagen import LlamagenSizes, LlamagenTask, LlamagenTraining, build_llamagen
 from reverie.training.tokenizer import TokenizerConfig, build_vq
 
@@ -44,14 +42,9 @@ def test_it_learns_one_batch_text_encoder_included(task):
 def test_the_loss_is_that_of_the_canvas(task):
     """Padded captions in a batch and captions read alone give the same likelihood of the codes."""
     painter, batch = task.painter(), task.batch(1) | {"blank": torch.zeros(4, dtype=torch.bool)}
-    rng, prompts = random.Random("0/1"), []
-    for _ in range(4):
-        demand, caption = captioned(rng, task.mix.riddles)
-        prompts.append(caption)
-        rng.random()  # whether it is blanked
-        compose(demand, rng)
+    prompts, _ = task.drawn.batch(1, random.Random("0/1"))
     with torch.no_grad():
-        codes = task.network.encode_image(batch["pixels"].float() / 127.5 - 1)
+        codes = task.drawn.codes(batch, task.network.encode_image)
         expected = -painter.log_prob(Conditions(prompts, 1.0), codes).mean()
         assert task.loss(batch)[0].item() == pytest.approx(expected.item(), abs=1e-4)
         blank = task._states(batch | {"blank": torch.ones(4, dtype=torch.bool)})
