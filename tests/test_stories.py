@@ -12,7 +12,8 @@ from tiny import tiny_folder
 from reverie.canvas import Conditions, Work
 from reverie.cli import main
 from reverie.data.prompts import Prompt
-from reverie.data.stories import Stories, StoryBuild, build_stories
+from reverie.data.shards import ShardedBuild
+from reverie.data.stories import Stories, build_stories
 from reverie.data.teachers import AtelierTeacher, VlmTeacher
 from reverie.dialogue import dialogue
 from reverie.generators.janus import JanusPainter
@@ -42,7 +43,7 @@ def atelier(**settings) -> AtelierTeacher:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("stories")
-    build_stories(atelier(regions=2), place, StoryBuild(12, shard=5), ABOUT)
+    build_stories(atelier(regions=2), place, ShardedBuild(12, shard=5), ABOUT)
     return place
 
 
@@ -69,16 +70,16 @@ def test_a_story_has_a_thought_and_a_critique_for_each_region(folder):
 
 
 def test_a_build_goes_on_and_parts_make_the_whole(folder, tmp_path):
-    assert build_stories(atelier(regions=2), tmp_path, StoryBuild(12, 5, part=1, parts=2), ABOUT) is None
+    assert build_stories(atelier(regions=2), tmp_path, ShardedBuild(12, 5, part=1, parts=2), ABOUT) is None
     done = (tmp_path / "stories-000001.jsonl").stat().st_mtime_ns
-    counts = build_stories(atelier(regions=2), tmp_path, StoryBuild(12, 5), ABOUT)
+    counts = build_stories(atelier(regions=2), tmp_path, ShardedBuild(12, 5), ABOUT)
     assert counts is not None
     assert (counts["prompts"], counts["stories"], counts["regions"]) == (12, 12, 24)
     assert (tmp_path / "stories-000001.jsonl").stat().st_mtime_ns == done
     for path in folder.glob("stories-*.jsonl"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     with pytest.raises(ValueError, match="holds count 12, not 13"):
-        build_stories(atelier(regions=2), tmp_path, StoryBuild(13, 5), ABOUT)
+        build_stories(atelier(regions=2), tmp_path, ShardedBuild(13, 5), ABOUT)
 
 
 class Scripted:
@@ -101,7 +102,7 @@ def test_a_vlm_teaches_with_any_painter_and_a_judge_filters(tmp_path):
     vlm, prompts = Scripted(), [Prompt("a red cat"), Prompt("two dogs"), Prompt("a fish")]
     judge = FunctionJudge(lambda asked, pictures: [float(prompt != "two dogs") for prompt in asked])
     teacher = VlmTeacher(vlm, painter(), prompts, regions=3, judge=judge)
-    build_stories(teacher, tmp_path, StoryBuild(3, 2), {"wording": "instruct"})
+    build_stories(teacher, tmp_path, ShardedBuild(3, 2), {"wording": "instruct"})
     stories = Stories(tmp_path)
     assert [told.prompt for told in stories.told] == ["a red cat", "a fish"]
     told = stories.told[0]

@@ -15,7 +15,8 @@ from reverie.atelier.exercises import exercise
 from reverie.atelier.language import held_out_colour, held_out_pair
 from reverie.atelier.sample import compose
 from reverie.canvas import Canvas, Conditions
-from reverie.data.stories import Stories, StoryBuild, build_stories
+from reverie.data.shards import ShardedBuild
+from reverie.data.stories import Stories, build_stories
 from reverie.data.teachers import AtelierTeacher
 from reverie.generators.janus import JanusPainter
 from reverie.models.janus_adapter import base_of, read_adapter, save_adapter
@@ -121,7 +122,7 @@ def test_stories_may_have_different_numbers_of_regions(tmp_path):
     model, words = toy_janus()
     painter = JanusPainter(model, words, guidance=1.0)
     teacher = AtelierTeacher(model.encode_image, painter.steps, painter.row, regions=(1, 2, 4), side=32)
-    build_stories(teacher, tmp_path, StoryBuild(24, shard=12), {"wording": teacher.wording})
+    build_stories(teacher, tmp_path, ShardedBuild(24, shard=12), {"wording": teacher.wording})
     stories = Stories(tmp_path)
     assert {len(told.ends) for told in stories.told} == {1, 2, 4}
     told = next(told for told in stories.told if len(told.ends) == 4)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reverie.cluster.pool import Cluster
     from reverie.data.build_verifier import Build, OnPart
     from reverie.data.prompts import Prompts
-    from reverie.data.stories import StoryBuild
+    from reverie.data.shards import ShardedBuild
     from reverie.data.teachers import AtelierTeacher, VlmTeacher
     from reverie.painter import Painter
     from reverie.vlms.transformers import TransformersVLM
@@ -150,7 +150,7 @@ def _wanted(arguments: argparse.Namespace) -> Build:
 def thoughts(arguments: argparse.Namespace) -> int:
     """A teacher writes thoughts and critiques of pictures, region by region."""
     from reverie.data import prompts
-    from reverie.data.stories import StoryBuild
+    from reverie.data.shards import ShardedBuild
     from reverie.models.registry import resolve
 
     on = cluster_of(arguments)
@@ -165,7 +165,7 @@ def thoughts(arguments: argparse.Namespace) -> int:
     if arguments.teacher == "atelier" and not arguments.prompts.startswith("atelier:"):
         raise ValueError("the teacher `atelier` knows the truth of its own scenes only; give --prompts atelier:N.")
     found = prompts.read(arguments.prompts, arguments.exclude, arguments.seed)
-    build = StoryBuild(len(found.prompts), arguments.batch, arguments.part, arguments.parts)
+    build = ShardedBuild(len(found.prompts), arguments.batch, arguments.part, arguments.parts)
     check_writable(Path(arguments.out))
     opened = partial(_open_thoughts, arguments, build, found)
     if on is None:
@@ -189,7 +189,7 @@ def _regions(text: str) -> tuple[int, ...]:
 
 
 def _open_thoughts(
-    arguments: argparse.Namespace, build: StoryBuild, found: Prompts, tell: Callable[[int, int], None] | None = None
+    arguments: argparse.Namespace, build: ShardedBuild, found: Prompts, tell: Callable[[int, int], None] | None = None
 ) -> Callable[[int, int], dict[str, int] | None]:
     """Loads painter and teacher, and gives what does a part of the build."""
     from reverie.data.stories import build_stories

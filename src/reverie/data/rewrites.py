@@ -14,18 +14,19 @@ also holds `build.json`, which says how.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..files import claim, write_atomically
+from ..files import write_atomically
 from ..thinkers import WORDINGS
+from .shards import OnShard, ShardedBuild, fill
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-OnShard = Callable[[int, int], None]
 FIELDS = ("id", "prompt", "cot", "refined_prompt", "source")
 
 
@@ -98,19 +99,8 @@ class Teacher(Protocol):
 
 
 @dataclass(frozen=True)
-class RewriteBuild:
-    """count: prompts. shard: prompts of a file. part, parts: this is share number `part` (from 0) of `parts`."""
-
-    count: int
+class RewriteBuild(ShardedBuild):
     shard: int = 256
-    part: int = 0
-    parts: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.count, self.shard, self.parts) < 1 or not 0 <= self.part < self.parts:
-            raise ValueError(
-                f"count={self.count}, shard={self.shard}: at least 1; part={self.part} of {self.parts}: counted from 0."
-            )
 
 
 def build_rewrites(
@@ -119,19 +109,9 @@ def build_rewrites(
     """Fills `folder`, or goes on with it. Returns how many rewrites there are of how many prompts; None while other
     parts have yet to do theirs."""
     folder = Path(folder)
-    claim(folder / "build.json", {**about, "teacher": teacher.name, "count": build.count, "shard": build.shard})
-    numbers = range(-(-build.count // build.shard))
-    mine = numbers[build.part :: build.parts]
-    for done, number in enumerate(mine, 1):
-        if not _file(folder, number).is_file():
-            first = number * build.shard
-            made = teacher.teach(range(first, min(first + build.shard, build.count)))
-            _write(folder, number, [one for one in made if one is not None])
-        if on_shard is not None:
-            on_shard(done, len(mine))
-    if not all(_file(folder, number).is_file() for number in numbers):
+    if not fill(folder, teacher, build, about, partial(_file, folder), partial(_write, folder), on_shard):
         return None
-    kept = sum(len(_file(folder, number).read_text("utf-8").splitlines()) for number in numbers)
+    kept = sum(len(_file(folder, number).read_text("utf-8").splitlines()) for number in build.shards)
     return {"prompts": build.count, "rewrites": kept}
 
 

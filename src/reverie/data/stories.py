@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,9 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..dialogue import Story, dialogue
-from ..files import claim, write_atomically
-
-OnShard = Callable[[int, int], None]
+from ..files import write_atomically
+from .shards import OnShard, ShardedBuild, fill
 
 
 @dataclass(frozen=True)
@@ -73,43 +73,19 @@ class Teacher(Protocol):
         """The stories of so many prompts, from their numbers and the build's seed alone."""
 
 
-@dataclass(frozen=True)
-class StoryBuild:
-    """count: prompts. shard: prompts of a file. part, parts: this is share number `part` (from 0) of `parts`."""
-
-    count: int
-    shard: int = 64
-    part: int = 0
-    parts: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.count, self.shard, self.parts) < 1 or not 0 <= self.part < self.parts:
-            raise ValueError(
-                f"count={self.count}, shard={self.shard}: at least 1; part={self.part} of {self.parts}: counted from 0."
-            )
-
-
 def build_stories(
     teacher: Teacher,
     folder: str | Path,
-    build: StoryBuild,
+    build: ShardedBuild,
     about: dict[str, Any],
     on_shard: OnShard | None = None,
 ) -> dict[str, int] | None:
     """Fills `folder`, or goes on with it. Returns how many stories there are of how many prompts, and how many regions
     are good as they are; None while other parts have yet to do theirs."""
     folder = Path(folder)
-    claim(folder / "build.json", {**about, "teacher": teacher.name, "count": build.count, "shard": build.shard})
-    numbers = range(-(-build.count // build.shard))
-    mine = numbers[build.part :: build.parts]
-    for done, number in enumerate(mine, 1):
-        if not _files(folder, number)[1].is_file():
-            first = number * build.shard
-            made = teacher.teach(range(first, min(first + build.shard, build.count)))
-            _write(folder, number, [one for one in made if one is not None])
-        if on_shard is not None:
-            on_shard(done, len(mine))
-    if not all(_files(folder, number)[1].is_file() for number in numbers):
+    if not fill(
+        folder, teacher, build, about, lambda number: _files(folder, number)[1], partial(_write, folder), on_shard
+    ):
         return None
     stories = Stories(folder)
     scores = [critique.score for told in stories.told for critique in told.critiques]

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..thinkers import WORDINGS
-from .vlm_build import END, PAD, PICTURE, SPECIAL, TEMPLATE, VIDEO, VISION_END, VISION_START, mrope_sections
+from . import vlm_build
+from .vlm_build import END, PAD, PICTURE, SPECIAL, TEMPLATE, VISION_END, VISION_START, fresh
 
 SYSTEM = "You are a helpful assistant."
 """The stock system turn of Qwen2.5-VL, which chats are taught under."""
@@ -111,40 +112,18 @@ def build_vlm(sizes: QwenVlmSizes, words: Any) -> Any:
     """A fresh transformers Qwen2_5_VLForConditionalGeneration whose control tokens are those of the tokenizer."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    turns = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": mrope_sections(sizes.width // sizes.heads)}
-    ids = dict(zip(SPECIAL, words.convert_tokens_to_ids(list(SPECIAL)), strict=True))
-    text = {
-        "vocab_size": len(words), "hidden_size": sizes.width, "intermediate_size": sizes.ffn,
-        "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.heads, "num_key_value_heads": sizes.heads,
-        "max_position_embeddings": 2048, "rope_parameters": turns, "tie_word_embeddings": True, "bos_token_id": None,
-        "eos_token_id": ids[END], "pad_token_id": ids[PAD],
-    }  # fmt: skip
     vision = {
         "depth": sizes.vision_layers, "hidden_size": sizes.vision_width, "intermediate_size": 3 * sizes.vision_width,
         "num_heads": sizes.vision_heads, "out_hidden_size": sizes.width, "patch_size": sizes.patch,
         "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": sizes.side,
         "fullatt_block_indexes": list(range(sizes.vision_layers)),
     }  # fmt: skip
-    config = Qwen2_5_VLConfig(
-        text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=ids[PICTURE],
-        video_token_id=ids[VIDEO], vision_start_token_id=ids[VISION_START], vision_end_token_id=ids[VISION_END],
-    )  # fmt: skip
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = ids[END]
-    model.generation_config.pad_token_id = ids[PAD]
-    return model
+    return fresh(Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig, sizes, words, vision)
 
 
 def build_processor(sizes: QwenVlmSizes, words: Any) -> Any:
     """The processor that Qwen-Image's editor names; every picture enters with about `side` x `side` pixels."""
-    from transformers import Qwen2VLProcessor
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    from ..vlms.transformers import without_videos
-
-    area = sizes.side**2
-    eyes = Qwen2VLImageProcessorPil(patch_size=sizes.patch, merge_size=2, min_pixels=area, max_pixels=area)
-    return without_videos(Qwen2VLProcessor)(eyes, words, chat_template=CHAT)
+    return vlm_build.build_processor(sizes, words, CHAT)
 
 
 def save_parts(vlm: Any, words: Any, folder: str | Path) -> None:

@@ -61,31 +61,46 @@ class VlmSizes:
         return (self.side // (2 * self.patch)) ** 2
 
 
-def build_vlm(sizes: VlmSizes, tokenizer: Any) -> Any:
-    """A fresh transformers Qwen2VLForConditionalGeneration whose control tokens are those of the tokenizer."""
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+def control_ids(tokenizer: Any) -> dict[str, int]:
+    """The number of each of SPECIAL."""
+    return dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(list(SPECIAL)), strict=True))
 
-    head = sizes.width // sizes.heads
+
+def language_config(sizes: Any, tokenizer: Any) -> dict[str, Any]:
+    """`text_config` of a Qwen2-VL or Qwen2.5-VL of these sizes (width, ffn, layers, heads)."""
+    ids, head = control_ids(tokenizer), sizes.width // sizes.heads
     turns = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": mrope_sections(head)}
-    ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(list(SPECIAL)), strict=True))
-    text = {
+    return {
         "vocab_size": len(tokenizer), "hidden_size": sizes.width, "intermediate_size": sizes.ffn,
         "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.heads, "num_key_value_heads": sizes.heads,
         "max_position_embeddings": 2048, "rope_parameters": turns, "tie_word_embeddings": True, "bos_token_id": None,
         "eos_token_id": ids[END], "pad_token_id": ids[PAD],
     }  # fmt: skip
+
+
+def fresh(model_class: Any, config_class: Any, sizes: Any, tokenizer: Any, vision: dict[str, Any]) -> Any:
+    """A fresh model of either class whose control tokens are those of the tokenizer."""
+    ids = control_ids(tokenizer)
+    config = config_class(
+        text_config=language_config(sizes, tokenizer), vision_config=vision, tie_word_embeddings=True,
+        image_token_id=ids[PICTURE], video_token_id=ids[VIDEO], vision_start_token_id=ids[VISION_START],
+        vision_end_token_id=ids[VISION_END],
+    )  # fmt: skip
+    model = model_class(config)
+    model.generation_config.eos_token_id = ids[END]
+    model.generation_config.pad_token_id = ids[PAD]
+    return model
+
+
+def build_vlm(sizes: VlmSizes, tokenizer: Any) -> Any:
+    """A fresh transformers Qwen2VLForConditionalGeneration whose control tokens are those of the tokenizer."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
     vision = {
         "depth": sizes.vision_layers, "embed_dim": sizes.vision_width, "hidden_size": sizes.width, "mlp_ratio": 3,
         "num_heads": sizes.vision_heads, "patch_size": sizes.patch, "spatial_merge_size": 2, "temporal_patch_size": 2,
     }  # fmt: skip
-    config = Qwen2VLConfig(
-        text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=ids[PICTURE],
-        video_token_id=ids[VIDEO], vision_start_token_id=ids[VISION_START], vision_end_token_id=ids[VISION_END],
-    )  # fmt: skip
-    model = Qwen2VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = ids[END]
-    model.generation_config.pad_token_id = ids[PAD]
-    return model
+    return fresh(Qwen2VLForConditionalGeneration, Qwen2VLConfig, sizes, tokenizer, vision)
 
 
 def mrope_sections(head: int) -> list[int]:
@@ -103,7 +118,7 @@ def build_tokenizer(sizes: VlmSizes) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token=END, pad_token=PAD, padding_side="left")
 
 
-def build_processor(sizes: VlmSizes, tokenizer: Any) -> Any:
+def build_processor(sizes: Any, tokenizer: Any, template: str = TEMPLATE) -> Any:
     """Qwen2-VL's processor for pictures and text; every picture enters with about `side` x `side` pixels."""
     from transformers import Qwen2VLProcessor
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -112,7 +127,7 @@ def build_processor(sizes: VlmSizes, tokenizer: Any) -> Any:
 
     area = sizes.side**2
     eyes = Qwen2VLImageProcessorPil(patch_size=sizes.patch, merge_size=2, min_pixels=area, max_pixels=area)
-    return without_videos(Qwen2VLProcessor)(eyes, tokenizer, chat_template=TEMPLATE)
+    return without_videos(Qwen2VLProcessor)(eyes, tokenizer, chat_template=template)
 
 
 def save_vlm(model: Any, processor: Any, folder: str | Path) -> None:
