@@ -261,7 +261,8 @@ def test_compare_paints_one_prompt_under_several_plans(page, studio):
     assert page.locator(".column h2").all_inner_texts() == ["As it stands", "Think first"]
     page.locator(".column:nth-child(2)").get_by_role("link", name="The whole story").click()
     page.get_by_role("slider").wait_for()
-    assert page.locator(".canvases figure").count() == 2, "the direct picture of the same group stands beside it"
+    page.locator(".canvases figure").nth(1).wait_for(timeout=LONG)  # the direct picture of the same group, asked for apart
+    assert page.locator(".canvases figure").count() == 2
 
 
 def test_edit_takes_a_picture_and_shows_it_before_and_after(page, studio, tmp_path):
