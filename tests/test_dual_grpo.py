@@ -319,9 +319,25 @@ def test_several_updates_of_a_roll_out_begin_on_policy(tmp_path: Path) -> None:
 # --- what is refused
 
 
+def test_a_thinker_learns_from_words_and_nothing_is_painted(tmp_path: Path) -> None:
+    made = toy(
+        DualTree("thinker", thoughts=8, images=0, limit=3),
+        thinker=replace(THINKER, rank=0),
+        rewards={"letters": letters},
+        prompts=4,
+    )
+    before = weights(made)
+    reinforce(made.task, loop(25, lr=3e-2, save_every=25), tmp_path)
+    assert moved(before, made) == {"thinker"}
+    assert made.painter.predictions == made.painter.read == 0
+    early, late = curve(tmp_path, "reward/letters")
+    assert late > early + 0.1
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (lambda: DualTree(images=0), "siblings"),
         (lambda: DualTree(learn="nobody"), "learn='nobody'"),
         (lambda: DualTree(learn="staged"), "switch=0"),
         (lambda: DualTree(learn="balanced", switch=3), "switch=3"),

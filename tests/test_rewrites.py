@@ -132,6 +132,7 @@ def test_bad_records_are_named(line: str, said: str, tmp_path: Path) -> None:
         (["--prompts", "some.txt"], "atelier:N"),
         (["--prompts", "atelier:none"], "atelier:N"),
         (["--prompts", "atelier:3", "--plain", "2"], "from 0 to 1"),
+        (["--prompts", "atelier:3", "--composed", "-1"], "from 0 to 1"),
         (["--prompts", "atelier:3", "--wording", "loud"], "must be one of"),
         (["--prompts", "atelier-edits:3", "--teacher", "some/vlm"], "for the teacher `atelier`"),
         (["--prompts", "atelier:3", "--parts", "0"], "at least 1"),

@@ -20,7 +20,7 @@ from reverie.models.diffusion_adapters import add_adapters
 from reverie.models.diffusion_checkpoint import load_pipeline
 from reverie.models.registry import entries, resolve
 from reverie.training import picture_rewards, think_report
-from reverie.training.questions import questions
+from reverie.training.questions import Asks, questions
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "t2g"
 WEIGHTS = entries()["atelier-inspector"].folder
@@ -115,6 +115,16 @@ def test_flow_grpo_in_its_forms(overrides: list[str], model: Path, tmp_path: Pat
         assert (tmp_path / "adapters" / "transformer" / "adapter_model.safetensors").stat().st_size < 200_000
 
 
+def test_a_thinker_learns_from_words_alone(model: Path, tmp_path: Path) -> None:
+    common = [f"model={model}", *SMALL, "adapters=[]", "data={prompts: 'atelier:6', mixed: 0.5}", f"out={tmp_path}"]
+    words = ["tree.learn=thinker", "tree.images=0", "thinker.rewards={near: 1.0, readable: 0.5}", "loop.steps=2"]
+    assert train("dual-grpo.yaml", *common, *TREE, *words) == 0
+    row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert {"reward/told", "reward/near", "reward/readable"} <= set(row)
+    assert "reward/exact" not in row
+    assert [part.name for part in (tmp_path / "adapters").iterdir() if part.is_dir()] == ["text_encoder"]
+
+
 @needs_inspector
 def test_other_families_paint_and_learn_without_thoughts(tmp_path: Path) -> None:
     model = save(stable_diffusion_3(), tmp_path / "sd3")
@@ -128,14 +138,14 @@ def test_other_families_paint_and_learn_without_thoughts(tmp_path: Path) -> None
 def test_rewards_know_true_pictures_and_edits_from_false_ones() -> None:
     inspector = Inspector.load(WEIGHTS)
     rng = random.Random(0)
-    asked = questions("atelier:16", 0, riddles=0.7)
+    asked = questions(Asks("atelier:16", 0.7), 0)
     table = {one.key: one for one in asked}
     right = [draw(compose(one.truth, rng)) for one in asked]
     rewards = picture_rewards.atelier_rewards(inspector, table)
     for name in ("faithful", "exact"):
         true, false = (rewards[name](list(table), pictures) for pictures in (right, right[1:] + right[:1]))
         assert sum(true) / 16 > 0.85 > 0.6 > sum(false) / 16, name
-    edits = questions("atelier-edits:16", 0)
+    edits = questions(Asks("atelier-edits:16"), 0)
     table = {one.key: one for one in edits}
     rewards = picture_rewards.atelier_edit_rewards(inspector, table)
     done, left = [draw(one.truth[1]) for one in edits], [draw(one.truth[0]) for one in edits]
@@ -172,9 +182,10 @@ def test_rewrites_are_scored_in_words(model: Path, tmp_path: Path, capsys) -> No
     found = json.loads(out.read_text())["atelier-wise/words"]
     assert [row["score"] for row in found["rows"]] == [0.0] * 5
     (sample, *_) = [case.sample for case in think_report.cases(load_benchmark("atelier-wise"), None, 1)]
-    assert think_report.told(sample, sample.record["rewritten"])
-    assert not think_report.told(sample, "a sheep beside a boat")
-    assert not think_report.told(sample, "#!")
+    case = think_report.Case(sample, 0, (sample.record["rewritten"], ()))
+    assert think_report.in_words([case])[0]["score"] == 1.0
+    case.asked = ("a sheep beside a boat", ())
+    assert think_report.in_words([case])[0]["score"] == 0.0
     assert "in words" in capsys.readouterr().out
 
 
@@ -210,6 +221,8 @@ def test_pictures_of_the_report_are_those_of_the_painter(model: Path) -> None:
         ("dual-grpo.yaml", ["data.prompts=nowhere.txt"], "no prompts at"),
         ("dual-grpo.yaml", ["painter.rewards={beauty: 1}"], "no reward 'beauty'"),
         ("dual-grpo.yaml", ["thinker.rewards={}"], "at least one reward"),
+        ("dual-grpo.yaml", ["tree.images=0", "tree.learn=thinker"], "no reward 'exact'; there are told, near"),
+        ("dual-grpo.yaml", ["data.composed=2"], "from 0 to 1"),
         ("dual-grpo.yaml", ["judges={aes: {of: me}}"], "give a judge"),
         ("dual-grpo.yaml", ["judges={aes: no-such-judge}"], "no-such-judge"),
         ("dual-grpo.yaml", ["tree.learn=staged"], "switch=0"),

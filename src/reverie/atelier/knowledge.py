@@ -47,10 +47,6 @@ LINKS: tuple[tuple[str, str | None], ...] = (
 )
 
 
-Worn = Callable[[str, random.Random], str]
-"""What becomes of a wording."""
-
-
 @dataclass(frozen=True)
 class Fact:
     """Something known. wordings: noun phrases that do not name the answer; thought: one sentence that ends in it;
@@ -183,20 +179,24 @@ def composed_riddle(
     )
 
 
-def riddle(rng: random.Random, split: str, worn: Worn | None = None) -> Riddle:
-    """Draw one riddle of a split: one fact, or (`COMPOSED_SHARE` of them) two, in one of `FORMS`. worn: what becomes of
-    a wording before it is asked."""
+Worn = Callable[[Fact, str, random.Random], str]
+"""What becomes of a wording of a fact."""
+
+
+def riddle(rng: random.Random, split: str, worn: Worn | None = None, composed: float = COMPOSED_SHARE) -> Riddle:
+    """Draw one riddle of a split: one fact, or (`composed` of them) two, in one of `FORMS`. worn: what becomes of a
+    wording before it is asked."""
     _check_split(split)
-    form, said = rng.choice(FORMS), worn or (lambda wording, rng: wording)
-    if rng.random() >= COMPOSED_SHARE:
+    form, said = rng.choice(FORMS), worn or (lambda fact, wording, rng: wording)
+    if rng.random() >= composed:
         fact = rng.choice(facts())
-        return single_riddle(fact, said(rng.choice(wordings(fact, split)), rng), form)
+        return single_riddle(fact, said(fact, rng.choice(wordings(fact, split)), rng), form)
     while True:
         first, second = rng.choice(facts()), rng.choice(facts())
         if pair_split(first, second) == split and composable(first, second):
             break
-    asked = (said(rng.choice(wordings(first, split)), rng), said(rng.choice(wordings(second, split)), rng))
-    return composed_riddle(first, second, asked, rng.choice(relations(first, second)), form)
+    one, other = (said(fact, rng.choice(wordings(fact, split)), rng) for fact in (first, second))
+    return composed_riddle(first, second, (one, other), rng.choice(relations(first, second)), form)
 
 
 def _held_out_pairs(version: str) -> list[tuple[Fact, Fact]]:

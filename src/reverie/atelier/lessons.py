@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from .draw import box, colour_of
 from .faults import cannot_become, faults, painted, score, seen, state_of
 from .kinds import KINDS
-from .knowledge import Riddle, Worn, riddle
+from .knowledge import COMPOSED_SHARE, Riddle, Worn, riddle
 from .language import PLACES, canonical, demand_of, describe, held_out_pair, relation_of, say
 from .language_parse import ACTION_WORDS, BACKGROUND_WORDS, COUNTS, RELATION_WORDS, STYLE_NOUNS, Clause, Demand
 from .sample import allowed, compose, random_demand, spoil
@@ -66,11 +66,11 @@ def _think(rng: random.Random) -> Lesson:
     return Lesson("think", None, f"Think about this picture: {prompt}", f"{thought}\nPicture: {rewritten}")
 
 
-def train_riddle(rng: random.Random, worn: Worn | None = None) -> Riddle:
-    """A riddle whose composition, if it is one, brings no held-out pair of kinds together. worn: what becomes of the
-    wordings of its facts."""
+def train_riddle(rng: random.Random, worn: Worn | None = None, composed: float = COMPOSED_SHARE) -> Riddle:
+    """A riddle whose composition, if it is one (`composed` of those drawn are), brings no held-out pair of kinds
+    together. worn: what becomes of the wordings of its facts."""
     while True:
-        drawn = riddle(rng, "train", worn)
+        drawn = riddle(rng, "train", worn, composed)
         kinds = [clause["class"] for clause in drawn.demand["include"]]
         if len(drawn.facts) == 1 or not any(held_out_pair(a, b) for i, a in enumerate(kinds) for b in kinds[i + 1 :]):
             return drawn

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from reverie.data.rewrites import Teacher
 
 DRAWN = ("atelier", "atelier-edits")
+SHARES = ("plain", "drop", "mixed", "composed")
+"""What the teacher `atelier` is told of its riddles."""
 
 
 def rewrites(arguments: argparse.Namespace) -> int:
@@ -23,13 +25,13 @@ def rewrites(arguments: argparse.Namespace) -> int:
 
     if arguments.wording not in WORDINGS:
         raise ValueError(f"--wording {arguments.wording!r}: must be one of {', '.join(WORDINGS)}.")
-    for name in ("plain", "drop"):
+    for name in SHARES:
         if not 0 <= getattr(arguments, name) <= 1:
             raise ValueError(f"--{name} {getattr(arguments, name)}: a share, from 0 to 1.")
     teacher, count = _teacher(arguments)
     about = {name: getattr(arguments, name) for name in ("prompts", "seed")}
     about |= (
-        {"plain": arguments.plain, "drop": arguments.drop}
+        {name: getattr(arguments, name) for name in SHARES}
         if arguments.teacher == "atelier"
         else {"wording": arguments.wording}
     )
@@ -52,8 +54,8 @@ def _teacher(arguments: argparse.Namespace) -> tuple[Teacher, int]:
     if arguments.teacher == "atelier":
         if name not in DRAWN or not re.fullmatch(r"[1-9]\d*", count):
             raise ValueError("the teacher `atelier` knows its own prompts only; give --prompts atelier:N.")
-        drawn = AtelierRewriter(arguments.seed, arguments.plain, name == "atelier-edits", arguments.drop)
-        return drawn, int(count)
+        shares = {share: getattr(arguments, share) for share in SHARES}
+        return AtelierRewriter(arguments.seed, edits=name == "atelier-edits", **shares), int(count)
     if name == "atelier-edits":
         raise ValueError("atelier-edits:N is for the teacher `atelier`; give a VLM a file of prompts with images.")
     from reverie.data.prompts import read

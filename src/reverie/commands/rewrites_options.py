@@ -27,6 +27,20 @@ def add(kinds: Any) -> None:
     parser.add_argument(
         "--drop", type=float, default=0.0, metavar="S", help="atelier: share of words left out of half of the riddles"
     )
+    parser.add_argument(
+        "--mixed",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="atelier: share of facts asked in words of two wordings",
+    )
+    parser.add_argument(
+        "--composed",
+        type=float,
+        default=0.4,
+        metavar="S",
+        help="atelier: share of riddles that ask for two facts",
+    )
     parser.add_argument("--batch", type=int, default=256, metavar="N", help="prompts of a file (default: 256)")
     parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the prompts, from 0")
     parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, which may fill one folder at a time")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import thinkers
+from ..atelier.knowledge import COMPOSED_SHARE
 from ..vlms import VLM, Message
 from .rewrites import Written
 
@@ -27,13 +28,15 @@ THOUGHT_TOKENS = 1024
 class AtelierRewriter:
     """Riddles, and plain prompts of which nothing but the words change; or edits, with the picture they are about.
 
-    plain: share of prompts that say what they mean. drop: share of the words that are left out of half of the wordings
-    of facts, so that the answer hangs on telling words and not on whole phrases."""
+    plain: share of prompts that say what they mean. drop, mixed: how the wordings of facts are worn (atelier/worn.py).
+    composed: share of the riddles drawn that ask for two facts; fewer stay, as held-out pairs are drawn anew."""
 
     seed: int = 0
     plain: float = 0.35
     edits: bool = False
     drop: float = 0.0
+    mixed: float = 0.0
+    composed: float = COMPOSED_SHARE
     name: str = "atelier"
 
     def teach(self, numbers: Sequence[int]) -> list[Written | None]:
@@ -43,21 +46,15 @@ class AtelierRewriter:
         from ..atelier.language import canonical, say
         from ..atelier.lessons import spelled_out, train_riddle
         from ..atelier.sample import random_demand
+        from ..atelier.worn import Wear
 
         rng = random.Random(f"rewrites/{self.seed}/{number}")
         if rng.random() < self.plain:
             demand = random_demand(rng)
             prompt = say(demand, rng, rng.choice(("terse", "plain", "rich")), split="train")
             return _record(number, prompt, spelled_out(demand), canonical(demand), demand=demand.to_record())
-        riddle = train_riddle(rng, self._worn if self.drop else None)
+        riddle = train_riddle(rng, Wear(self.drop, self.mixed), self.composed)
         return _record(number, riddle.prompt, riddle.thought, riddle.rewritten, demand=riddle.demand)
-
-    def _worn(self, wording: str, rng: random.Random) -> str:
-        words = wording.split()
-        if rng.random() < 0.5:
-            return wording
-        kept = [word for word in words if rng.random() >= self.drop]
-        return " ".join(kept if 2 * len(kept) >= len(words) else words)
 
     def _edit(self, number: int) -> Written:
         from ..atelier.draw import draw

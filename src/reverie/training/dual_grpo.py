@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from .learner import Learner, PolicyLearner
 from .policy_loss import PolicyRule
 from .rollout import Level, Path, Reward, grow, judge
 from .tree import Credit, Segment, Tree
+from .word_rewards import Rewritten
 
 LEARN = ("balanced", "staged", "thinker", "painter")
 WINDOWS = ("all", "random", "sliding")
@@ -54,7 +55,7 @@ class DualTree:
     thoughts: int = 5
     """Of a prompt; 0 paints from the prompt itself."""
     images: int = 16
-    """Of a thought."""
+    """Of a thought; 0 paints nothing: the thinker alone learns, from what its rewrites say."""
     limit: int = 256
     """Tokens of a thought at most."""
     temperature: float = 1.0
@@ -73,8 +74,8 @@ class DualTree:
             raise ValueError(f"learn={self.learn!r}: must be one of {', '.join(LEARN)}")
         if self.reader not in READERS:
             raise ValueError(f"reader={self.reader!r}: must be one of {', '.join(READERS)}")
-        if self.thoughts < 0 or self.images < 1:
-            raise ValueError(f"thoughts={self.thoughts}, images={self.images}: at least 0 and 1")
+        if self.thoughts < 0 or self.images < 0:
+            raise ValueError(f"thoughts={self.thoughts}, images={self.images}: at least 0")
         if not self.thoughts and self.learn != "painter":
             raise ValueError(f"thoughts=0 leaves nobody to learn but the painter; set learn: painter, not {self.learn}")
         if self.learn in ("balanced", "staged", "thinker") and self.thoughts < 2:
@@ -283,7 +284,9 @@ def dual_task(
             forward.follow()
 
     weights = {"thinker": thinker.weight, "painter": painter.weight}
-    task = GrpoTask(model, list(table), explore, learners, _schedule(tree, weights), config, alarms or Alarms(), begin)
+    # Where thoughts are judged by their words, equal ones are the aim.
+    alarms = (alarms or Alarms()) if tree.images else replace(alarms or Alarms(), identical=None)
+    task = GrpoTask(model, list(table), explore, learners, _schedule(tree, weights), config, alarms, begin)
     return DualTask(task, writes, policy, thinking, painting, table, clock)
 
 
@@ -364,16 +367,20 @@ def _explore(
             return writes.think(paths)
 
     levels = [Level(tree.thoughts, think)] if writes is not None else []
-    levels.append(Level(tree.images, policy.write))
+    if tree.images:
+        levels.append(Level(tree.images, policy.write))
 
     def finish(paths: Sequence[Path]) -> list[Any]:
-        """Pictures that know what they were painted from."""
+        """Pictures that know what they were painted from, or that alone."""
+        answers = [read(path) for path in paths]
+        infos = [{"prompt": answer.prompt, "readable": answer.note is None} for answer in answers]
+        if not tree.images:
+            return [Rewritten(info) for info in infos]
         pictures = []
         decoded = policy.pictures([path.segments[-1] for path in paths], together)
-        for path, painted in zip(paths, decoded, strict=True):
-            picture = Image.fromarray(painted)
-            picture.info |= {"prompt": read(path).prompt, "readable": read(path).note is None}
-            pictures.append(picture)
+        for info, painted in zip(infos, decoded, strict=True):
+            pictures.append(Image.fromarray(painted))
+            pictures[-1].info |= info
         return pictures
 
     def explore(prompts: Sequence[str], seeds: Sequence[int]) -> list[Tree]:

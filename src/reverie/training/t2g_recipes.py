@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +28,12 @@ from .alarms import Alarms
 from .dual_grpo import DualTree, FlowSampling, Question, Side, dual_task
 from .grpo import GrpoConfig, reinforce
 from .loop import LoopConfig, train
-from .questions import questions
+from .questions import Asks, questions
 from .recipes import section
 from .rollout import Reward
 from .think_sft import ThinkTask, ThinkTraining, states_similarity
 from .vlm_forward import quicken_qwen
-
-
-@dataclass
-class Asks:
-    """Section `data` of `dual-grpo`. prompts: see questions.py; riddles: share of the Atelier's that must be reasoned
-    about."""
-
-    prompts: str = ""
-    riddles: float = 0.65
-
-    def __post_init__(self) -> None:
-        if not self.prompts:
-            raise ValueError("data.prompts: give atelier:N, atelier-edits:N or a file of prompts.")
+from .word_rewards import WORDS, in_words
 
 
 def opened(recipe: Mapping[str, Any]) -> tuple[Source, Any]:
@@ -134,12 +121,13 @@ def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     thinker, painter = section(recipe, "thinker", Side), section(recipe, "painter", Side)
     grpo, alarms = section(recipe, "grpo", GrpoConfig), section(recipe, "alarms", Alarms)
     loop, data = section(recipe, "loop", LoopConfig), section(recipe, "data", Asks)
-    asked = questions(data.prompts, seed, data.riddles)
+    asked = questions(data, seed)
     _check_rewards(recipe, data, tree, thinker, painter)
     source, pipeline = opened(recipe)
     if tree.thoughts:
         check_writer(pipeline, source.name)
-    rewards = _rewards(recipe, data, {one.key: one for one in asked}, str(pipeline._execution_device))
+    table = {one.key: one for one in asked}
+    rewards = _rewards(recipe, data, table, str(pipeline._execution_device)) if tree.images else in_words(table)
     made = dual_task(
         pipeline,
         wording(recipe, source),
@@ -181,12 +169,14 @@ def _about(source: Source, recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {"base": base, "before": before, "settings": settings | {"thinker": wording(recipe, source)}}
 
 
-def _known(recipe: Mapping[str, Any], data: Asks) -> list[str]:
+def _known(recipe: Mapping[str, Any], data: Asks, tree: DualTree) -> list[str]:
+    if not tree.images:
+        return [*(WORDS if data.prompts.startswith("atelier:") else ()), paid.READABLE]
     known = [*(recipe.get("judges") or {}), paid.READABLE]
     if data.prompts.startswith("atelier-edits:"):
         return [*known, *paid.EDITS, paid.LIKENESS]
     if data.prompts.startswith("atelier:"):
-        return [*known, *paid.ATELIER]
+        return [*known, *paid.ATELIER, *WORDS]
     return [*known, paid.LIKENESS]
 
 
@@ -194,14 +184,14 @@ def _check_rewards(recipe: Mapping[str, Any], data: Asks, tree: DualTree, thinke
     """Every reward that a learning side names is there, before anything is loaded."""
     from ..judges.load import check_named
 
-    known = _known(recipe, data)
+    known = _known(recipe, data, tree)
     for name, side, learns in (
         ("thinker", thinker, tree.learn != "painter"),
         ("painter", painter, tree.learn != "thinker"),
     ):
         if learns and not side.rewards:
             raise ValueError(f"{name}.rewards: name at least one reward and its weight; there are {', '.join(known)}.")
-        if unknown := sorted(set(side.rewards) - set(known)):
+        if learns and (unknown := sorted(set(side.rewards) - set(known))):
             raise ValueError(f"{name}.rewards: there is no reward {unknown[0]!r}; there are {', '.join(known)}.")
     for judge, _ in _judges(recipe).values():
         check_named(resolve(judge, "judge"))
@@ -234,6 +224,7 @@ def _rewards(recipe: Mapping[str, Any], data: Asks, table: Mapping[str, Question
             recipe.get("inspector") or shipped("atelier-inspector"), device, fast=device != "cpu"
         )
         edits = data.prompts.startswith("atelier-edits:")
+        rewards |= {} if edits else in_words(table)
         rewards |= (paid.atelier_edit_rewards if edits else paid.atelier_rewards)(inspector, table)
     if not data.prompts.startswith("atelier:"):
         rewards[paid.LIKENESS] = paid.similarity(table)

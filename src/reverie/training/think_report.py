@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .. import thinkers
-from ..atelier.language_parse import Demand, parse
+from ..atelier.language_parse import Demand
 from ..benchmarks.eyes import Inspected
 from ..benchmarks.protocol import Benchmark, Sample, image_seed
 from ..benchmarks.registry import load
@@ -35,6 +35,7 @@ from ..vlms import Message
 from ..vlms.text_encoder import TextEncoderWriter
 from .picture_rewards import stacked
 from .qwen_report import plain_rise
+from .word_rewards import told
 
 WAYS = ("raw", "think", "oracle")
 ORACLES: dict[str, Callable[[Sample], str]] = {
@@ -123,13 +124,10 @@ def judged(
     return rows
 
 
-def told(sample: Sample, text: str) -> bool:
+def _told(case: Case) -> bool:
     """Whether a rewritten riddle of atelier-wise says in the Atelier's language what was asked for, and no more."""
-    wanted = Demand.from_record(sample.record["demand"]).to_record()
-    try:
-        return text == sample.record["rewritten"] or parse(text).to_record() == wanted
-    except ValueError:
-        return False
+    record, text = case.sample.record, case.asked[0]
+    return text == record["rewritten"] or told(Demand.from_record(record["demand"]), text)
 
 
 def in_words(found: Sequence[Case]) -> list[dict[str, Any]]:
@@ -137,7 +135,7 @@ def in_words(found: Sequence[Case]) -> list[dict[str, Any]]:
     return [
         {
             "id": case.sample.id, "tag": case.sample.tag, "cluster": case.sample.cluster, "prompt": case.sample.prompt,
-            "score": float(told(case.sample, case.asked[0])), "text": case.asked[0], "thought": case.thought,
+            "score": float(_told(case)), "text": case.asked[0], "thought": case.thought,
             "note": case.note,
         }
         for case in found
