@@ -261,7 +261,7 @@ def test_compare_paints_one_prompt_under_several_plans(page, studio):
     assert page.locator(".column h2").all_inner_texts() == ["As it stands", "Think first"]
     page.locator(".column:nth-child(2)").get_by_role("link", name="The whole story").click()
     page.get_by_role("slider").wait_for()
-    page.locator(".canvases figure").nth(1).wait_for(timeout=LONG)  # the direct picture of the same group, asked for apart
+    page.locator(".canvases figure").nth(1).wait_for(timeout=LONG)  # asked for apart
     assert page.locator(".canvases figure").count() == 2
 
 
