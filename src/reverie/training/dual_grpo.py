@@ -373,7 +373,7 @@ def _explore(
     def finish(paths: Sequence[Path]) -> list[Any]:
         """Pictures that know what they were painted from, or that alone."""
         answers = [read(path) for path in paths]
-        infos = [{"prompt": answer.prompt, "readable": answer.note is None} for answer in answers]
+        infos: list[dict[Any, Any]] = [{"prompt": answer.prompt, "readable": answer.note is None} for answer in answers]
         if not tree.images:
             return [Rewritten(info) for info in infos]
         pictures = []
