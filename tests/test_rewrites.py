@@ -205,6 +205,25 @@ def test_keeping_the_states_keeps_them(records: list[Rewrite], tmp_path: Path) -
     assert drift[100.0] < drift[0.0] / 4
 
 
+def test_a_loss_at_another_temperature_is_that_of_divided_logits(records: list[Rewrite]) -> None:
+    painter = DiffusionPainter(qwen_image(), height=32, width=32)
+    adapted = Adapted(painter.pipeline.text_encoder.eval(), Lora(2, 4, "language_model"))
+    sharp, flat = (
+        ThinkTask(painter, adapted, "atelier", records, ThinkTraining(batch=4, temperature=t)) for t in (0.25, 1.0)
+    )
+    before = flat.loss(flat.batch(0))
+    head = painter.pipeline.text_encoder.get_output_embeddings()
+    with torch.no_grad():
+        head.weight *= 4
+    after = flat.loss(flat.batch(0))
+    with torch.no_grad():
+        head.weight /= 4
+    torch.testing.assert_close(sharp.loss(sharp.batch(0))[0], after[0])
+    assert abs(float(before[0].detach() - after[0].detach())) > 1e-3
+    with pytest.raises(ValueError, match="above 0"):
+        ThinkTraining(temperature=0.0)
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights(records: list[Rewrite], tmp_path: Path) -> None:
     def run(out: Path, steps: int) -> dict[str, torch.Tensor]:
         painter = DiffusionPainter(qwen_image())

@@ -34,17 +34,22 @@ from .encoder_policy import Row, answer_logits, answer_targets
 class ThinkTraining:
     """batch: rows of a step. keep: weight of the distance of prompt states; 0 is the published loss. kept: prompts of a
     step whose distance is measured. tags: the reasoning stands in think tags. longest: tokens of a row at most; longer
-    rewrites are left out, and counted."""
+    rewrites are left out, and counted. temperature: what logits are divided by in the loss; below 1 for a small model
+    whose head cannot be sure, so that its loss falls by what is wrong and not by being surer of what is right. Thoughts
+    are then sampled at that temperature as well (`tree.temperature`); greedy ones do not change."""
 
     batch: int = 32
     keep: float = 0.0
     kept: int = 16
     tags: bool = False
     longest: int = 2048
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.kept < 0 or self.longest < 2:
             raise ValueError(f"batch={self.batch}, longest={self.longest}: at least 1 and 2; kept={self.kept}: 0 up.")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: above 0; 1 leaves the loss as published.")
         if self.keep < 0 or (self.keep and not self.kept):
             raise ValueError(f"keep={self.keep}: 0 or more, and above 0 only with kept above 0.")
 
@@ -105,7 +110,9 @@ class ThinkTask:
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         logits = answer_logits(self.writer, batch["rows"])
         targets = answer_targets([answer for _, answer in batch["rows"]], logits.device)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100)
+        loss = F.cross_entropy(
+            (logits.float() / self.mix.temperature).flatten(0, 1), targets.flatten(), ignore_index=-100
+        )
         known = targets != -100
         right = ((logits.argmax(-1) == targets) & known).sum() / known.sum()
         log: dict[str, Any] = {"cross_entropy": loss.detach(), "tokens_right": right}
