@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from canvas_promise import PROMPTS, TYPES, check, check_pieces, images, noting, seen, start, verbs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from janus_toy import toy_janus
@@ -11,91 +12,20 @@ from janus_toy import toy_janus
 from reverie.canvas import Canvas, Conditions, copy_seed, pick
 from reverie.generators.janus import JanusPainter
 
-PROMPTS = ("a cat", "a red fish below a boat", "two dogs", "a red fish below a boat and under a pale moon at night", "")
-TYPES = (torch.float32, torch.bfloat16)
-
-
-seen: list[torch.Tensor] = []
-
-
-def noting(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The usual draw, with its logits kept: they show differences of rounding that no code betrays yet."""
-    seen.append(logits)
-    return pick(logits, uniforms, temperature)
-
 
 @functools.cache
 def painter(dtype: torch.dtype) -> JanusPainter:
     # Small blocks and chunks, so that these short runs cross their borders.
-    return JanusPainter(*toy_janus(dtype), rows=16, chunk=16, picker=noting)
-
-
-def start(generator: JanusPainter, prompts, seeds, guidance=None) -> Canvas:
-    return generator.start(Conditions(prompts, guidance), seeds)
-
-
-images = st.lists(st.tuples(st.sampled_from(PROMPTS), st.integers(0, 2**40)), min_size=1, max_size=11)
-verbs = st.lists(
-    st.one_of(
-        st.tuples(st.just("advance"), st.integers(0, 6)),
-        st.tuples(st.just("rewind"), st.integers(0, 5)),
-        st.tuples(st.just("fork"), st.integers(1, 3)),
-        st.tuples(st.just("select"), st.randoms(use_true_random=False)),
-        st.tuples(st.just("recondition"), st.randoms(use_true_random=False)),
-        st.tuples(st.just("resume"), st.none()),
-        st.tuples(st.just("preview"), st.none()),
-    ),
-    max_size=7,
-)
+    return JanusPainter(*toy_janus(dtype), rows=16, chunk=16, picker=noting(pick))
 
 
 @settings(max_examples=60, deadline=None)
-@given(images=images, verbs=verbs, dtype=st.sampled_from(TYPES), guidance=st.sampled_from((None, 1.0, 2.5)))
+@given(images=images, verbs=verbs(6), dtype=st.sampled_from(TYPES), guidance=st.sampled_from((None, 1.0, 2.5)))
 def test_an_image_is_the_same_alone_and_after_anything_done_to_its_neighbours(
     images, verbs, dtype, guidance, tmp_path_factory
 ):
     generator = painter(dtype)
-    canvas = start(generator, *zip(*images, strict=True), guidance)
-    alone = [start(generator, [prompt], [seed], guidance) for prompt, seed in images]
-    for verb, argument in verbs:
-        if verb == "advance":
-            to = min(canvas.step + argument, generator.steps)
-            canvas = generator.advance(canvas, to)
-            alone = [generator.advance(one, to) for one in alone]
-        elif verb == "rewind":
-            to = max(canvas.step - argument, 0)
-            canvas = generator.rewind(canvas, to)
-            alone = [generator.rewind(one, to) for one in alone]
-        elif verb == "fork" and len(canvas) * argument <= 24:
-            canvas = canvas.fork(argument)
-            alone = [one.fork(argument).select([copy]) for one in alone for copy in range(argument)]
-        elif verb == "select":
-            chosen = argument.choices(range(len(canvas)), k=argument.randint(1, len(canvas)))
-            chosen = sorted(set(chosen)) if argument.random() < 0.7 else chosen
-            canvas, alone = canvas.select(chosen), [alone[i].select([0]) for i in chosen]
-        elif verb == "recondition":
-            prompts = [
-                argument.choice((old, old + ", and a bell", argument.choice(PROMPTS)))
-                for old in canvas.conditions.prompts
-            ]
-            canvas = generator.recondition(canvas, Conditions(prompts, guidance))
-            alone = [
-                generator.recondition(one, Conditions([p], guidance)) for one, p in zip(alone, prompts, strict=True)
-            ]
-        elif verb == "resume":
-            path = tmp_path_factory.mktemp("canvas") / "canvas.safetensors"
-            canvas.save(path)
-            canvas = Canvas.load(path)
-        elif verb == "preview":
-            generator.preview(canvas)
-    last = min(canvas.step, generator.steps - 1)
-    canvas = generator.advance(generator.rewind(canvas, last))
-    logits = seen[-1]
-    for index, one in enumerate(alone):
-        one = generator.advance(generator.rewind(one, last))
-        assert torch.equal(canvas.tokens[index], one.tokens[0]), f"image {index} of {len(alone)}"
-        assert torch.equal(logits[index], seen[-1][0]), f"logits of image {index} of {len(alone)}"
-    seen.clear()
+    check(generator, images, verbs, guidance, tmp_path_factory.mktemp("canvas") / "canvas.safetensors")
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -117,13 +47,7 @@ def test_the_cached_path_agrees_with_whole_sequences(dtype):
 
 def test_pieces_equal_one_stroke_and_old_canvases_stay_valid():
     generator = painter(torch.float32)
-    first = start(generator, PROMPTS, range(len(PROMPTS)))
-    whole = generator.advance(first)
-    half = generator.advance(first, 6)
-    again = generator.advance(half)
-    assert torch.equal(whole.tokens, again.tokens)
-    assert torch.equal(generator.advance(half).tokens, again.tokens)
-    assert torch.equal(generator.rewind(whole, 6).tokens, half.tokens)
+    half = check_pieces(generator, PROMPTS, 6)
     assert (half.tokens[:, 6:] == generator.fill).all()
 
 

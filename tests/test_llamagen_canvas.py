@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from canvas_promise import PROMPTS, TYPES, check, check_pieces, images, noting, seen, start, verbs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llamagen_toy import toy_llamagen
@@ -11,100 +12,29 @@ from llamagen_toy import toy_llamagen
 from reverie.canvas import Canvas, Conditions, pick
 from reverie.generators.llamagen import LlamagenPainter, narrowed
 
-PROMPTS = ("a cat", "a red fish below a boat", "two dogs", "a red fish below a boat and under a pale moon", "")
-TYPES = (torch.float32, torch.bfloat16)
-
-seen: list[torch.Tensor] = []
-
-
-def noting(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The usual draw, with its logits kept: they show differences of rounding that no code betrays yet."""
-    seen.append(logits)
-    return pick(logits, uniforms, temperature)
-
 
 @functools.cache
 def painter(dtype: torch.dtype) -> LlamagenPainter:
     # Small blocks and chunks, so that these short runs cross their borders.
-    return LlamagenPainter(*toy_llamagen(dtype), rows=16, chunk=16, top_k=40, top_p=0.95, picker=noting)
-
-
-def start(generator: LlamagenPainter, prompts, seeds, guidance=None) -> Canvas:
-    return generator.start(Conditions(prompts, guidance), seeds)
-
-
-images = st.lists(st.tuples(st.sampled_from(PROMPTS), st.integers(0, 2**40)), min_size=1, max_size=9)
-verbs = st.lists(
-    st.one_of(
-        st.tuples(st.just("advance"), st.integers(0, 6)),
-        st.tuples(st.just("rewind"), st.integers(0, 5)),
-        st.tuples(st.just("fork"), st.integers(1, 3)),
-        st.tuples(st.just("select"), st.randoms(use_true_random=False)),
-        st.tuples(st.just("recondition"), st.randoms(use_true_random=False)),
-        st.tuples(st.just("resume"), st.none()),
-        st.tuples(st.just("preview"), st.none()),
-    ),
-    max_size=6,
-)
-
-
-def apply(generator, canvas, alone, verb, argument, path):
-    """One verb over the batch and over each image alone: (canvas, alone) afterwards."""
-    if verb == "advance":
-        to = min(canvas.step + argument, generator.steps)
-        return generator.advance(canvas, to), [generator.advance(one, to) for one in alone]
-    if verb == "rewind":
-        to = max(canvas.step - argument, 0)
-        return generator.rewind(canvas, to), [generator.rewind(one, to) for one in alone]
-    if verb == "fork" and len(canvas) * argument <= 16:
-        copies = [one.fork(argument).select([copy]) for one in alone for copy in range(argument)]
-        return canvas.fork(argument), copies
-    if verb == "select":
-        chosen = argument.choices(range(len(canvas)), k=argument.randint(1, len(canvas)))
-        chosen = sorted(set(chosen)) if argument.random() < 0.7 else chosen
-        return canvas.select(chosen), [alone[i].select([0]) for i in chosen]
-    if verb == "recondition":
-        guidance = canvas.conditions.guidance
-        prompts = [argument.choice((old, f"{old}, and a bell", PROMPTS[2])) for old in canvas.conditions.prompts]
-        pairs = zip(alone, prompts, strict=True)
-        return (
-            generator.recondition(canvas, Conditions(prompts, guidance)),
-            [generator.recondition(one, Conditions([prompt], guidance)) for one, prompt in pairs],
-        )
-    if verb == "resume":
-        canvas.save(path)
-        return Canvas.load(path), alone
-    if verb == "preview":
-        generator.preview(canvas)
-    return canvas, alone
+    return LlamagenPainter(*toy_llamagen(dtype), rows=16, chunk=16, top_k=40, top_p=0.95, picker=noting(pick))
 
 
 @settings(max_examples=25, deadline=None)
-@given(images=images, verbs=verbs, dtype=st.sampled_from(TYPES), guidance=st.sampled_from((None, 1.0, 2.5)))
+@given(images=images, verbs=verbs(6), dtype=st.sampled_from(TYPES), guidance=st.sampled_from((None, 1.0, 2.5)))
 def test_an_image_is_the_same_alone_and_after_anything_done_to_its_neighbours(
     images, verbs, dtype, guidance, tmp_path_factory
 ):
     generator = painter(dtype)
-    canvas = start(generator, *zip(*images, strict=True), guidance)
-    alone = [start(generator, [prompt], [seed], guidance) for prompt, seed in images]
-    path = tmp_path_factory.mktemp("canvas") / "canvas.safetensors"
-    for verb, argument in verbs:
-        canvas, alone = apply(generator, canvas, alone, verb, argument, path)
-    last = min(canvas.step, generator.steps - 1)
-    canvas = generator.advance(generator.rewind(canvas, last))
-    logits = seen[-1]
-    for index, one in enumerate(alone):
-        one = generator.advance(generator.rewind(one, last))
-        assert torch.equal(canvas.tokens[index], one.tokens[0]), f"image {index} of {len(alone)}"
-        assert torch.equal(logits[index], seen[-1][0]), f"logits of image {index} of {len(alone)}"
-    seen.clear()
+    check(generator, images, verbs, guidance, tmp_path_factory.mktemp("canvas") / "canvas.safetensors")
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("until", [None, 4])
 def test_the_cached_path_agrees_with_whole_sequences(dtype, until):
     """`log_prob` reads the logits from which the codes were drawn off one uncached pass."""
-    generator = LlamagenPainter(*toy_llamagen(dtype), guided_until=until, top_k=40, temperature=1.2, picker=noting)
+    generator = LlamagenPainter(
+        *toy_llamagen(dtype), guided_until=until, top_k=40, temperature=1.2, picker=noting(pick)
+    )
     seen.clear()
     canvas = generator.advance(start(generator, PROMPTS, range(len(PROMPTS))))
     drawn_from = torch.stack(seen, 1).log_softmax(-1).gather(-1, canvas.tokens[..., None])[..., 0]
@@ -130,16 +60,9 @@ def test_log_prob_is_a_distribution_and_learns():
 
 def test_pieces_equal_one_stroke_and_old_canvases_stay_valid():
     generator = painter(torch.float32)
-    first = start(generator, PROMPTS, range(len(PROMPTS)))
-    whole = generator.advance(first)
-    half = generator.advance(first, 6)
-    pictures = generator.preview(half)
-    again = generator.advance(half)
-    assert torch.equal(whole.tokens, again.tokens)
-    assert torch.equal(generator.advance(half).tokens, again.tokens)
-    assert torch.equal(generator.rewind(whole, 6).tokens, half.tokens)
+    half = check_pieces(generator, PROMPTS, 6)
     assert (half.tokens[:, 6:] == generator.fill).all()
-    assert pictures[0].shape == (32, 32, 3)
+    assert generator.preview(half)[0].shape == (32, 32, 3)
 
 
 def test_equal_prompts_enter_once_and_padding_never():

@@ -91,8 +91,8 @@ def test_what_the_painter_was_given_is_shown(tmp_path):
     from reverie.vlms.remembering import Remembering
 
     class Tester:
-        def write(self, messages, max_new_tokens=512, temperature=0.0, seed=0, on_text=None):
-            return "3"
+        def write_batch(self, conversations, max_new_tokens=512, temperature=0.0, seeds=None):
+            return ["3"] * len(conversations)
 
     judge = Remembering(Tester, "tester", tmp_path / "answers")
     data = data_of("cobsat-2", tmp_path / "data")

@@ -4,95 +4,46 @@ import functools
 
 import pytest
 import torch
+from canvas_promise import PROMPTS, TYPES, check, check_pieces, images, noting, seen, start, verbs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from showo_toy import toy_showo
 
-from reverie.canvas import Canvas, Conditions, copy_seed
+from reverie.canvas import Conditions, copy_seed
 from reverie.generators.showo import ShowoPainter, draw, unpack
 from reverie.models.showo import omni_mask
-
-PROMPTS = ("a cat", "a red fish below a boat", "two dogs", "a red fish below a boat and under a pale moon at night", "")
-TYPES = (torch.float32, torch.bfloat16)
-
-seen: list[torch.Tensor] = []
-
-
-def noting(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float):
-    """The usual draw, with its logits kept: they show differences of rounding that no code betrays yet."""
-    seen.append(logits)
-    return draw(logits, uniforms, temperature)
 
 
 @functools.cache
 def painter(dtype: torch.dtype, temperature: float = 1.0) -> ShowoPainter:
     # Small blocks, so that these short runs cross their borders.
-    return ShowoPainter(*toy_showo(dtype), rows=16, steps=6, drawer=noting, temperature=temperature)
+    return ShowoPainter(*toy_showo(dtype), rows=16, steps=6, drawer=noting(draw), temperature=temperature)
 
 
-def start(generator: ShowoPainter, prompts, seeds, guidance=None) -> Canvas:
-    return generator.start(Conditions(prompts, guidance), seeds)
+def each_ones(generator: ShowoPainter):
+    """Splits logits, of which there is one for every slot that was masked before the last step."""
 
+    def split(logits, canvas):
+        masked = unpack(generator.record(canvas)[:, generator.steps - 1])[1]
+        return logits.split(masked.sum(1).tolist())
 
-images = st.lists(st.tuples(st.sampled_from(PROMPTS), st.integers(0, 2**40)), min_size=1, max_size=9)
-verbs = st.lists(
-    st.one_of(
-        st.tuples(st.just("advance"), st.integers(0, 4)),
-        st.tuples(st.just("rewind"), st.integers(0, 3)),
-        st.tuples(st.just("fork"), st.integers(1, 3)),
-        st.tuples(st.just("select"), st.randoms(use_true_random=False)),
-        st.tuples(st.just("recondition"), st.randoms(use_true_random=False)),
-        st.tuples(st.just("resume"), st.none()),
-        st.tuples(st.just("preview"), st.none()),
-    ),
-    max_size=6,
-)
+    return split
 
 
 @settings(max_examples=40, deadline=None)
-@given(images=images, verbs=verbs, dtype=st.sampled_from(TYPES), guidance=st.sampled_from((None, 1.0, 2.5)))
+@given(images=images, verbs=verbs(4), dtype=st.sampled_from(TYPES), guidance=st.sampled_from((None, 1.0, 2.5)))
 def test_an_image_is_the_same_alone_and_after_anything_done_to_its_neighbours(
     images, verbs, dtype, guidance, tmp_path_factory
 ):
     generator = painter(dtype)
-    canvas = start(generator, *zip(*images, strict=True), guidance)
-    alone = [start(generator, [prompt], [seed], guidance) for prompt, seed in images]
-    for verb, argument in verbs:
-        if verb == "advance":
-            to = min(canvas.step + argument, generator.steps)
-            canvas = generator.advance(canvas, to)
-            alone = [generator.advance(one, to) for one in alone]
-        elif verb == "rewind":
-            to = max(canvas.step - argument, 0)
-            canvas = generator.rewind(canvas, to)
-            alone = [generator.rewind(one, to) for one in alone]
-        elif verb == "fork" and len(canvas) * argument <= 18:
-            canvas = canvas.fork(argument)
-            alone = [one.fork(argument).select([copy]) for one in alone for copy in range(argument)]
-        elif verb == "select":
-            chosen = argument.choices(range(len(canvas)), k=argument.randint(1, len(canvas)))
-            canvas, alone = canvas.select(chosen), [alone[i].select([0]) for i in chosen]
-        elif verb == "recondition":
-            prompts = [argument.choice((old, argument.choice(PROMPTS))) for old in canvas.conditions.prompts]
-            canvas = generator.recondition(canvas, Conditions(prompts, guidance))
-            alone = [
-                generator.recondition(one, Conditions([p], guidance)) for one, p in zip(alone, prompts, strict=True)
-            ]
-        elif verb == "resume":
-            path = tmp_path_factory.mktemp("canvas") / "canvas.safetensors"
-            canvas.save(path)
-            canvas = Canvas.load(path)
-        elif verb == "preview":
-            generator.preview(canvas)
-    last = min(canvas.step, generator.steps - 1)
-    canvas = generator.advance(generator.rewind(canvas, last))
-    masked = unpack(generator.record(canvas)[:, generator.steps - 1])[1]
-    logits = seen[-1].split(masked.sum(1).tolist())
-    for index, one in enumerate(alone):
-        one = generator.advance(generator.rewind(one, last))
-        assert torch.equal(canvas.tokens[index], one.tokens[0]), f"image {index} of {len(alone)}"
-        assert torch.equal(logits[index], seen[-1]), f"logits of image {index} of {len(alone)}"
-    seen.clear()
+    check(
+        generator,
+        images,
+        verbs,
+        guidance,
+        tmp_path_factory.mktemp("canvas") / "canvas.safetensors",
+        each_ones(generator),
+    )
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -120,17 +71,7 @@ def test_the_cached_path_agrees_with_whole_sequences(dtype, guidance):
 
 
 def test_pieces_equal_one_stroke_and_old_canvases_stay_valid():
-    generator = painter(torch.float32)
-    first = start(generator, PROMPTS, range(len(PROMPTS)))
-    whole = generator.advance(first)
-    half = generator.advance(first, 3)
-    shown = generator.preview(half)
-    again = generator.advance(half)
-    assert torch.equal(whole.tokens, again.tokens)
-    assert torch.equal(generator.advance(half).tokens, again.tokens)
-    back = generator.rewind(whole, 3)
-    assert torch.equal(back.tokens, half.tokens)
-    assert all((a == b).all() for a, b in zip(generator.preview(back), shown, strict=True))
+    check_pieces(painter(torch.float32), PROMPTS, 3)
 
 
 @settings(max_examples=20, deadline=None)

@@ -46,6 +46,15 @@ class Message:
 Messages = Sequence[Message]
 
 
+def seeds_of(conversations: Sequence[Messages], seeds: Sequence[int] | None) -> Sequence[int]:
+    """One seed for each conversation, 0 where none are given. ValueError for another number of them."""
+    if seeds is None:
+        return [0] * len(conversations)
+    if len(seeds) != len(conversations):
+        raise ValueError(f"Got {len(seeds)} seeds for {len(conversations)} conversations; give one for each, or none.")
+    return seeds
+
+
 class VLM(Protocol):
     """A model that reads text and pictures and writes text. Conversations end with a user turn. One that was trained to
     read several pictures between words says `interleaves = True`."""

@@ -20,7 +20,7 @@ from reverie.models.janus import Janus
 from reverie.models.janus_text import PLACEHOLDER, SYSTEM, ImageRules, JanusTokenizer
 from reverie.models.llama import KVCache
 from reverie.models.rows import padded_rows
-from reverie.vlms import Messages, Reading
+from reverie.vlms import Messages, Reading, seeds_of
 
 # How often a loop that waits for the end of all answers looks whether it has come; looking waits for the device.
 LOOK_EVERY = 8
@@ -68,11 +68,7 @@ class JanusEyes:
         temperature: float = 0.0,
         seeds: Sequence[int] | None = None,
     ) -> list[str]:
-        seeds = [0] * len(conversations) if seeds is None else seeds
-        if len(seeds) != len(conversations):
-            raise ValueError(
-                f"Got {len(seeds)} seeds for {len(conversations)} conversations; give one for each, or none."
-            )
+        seeds = seeds_of(conversations, seeds)
         answers = self._answers(conversations, max_new_tokens, temperature, seeds) if conversations else []
         return [self._text(ids) for ids in answers]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
 from reverie.models.llava_checkpoint import Llava
-from reverie.vlms import IMAGE, Message, Messages, Reading
+from reverie.vlms import IMAGE, Message, Messages, Reading, seeds_of
 from reverie.vlms.llava_views import VIEWS, canvas_for, merge, prepare
 
 PICTURE = -200
@@ -159,9 +159,7 @@ class LlavaEyes:
         temperature: float = 0.0,
         seeds: Sequence[int] | None = None,
     ) -> list[str]:
-        seeds = [0] * len(conversations) if seeds is None else seeds
-        if len(seeds) != len(conversations):
-            raise ValueError(f"Got {len(seeds)} seeds for {len(conversations)} conversations; give one for each.")
+        seeds = seeds_of(conversations, seeds)
         texts: list[str] = []
         for start in range(0, len(conversations), self.batch):
             part = slice(start, start + self.batch)

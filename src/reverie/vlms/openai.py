@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from PIL.Image import Image
 
 from ..png import picture_hash
-from . import IMAGE, Message, Messages
+from . import IMAGE, Message, Messages, seeds_of
 from .answers import AnswerCache, Reply, key_of
 
 if TYPE_CHECKING:
@@ -185,11 +185,7 @@ class ServedVLM:
         temperature: float = 0.0,
         seeds: Sequence[int] | None = None,
     ) -> list[str]:
-        seeds = [0] * len(conversations) if seeds is None else seeds
-        if len(seeds) != len(conversations):
-            raise ValueError(
-                f"Got {len(seeds)} seeds for {len(conversations)} conversations; give one for each, or none."
-            )
+        seeds = seeds_of(conversations, seeds)
         with ThreadPoolExecutor(self.workers) as pool:
             asked = [
                 pool.submit(self.write, messages, max_new_tokens, temperature, seed)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..png import picture_hash
-from . import VLM, Messages
+from . import VLM, Messages, seeds_of
 from .answers import AnswerCache, Reply, key_of
 
 if TYPE_CHECKING:
@@ -42,12 +42,10 @@ class Remembering:
         seed: int = 0,
         on_text: Callable[[str], None] | None = None,
     ) -> str:
-        # at temperature 0 the seed changes nothing
-        how = {"longest": max_new_tokens, "temperature": temperature, "seed": seed if temperature else 0}
-        reply = self._ask(messages, how, lambda: Reply(self.vlm.write(messages, max_new_tokens, temperature, seed)))
+        answer = self.write_batch([messages], max_new_tokens, temperature, [seed])[0]
         if on_text:
-            on_text(reply.text)
-        return reply.text
+            on_text(answer)
+        return answer
 
     def write_batch(
         self,
@@ -56,9 +54,27 @@ class Remembering:
         temperature: float = 0.0,
         seeds: Sequence[int] | None = None,
     ) -> list[str]:
-        seeds = [0] * len(conversations) if seeds is None else seeds
-        pairs = zip(conversations, seeds, strict=True)
-        return [self.write(messages, max_new_tokens, temperature, seed) for messages, seed in pairs]
+        """Questions without an answer yet are asked in one batch, equal ones once."""
+        seeds = seeds_of(conversations, seeds)
+        if self.cache is None:
+            return self.vlm.write_batch(conversations, max_new_tokens, temperature, seeds)
+        questions = [
+            # at temperature 0 the seed changes nothing
+            self._question(
+                one, {"longest": max_new_tokens, "temperature": temperature, "seed": seed if temperature else 0}
+            )
+            for one, seed in zip(conversations, seeds, strict=True)
+        ]
+        keys = [key_of(question) for question in questions]
+        known = {key: self.cache.get(key) for key in keys}
+        new = [keys.index(key) for key, reply in known.items() if reply is None]
+        if new:
+            asked, drawn = [conversations[i] for i in new], [seeds[i] for i in new]
+            answers = self.vlm.write_batch(asked, max_new_tokens, temperature, drawn)
+            for i, answer in zip(new, answers, strict=True):
+                known[keys[i]] = Reply(answer)
+                self.cache.put(keys[i], questions[i], Reply(answer))
+        return [reply.text for key in keys if (reply := known[key])]
 
     def first_tokens(self, messages: Messages) -> dict[str, float]:
         """The likeliest first tokens of the answer with their probabilities, as `ServedVLM.first_tokens`."""
@@ -83,11 +99,15 @@ class Remembering:
     def _ask(self, messages: Messages, how: Mapping[str, Any], ask: Callable[[], Reply]) -> Reply:
         if self.cache is None:
             return ask()
-        asked = [[message.role, message.text, [picture_hash(one) for one in message.images]] for message in messages]
-        question = {"model": self.name, **how, "messages": asked}
+        question = self._question(messages, how)
         key = key_of(question)
         found = self.cache.get(key)
         if found is None:
             found = ask()
             self.cache.put(key, question, found)
         return found
+
+    def _question(self, messages: Messages, how: Mapping[str, Any]) -> dict[str, Any]:
+        """All that the answer depends on."""
+        asked = [[message.role, message.text, [picture_hash(one) for one in message.images]] for message in messages]
+        return {"model": self.name, **how, "messages": asked}

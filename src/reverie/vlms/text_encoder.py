@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from reverie.canvas import Work, draw_uniforms, pick
-from reverie.vlms import IMAGE, Message, Messages
+from reverie.vlms import IMAGE, Message, Messages, seeds_of
 
 SYSTEM = "You are a helpful assistant."
 """The stock system turn of Qwen2.5-VL, where a conversation brings none."""
@@ -66,7 +66,7 @@ class TextEncoderWriter:
     ) -> list[tuple[list[int], Tensor]]:
         """Token ids of the answers, the token that ends one included where it came, and their log-probabilities (n,) at
         the temperature; those of the likeliest tokens at 1 where it is 0."""
-        seeds = [0] * len(conversations) if seeds is None else seeds
+        seeds = seeds_of(conversations, seeds)
         found: list[tuple[list[int], Tensor]] = []
         for first in range(0, len(conversations), self.together):
             here = slice(first, first + self.together)

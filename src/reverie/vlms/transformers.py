@@ -16,7 +16,7 @@ from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
 from reverie.models.pretrained import read_config
-from reverie.vlms import IMAGE, Message, Messages, Reading
+from reverie.vlms import IMAGE, Message, Messages, Reading, seeds_of
 from reverie.vlms.prefixes import read
 
 
@@ -163,11 +163,7 @@ class TransformersVLM:
         """
         if not conversations:
             return []
-        seeds = [0] * len(conversations) if seeds is None else seeds
-        if len(seeds) != len(conversations):
-            raise ValueError(
-                f"Got {len(seeds)} seeds for {len(conversations)} conversations; give one for each, or none."
-            )
+        seeds = seeds_of(conversations, seeds)
         if max_new_tokens < 1 or not 0 <= min_new_tokens <= max_new_tokens:
             raise ValueError(f"An answer of {min_new_tokens} to {max_new_tokens} tokens cannot be written.")
         inputs = self.inputs(conversations)
