@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from PIL.Image import Image
 
 from ..vlms import VLM
+from ..vlms.meeting import each
 from ..vlms.openai import NoAnswer, Unusable
 from . import cobsat, geneval2, judging, reasonbench
 from .doctor import Finding, broken, compared
@@ -108,7 +108,7 @@ def judge(benchmark: str, vlm: VLM, known: Sequence[Known], workers: int = 1) ->
     shown = [(one, picture.picture) for one, other in pairs for picture in (one, other)]
     who = getattr(vlm, "name", type(vlm).__name__)
 
-    def one(case: tuple[Known, Image]) -> float | None:
+    def one(vlm: VLM, case: tuple[Known, Image]) -> float | None:
         try:
             return ask(vlm, *case)
         except Unusable:
@@ -117,8 +117,7 @@ def judge(benchmark: str, vlm: VLM, known: Sequence[Known], workers: int = 1) ->
             return None
 
     try:
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            scores = list(pool.map(one, shown))
+        scores = each(shown, one, vlm, workers)
     except Unusable as error:
         return broken("judge", who, error)
     return compared("judge", who, list(zip(scores[::2], scores[1::2], strict=True)))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..models.registry import entries
+from ..vlms.meeting import each
 from .protocol import Benchmark, Detector, Judgement
 from .sources import Case
 
@@ -128,12 +128,12 @@ class Evaluating:
 
 
 class Asking:
-    """A model that reads and writes; `workers` questions at a time where it is behind a server."""
+    """A model that reads and writes; asked about `workers` images at a time (`vlms/meeting.py`)."""
 
     def __init__(self, vlm: VLM, workers: int = 1, notes: Sequence[str] = ()) -> None:
         self.vlm, self.workers, self.notes = vlm, workers, notes
         self.name = getattr(vlm, "name", type(vlm).__name__)
-        self.waits = workers > 1
+        self.waits = workers > 1 and hasattr(vlm, "url")
 
     def check(self) -> None:
         check: Callable[[], None] | None = getattr(self.vlm, "check", None)
@@ -141,18 +141,10 @@ class Asking:
             check()
 
     def judge(self, benchmark: Benchmark, cases: Sequence[Case]) -> list[Judgement]:
-        def one(case: Case) -> Judgement:
-            return benchmark.judge(case.sample, Shown(self.vlm, case.picture))
+        def one(vlm: VLM, case: Case) -> Judgement:
+            return benchmark.judge(case.sample, Shown(vlm, case.picture))
 
-        if self.workers == 1:
-            return [one(case) for case in cases]
-        with ThreadPoolExecutor(self.workers) as pool:
-            asked = [pool.submit(one, case) for case in cases]
-            try:
-                return [future.result() for future in asked]
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)  # answers under way still reach the cache
-                raise
+        return each(cases, one, self.vlm, self.workers)
 
 
 def same_model(name: str, official: str) -> bool:
@@ -194,7 +186,7 @@ def open_eyes(
         notes.append(
             f"judged by {name}, officially by {benchmark.official_judge}: not comparable with published scores"
         )
-    return Asking(judge, workers if hasattr(judge, "url") else 1, notes)
+    return Asking(judge, workers, notes)
 
 
 def _evaluators(benchmark: Benchmark, judge: Any, choices: Mapping[str, Any], device: str | None) -> Eyes:

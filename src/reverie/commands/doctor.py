@@ -178,8 +178,7 @@ def _judge(name: str, arguments: argparse.Namespace, prices: Any, estimates: lis
             if served(arguments.judge):
                 vlm.patience = Patience(timeout=60.0, tries=3, pause=0.5, longest=2.0)
             known = doctor_judges.pictures_of(name, arguments.pictures, arguments.side)
-            workers = arguments.workers if served(arguments.judge) else 1
-            finding = doctor_judges.judge(name, vlm, known, workers)
+            finding = doctor_judges.judge(name, vlm, known, arguments.workers)
         except ValueError as error:
             return doctor.broken("judge", arguments.judge, error)
         if served(arguments.judge) and finding.asked:

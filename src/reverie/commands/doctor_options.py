@@ -17,7 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--per-prompt", type=int, metavar="N", help="images for each prompt of that run")
     parser.add_argument("--pictures", type=int, default=16, metavar="N", help="known pictures to show (default: 16)")
     parser.add_argument("--side", type=int, default=512, metavar="PIXELS", help="of these (default: 512)")
-    parser.add_argument("--workers", type=int, default=8, metavar="N", help="requests at a time (default: 8)")
+    parser.add_argument(
+        "--workers", type=int, default=8, metavar="N", help="questions to a judge at a time (default: 8)"
+    )
     parser.add_argument("--no-thinking", action="store_true", help="tell a vLLM server to switch thinking off")
     parser.add_argument("--device", help="cpu, cuda, mps, ... (default: a GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="the same as one JSON object")

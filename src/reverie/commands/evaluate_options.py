@@ -25,6 +25,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--cache", metavar="DIR", help="of a judge's answers (default: in OUT)")
     option("--requests", type=int, metavar="N", help="the most to send to a server; 0: the cache alone")
     option("--tokens", type=int, metavar="N", help="the most to pay a server for")
-    option("--workers", type=int, default=8, metavar="N", help="requests at a time (default: 8)")
+    option("--workers", type=int, default=8, metavar="N", help="questions to a judge at a time (default: 8)")
     option("--no-thinking", action="store_true", help="tell a vLLM server to switch thinking off")
     cluster_options.add(parser)
