@@ -19,8 +19,8 @@ from reverie.data.shards import ShardedBuild
 from reverie.data.stories import Stories, build_stories
 from reverie.data.teachers import AtelierTeacher
 from reverie.generators.janus import JanusPainter
-from reverie.models.janus_adapter import base_of, read_adapter, save_adapter
 from reverie.models.janus_checkpoint import load_janus
+from reverie.models.low_rank import base_of, read_adapter, save_adapter
 from reverie.training import adapters, recipes
 from reverie.training.roll_sheets import roll_sheet
 from reverie.training.tree import Branch, Tree

@@ -59,6 +59,7 @@ VERIFIER_DATA = {
     "steps": "Unfinished images, labelled by roll-outs: what a process reward model (PRM) learns from.",
     "potential": "Clarity, potential and finished images: what PARM learns from.",
     "reflection": "What is wrong with images: what PARM++ learns from.",
+    "looks": "Images, finished and before, with all that is seen in them: what a judge learns to compare from.",
     "correction": "Wrong images, what is wrong, and right ones: what a painter learns to correct itself from.",
     "preference": "A right and a wrong image of each prompt: what DPO learns from.",
 }
@@ -86,11 +87,11 @@ def _verifier_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     if kind in ("preference", "correction"):
         parser.add_argument("--each", type=int, default=1, metavar="N", help="pairs of a prompt at most (default: 1)")
         parser.add_argument("--pick", default="random", metavar="HOW", help="random, or extreme: by the judge's score")
-    else:
+    elif kind != "looks":
         parser.add_argument(
             "--wording", metavar="NAME", help="in which the judge to be trained is asked (judges/wordings.yaml)"
         )
-    if kind in ("steps", "potential"):
+    if kind in ("steps", "potential", "looks"):
         parser.add_argument(
             "--looks", type=int, default=18, metavar="N", help="at how many points of a path (default: 18)"
         )

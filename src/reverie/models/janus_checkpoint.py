@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from reverie.models.janus import Janus, JanusConfig
-from reverie.models.janus_adapter import add_adapter, whole
 from reverie.models.janus_text import JanusTokenizer
+from reverie.models.low_rank import add_adapter, whole
 
 SHARD_BYTES = 15 * 2**20
 IGNORED = re.compile(r"vision_model\.vision_tower\.attn_pool\..*|gen_vision_model\.quantize\.codebook_used")

@@ -301,7 +301,7 @@ def whole_folder(folder: Path) -> Path:
     """Where the tokenizer lies: an adapter has that of its base."""
     if not (folder / "adapter.safetensors").is_file():
         return folder
-    from reverie.models.janus_adapter import whole
+    from reverie.models.low_rank import whole
 
     return whole(folder)
 

@@ -40,6 +40,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "think-sft": ("mix.batch",),
     "dual-grpo": ("grpo.prompts",),
     "judge": ("judge.batch",),
+    "judge-claims": ("claims.pictures",),
     "self-correction": ("correction.batch", "correction.plain"),
     "dpo": ("dpo.batch",),
     "text-space": ("mix.batch",),

@@ -19,7 +19,7 @@ from ..judges.vlm import VLMJudge, Wording
 from .cross_entropy import cross_entropy
 from .janus import in_working_type, lengths, pad
 from .vlm_build import END, PICTURE, VISION_END, VISION_START
-from .vlm_forward import patches_of, places_of, quicken_qwen, read, see
+from .vlm_forward import Held, patches_of, places_of, quicken_qwen, read, see
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,6 +48,7 @@ class QwenStudent:
         self.model.model.visual.requires_grad_(vision)
         self.picture = self.words.convert_tokens_to_ids(PICTURE)
         self.span = VISION_START + PICTURE * self.grid**2 + VISION_END
+        self.opening = self.words.encode(f"<|im_start|>user\n{self.span}", add_special_tokens=False)
 
     def asked(self, messages: Sequence[Message], shown: int = 0) -> list[int]:
         """Ids of a conversation, up to where the assistant answers. shown: pictures of its first turn that are not at
@@ -59,6 +60,20 @@ class QwenStudent:
             for one, count in zip(messages, counts, strict=True)
         ]
         return self.words.encode("".join(turns) + "<|im_start|>assistant\n", add_special_tokens=False)
+
+    def behind(self, messages: Sequence[Message]) -> list[int]:
+        """The same, of a conversation about one picture, without what stands up to the picture's end (`opening`)."""
+        return self.asked(messages, 1)[len(self.opening) :]
+
+    def shown(self, tokens: Tensor) -> Held:
+        """Keys and values of the opening with each of the pictures, whose tokens these are (N, tokens, D)."""
+        ids = torch.tensor([self.opening] * len(tokens), device=tokens.device)
+        embeds = self.model.model.language_model.embed_tokens(ids)
+        embeds = embeds.masked_scatter((ids == self.picture)[..., None], tokens.to(embeds.dtype))
+        places = torch.tensor(places_of(self.opening, self.picture, self.grid), device=tokens.device).T
+        held: Held = []
+        read(self.model, in_working_type(embeds), places[:, None].expand(-1, len(ids), -1), kept=held)
+        return held
 
     def pixels(self, pictures: Sequence[Image]) -> Tensor:
         """(N, 3, side, side) uint8."""

@@ -1,6 +1,6 @@
 """Recipes of thinking while painting (arXiv 2511.16671): supervised fine-tuning on stories, and reinforcement, with
 which T2I-R1 (2505.00703) and Dual-GRPO go as well. All weights learn, or adapters (LoRA), which are kept as small
-checkpoints of their own (models/janus_adapter.py)."""
+checkpoints of their own (models/low_rank.py)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from ..data.stories import DrawnStories, Stories
 from ..loading import here
 from ..models.janus import Janus
-from ..models.janus_adapter import base_of, read_adapter, save_adapter
 from ..models.janus_checkpoint import load_janus, save_janus
+from ..models.low_rank import base_of, read_adapter, save_adapter
 from ..models.registry import Source, fetched, resolve
 from ..refusals import check_place
 from . import adapters

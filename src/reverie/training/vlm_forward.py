@@ -53,12 +53,14 @@ def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _mix(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
-    """Attention of (B, H, T, head) as three products, on a GPU as its fused kernel: (B, T, H * head)."""
-    if q.is_cuda:
+    """Attention of (B, H, T, head) as three products, on a GPU as its fused kernel: (B, T, H * head). Of more keys than
+    queries the last are those of the queries, and all before are seen by every one."""
+    if q.is_cuda and (not causal or q.shape[2] == k.shape[2]):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if causal:
-        scores = scores + scores.new_full(scores.shape[-2:], -torch.inf).triu(1)
+        rows, columns = scores.shape[-2:]
+        scores = scores + scores.new_full((rows, columns), -torch.inf).triu(1 + columns - rows)
     return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
@@ -112,20 +114,45 @@ def places_of(ids: Sequence[int], picture: int, side: int) -> list[tuple[int, in
     return places
 
 
-def read(model: Any, embeds: Tensor, places: Tensor) -> Tensor:
+Held = list[tuple[Tensor, Tensor]]
+"""Keys and values (B, H, T, head) of each layer."""
+
+
+def read(
+    model: Any,
+    embeds: Tensor,
+    places: Tensor,
+    before: Held | None = None,
+    kept: Held | None = None,
+    queries: list[Tensor] | None = None,
+) -> Tensor:
     """Embeddings (B, T, D) at places (3, B, T) to the states behind the final norm. Padding stands on the right, where
-    a causal model never looks. As many heads for keys as for queries."""
+    a causal model never looks. As many heads for keys as for queries. before: what rows go on from, B or fewer; row i
+    of them is the beginning of as many rows in a row as B is larger. kept: takes the keys and values of all that is
+    read, `before` not among them. queries: takes each layer's, as they meet the keys (B, H, T, head)."""
     network, x = model.model.language_model, embeds
     cos, sin = _text_turns(network, places, x)
-    for layer in network.layers:
+    for number, layer in enumerate(network.layers):
         attention, h = layer.self_attn, layer.input_layernorm(x)
         q, k, v = (
             project(h).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        x = x + attention.o_proj(_mix(_turned(q, cos, sin), _turned(k, cos, sin), v, causal=True))
+        k = _turned(k, cos, sin)
+        if kept is not None:
+            kept.append((k, v))
+        if before is not None:
+            k, v = (torch.cat((_each(old, len(k)), new), 2) for old, new in zip(before[number], (k, v), strict=True))
+        q = _turned(q, cos, sin)
+        if queries is not None:
+            queries.append(q)
+        x = x + attention.o_proj(_mix(q, k, v, causal=True))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     return network.norm(x)
+
+
+def _each(held: Tensor, rows: int) -> Tensor:
+    return held if len(held) == rows else held.repeat_interleave(rows // len(held), 0)
 
 
 def quicken_qwen(model: M) -> M:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
+from reverie.models.low_rank import add_adapter, base_of
 from reverie.models.pretrained import read_config
 from reverie.vlms import IMAGE, Message, Messages, Reading, seeds_of
 from reverie.vlms.prefixes import read
@@ -69,7 +70,8 @@ class TransformersVLM:
         number_pictures: bool = False,
     ) -> TransformersVLM:
         """From a folder or hub id. dtype: by default bfloat16 on accelerators and float32 on the CPU. max_pixels:
-        largest area a picture enters with, for processors that have such a limit (Qwen)."""
+        largest area a picture enters with, for processors that have such a limit (Qwen). The folder may hold an adapter
+        (models/low_rank.py), whose processor is that of its base."""
         from transformers import AutoModelForImageTextToText
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -78,11 +80,16 @@ class TransformersVLM:
         config = read_config(source)
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ValueError(f"{source} is a {config.model_type} model, which cannot look and write.")
+        base = base_of(source) or source
         try:
-            processor = load_processor(source, config, **({} if max_pixels is None else {"max_pixels": max_pixels}))
-            model: Any = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
+            processor = load_processor(base, config, **({} if max_pixels is None else {"max_pixels": max_pixels}))
+            model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
         except OSError as error:
             raise ValueError(f"{source} lacks weights or processor ({str(error).splitlines()[0]}).") from error
+        if base != source:
+            weights = dict(model.named_parameters())  # a tied one stands there once
+            add_adapter(source, weights)
+            model.load_state_dict(weights, strict=False)
         return cls(model.to(device), processor, number_pictures=number_pictures)
 
     @property

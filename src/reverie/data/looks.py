@@ -1,0 +1,164 @@
+"""Looks: painted images, finished and at some moments before, with what the inspector saw in them in the end.
+
+From a folder of paths (paths.py). One sighting answers every question in the words of atelier-geneval about its
+picture, so a look is worth as many examples as claims can be made of it (atelier/claims.py). A folder holds:
+
+    data.json               the paths and the settings
+    looks-000012.npy        (N, some + 1, 3, S, S) uint8: unfinished moments in their order, then the finished image
+    looks-000012.jsonl      a line for each of the N: prompt, whether it is right, moments (shares painted), what is
+                            seen
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..choose import look_steps, without_cache
+from ..files import write_atomically
+from .paths import Paths
+from .verifier import VerifierData
+
+if TYPE_CHECKING:
+    from ..atelier.claims import Claim
+    from ..atelier.inspector import Inspector, Sighting
+    from ..canvas import Generator as GeneratorOfImages
+
+SOME = 3
+"""Unfinished moments of an image that are kept."""
+
+
+def build_looks(
+    paths: Paths,
+    generator: GeneratorOfImages,
+    inspector: Inspector,
+    folder: Path,
+    config: VerifierData,
+    numbers: list[int],
+    on_shard: Callable[[int, int], None] | None = None,
+) -> None:
+    """Makes the shards that are not there yet."""
+    steps = look_steps(generator.steps, config.looks)
+    for done, number in enumerate(numbers, 1):
+        pictures, lines = _files(folder, number)
+        if not lines.is_file():
+            shard = paths.shard(number)
+            rows, shown = _shown(
+                generator, without_cache(shard.canvas()), steps, random.Random(f"{config.seed}/{number}")
+            )
+            import torch
+
+            seen = inspector.look(torch.from_numpy(shown[:, -1]))
+            text = "".join(
+                json.dumps({"prompt": label.prompt, "right": label.right, "moments": moments, **asdict(sighting)})
+                + "\n"
+                for label, moments, sighting in zip(shard.labels, rows, seen, strict=True)
+            )
+            write_atomically(pictures, lambda part, shown=shown: _save(part, shown))  # type: ignore[misc]
+            write_atomically(lines, lambda part, text=text: part.write_text(text, "utf-8"))  # type: ignore[misc]
+        if on_shard is not None:
+            on_shard(done, len(numbers))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+
+
+def _shown(
+    generator: GeneratorOfImages, canvas: Any, steps: tuple[int, ...], rng: random.Random
+) -> tuple[list[list[float]], np.ndarray]:
+    """Each image at some moments, which are chosen anew for every shard and image, and finished."""
+    count = len(canvas.seeds)
+    some = min(SOME, len(steps) - 1)
+    chosen = [sorted(rng.sample(steps[:-1], some)) for _ in range(count)]
+    finished = np.stack(generator.preview(canvas)).transpose(0, 3, 1, 2)
+    shown = np.zeros((count, some + 1, *finished.shape[1:]), np.uint8)
+    shown[:, -1] = finished
+    for step in sorted({step for row in chosen for step in row}):
+        rows = [row for row in range(count) if step in chosen[row]]
+        pictures = np.stack(generator.preview(generator.rewind(canvas.select(rows), step)))
+        for row, picture in zip(rows, pictures.transpose(0, 3, 1, 2), strict=True):
+            shown[row, chosen[row].index(step)] = picture
+    return [[step / steps[-1] for step in row] for row in chosen], shown
+
+
+def _files(folder: Path, number: int) -> tuple[Path, Path]:
+    return folder / f"looks-{number:06}.npy", folder / f"looks-{number:06}.jsonl"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image: `pictures` (some + 1, 3, S, S) uint8, the shares painted of all but the last, its own prompt as a
+    claim, and what is seen in the end."""
+
+    pictures: np.ndarray
+    moments: tuple[float, ...]
+    own: Claim
+    sighting: Sighting
+
+
+class Looks:
+    """What a folder holds. ValueError where it is no such folder."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        about = self.folder / "data.json"
+        found = json.loads(about.read_text("utf-8")) if about.is_file() else {}
+        if found.get("kind") != "looks":
+            raise ValueError(f"{folder} holds no looks; build them with `reverie data build looks`.")
+        self.clear_after, self.unclear_before = float(found["clear_after"]), float(found["unclear_before"])
+        self.rows: list[tuple[np.ndarray, Mapping[str, Any]]] = []
+        for lines in sorted(self.folder.glob("looks-*.jsonl")):
+            pictures = np.load(lines.with_suffix(".npy"), mmap_mode="r")
+            said = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+            self.rows += list(zip(pictures, said, strict=True))
+        if not self.rows:
+            raise ValueError(f"{folder} holds no finished shard; run its build first.")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> Look:
+        pictures, said = self.rows[row]
+        sighting = _sighting(json.dumps([said["objects"], said["background"], said["style"]]))
+        return Look(pictures, tuple(said["moments"]), own_claim(said["prompt"], sighting, said["right"]), sighting)
+
+    def clear(self, moment: float) -> bool | None:
+        """Whether a picture of which so much is painted counts as clear; None for what is left open."""
+        return True if moment > self.clear_after else False if moment < self.unclear_before else None
+
+
+@lru_cache(maxsize=4096)
+def _sighting(text: str) -> Sighting:
+    from ..atelier.inspector import Seen, Sighting
+
+    objects, background, style = json.loads(text)
+    return Sighting(tuple(Seen(**thing) for thing in objects), background, style)
+
+
+def own_claim(prompt: str, sighting: Sighting, right: bool) -> Claim:
+    """What was asked for, as a claim: by the rule of atelier-geneval if it is one of its tasks, by its label else."""
+    from ..atelier.claims import Claim, said_of
+    from ..atelier.language import canonical
+    from ..atelier.language_parse import Demand
+    from ..judges.inspector import demanded
+
+    whole = Claim(prompt, (right,), (len(prompt),))
+    try:
+        clauses = demanded(prompt).include
+    except ValueError:  # not in the Atelier's words
+        return whole
+    words = canonical(Demand(clauses))
+    if prompt.endswith(" " + words):
+        found = said_of(clauses, sighting, prompt.removesuffix(" " + words))
+        if found.text == prompt:
+            return found
+    return whole

@@ -1,0 +1,80 @@
+"""The recipe of a judge that learns claim by claim (judge_claims.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..judges.vlm import Wording
+from .adapters import Lora, add, merged
+from .card import write_card
+from .judge_claims import ClaimTask, ClaimTraining
+from .loop import LoopConfig, train
+from .recipes import section
+
+if TYPE_CHECKING:
+    from .qwen_judge import QwenStudent
+
+
+def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
+    """Keys: model (a Qwen2-VL as the Atelier's), data (folders of looks with the share of each; none if all pictures
+    are drawn), wording (in which it is asked), export, base (the judge is then exported as what it differs by from that
+    model, see models/low_rank.py) and rank (of the difference; 0 for all of it). Sections: claims (ClaimTraining), lora, loop."""
+    from ..data.looks import Looks
+    from ..models.registry import fetched, resolve
+    from ..vlms.transformers import TransformersVLM
+    from .qwen_judge import QwenStudent, save_judge
+
+    config, loop = section(recipe, "claims", ClaimTraining), section(recipe, "loop", LoopConfig)
+    lora, wording = section(recipe, "lora", Lora), recipe.get("wording") or "atelier"
+    found = recipe.get("data") or {}
+    painted = [Looks(folder) for folder in ([found] if isinstance(found, str) else found)]
+    source = fetched(resolve(recipe["model"], "judge"))
+    if source.family != "chat" or source.folder is None:
+        raise ValueError(f"{source.name} is no Qwen2-VL; a judge that learns claim by claim is one.")
+    student = QwenStudent(TransformersVLM.load(source.folder, dtype=torch.float32))
+    task = ClaimTask(student, Wording.of(wording), config, seed, painted)
+    learner = add(student.model, lora) if lora.rank else None
+    task.model = learner or student.model
+    train(task, loop, out, recipe=dict(recipe))
+    if learner is not None:
+        merged(learner)
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    about: dict[str, Any] = {"judge": wording}
+    if painted:  # judges are a little ahead of their labels; see verify_recipes.note_clear_from
+        about["clear_from"] = round(0.8 * min(one.unclear_before for one in painted), 4)
+    if recipe.get("base"):
+        as_adapter(student, str(recipe["base"]), int(recipe.get("rank") or 0), folder, about)
+    else:
+        save_judge(student, folder, wording)
+        _note(folder, about)
+    learned = ", ".join(str(one.folder) for one in painted) or "drawn pictures"
+    write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from claims about {learned}."])
+    return out
+
+
+def as_adapter(student: QwenStudent, base: str, rank: int, folder: Path, about: Mapping[str, Any]) -> None:
+    """Writes a judge as what it differs by from the chat model `base`: a folder (a relative one counts from `folder`),
+    name or hub id."""
+    from ..models.low_rank import difference, save_adapter
+    from ..models.registry import fetched, resolve
+    from ..vlms.transformers import TransformersVLM
+
+    folder.mkdir(parents=True, exist_ok=True)  # a path that goes up from it is none before it is there
+    beside = folder / base
+    whole = fetched(resolve(beside if beside.is_dir() else base, "judge"))
+    if whole.family != "chat" or whole.folder is None:
+        raise ValueError(f"base={base!r} is no chat model, so a judge cannot be told as a change of it.")
+    first = dict(TransformersVLM.load(whole.folder, dtype=torch.float32).model.named_parameters())
+    parts = difference(dict(student.model.named_parameters()), first, rank)
+    save_adapter(folder, base, {**whole.config, "reverie": dict(about)}, 1.0, parts)
+
+
+def _note(folder: Path, about: Mapping[str, Any]) -> None:
+    path = folder / "config.json"
+    raw = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(raw | {"reverie": {**(raw.get("reverie") or {}), **about}}, indent=2) + "\n", "utf-8")

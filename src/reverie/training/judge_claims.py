@@ -1,0 +1,256 @@
+"""A judge learns to compare: many claims about one picture, which is looked at and read once for all of them.
+
+An example of the published training is a picture, a question, and one bit. Whoever starts from a model that describes
+pictures still has to learn how a description is held against a prompt; from one bit an example that took us nowhere in
+ten thousands of examples. Here every picture comes with several claims (atelier/claims.py), half of them true and the
+others nearly, and three things are learnt beside the verdict:
+
+    parts   the verdict on what has been read so far, at the last word of each part of a claim
+    match   where to look: from that word a head of each middle layer is to look at the picture if it holds what the
+            part names, and away from it if not; every part of a batch is held against every picture of it, which is
+            what makes it quick
+    tell    the next word of claims that are true
+
+A verdict is the first word of the answer, yes or no, as the judge is asked. Pictures are drawn, or painted and labelled
+(data/looks.py): what the inspector saw in a finished picture answers any claim; of an unfinished one, what it became.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..atelier.claims import Claim, claim, seen_in
+from .cross_entropy import cross_entropy
+from .janus import in_working_type, pad
+from .vlm_forward import Held, places_of, read
+
+if TYPE_CHECKING:
+    from ..atelier.inspector import Sighting
+    from ..atelier.scene import Scene
+    from ..data.looks import Looks
+    from ..judges.vlm import Wording
+    from .qwen_judge import QwenStudent
+
+UNASKED = -100
+Names = frozenset[tuple[str, str | None]]
+Batch = dict[str, Tensor]
+
+
+@dataclass
+class ClaimTraining:
+    """pictures: of a step; claims: about each. drawn: share of pictures that are drawn. unfinished: share of painted
+    ones that are shown unfinished. parts, match, tell: weights of what is learnt beside the verdict. tasks: how often
+    claims are of each task, as in claims.TASKS if left out. vision: whether the eyes learn."""
+
+    pictures: int = 24
+    claims: int = 4
+    drawn: float = 1.0
+    unfinished: float = 0.4
+    parts: float = 1.0
+    match: float = 1.0
+    tell: float = 0.1
+    tasks: dict[str, float] = field(default_factory=dict)
+    vision: bool = True
+
+    def __post_init__(self) -> None:
+        if self.pictures < 1 or self.claims < 2:
+            raise ValueError(f"pictures={self.pictures}, claims={self.claims}: at least one, with two claims each.")
+        if not (0 <= self.drawn <= 1 and 0 <= self.unfinished <= 1):
+            raise ValueError(f"drawn={self.drawn}, unfinished={self.unfinished}: shares between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about a picture: its name in the wording, and the claim that stands in it."""
+
+    question: str
+    said: Claim
+
+
+Shown = tuple[np.ndarray, list[Asked], Names]
+"""A picture (3, S, S) uint8, what is asked about it, and what it holds."""
+
+
+def drawn_scene(rng: random.Random) -> Scene:
+    """A scene as somebody wanted it, or one in which something went wrong."""
+    from ..atelier.flaws import flaw
+    from ..atelier.sample import compose, random_demand
+
+    demand = random_demand(rng, rng.choice((None, "two", "count", "position", "colour_attr")))
+    if rng.random() < 0.5:
+        return compose(demand, rng, loose=rng.random() < 0.5)
+    return flaw(demand, rng).before
+
+
+def names_in(sighting: Sighting) -> Names:
+    """Kinds with their colours, and without."""
+    return frozenset(name for thing in sighting.objects for name in ((thing.kind, thing.colour), (thing.kind, None)))
+
+
+class ClaimTask:
+    """`training.loop.Task`. painted: needed unless all pictures are drawn."""
+
+    def __init__(
+        self,
+        student: QwenStudent,
+        wording: Wording,
+        config: ClaimTraining,
+        seed: int = 0,
+        painted: Sequence[Looks] = (),
+    ):
+        if config.drawn < 1 and not painted:
+            raise ValueError("claims.drawn below 1 needs painted pictures: give `data`.")
+        self.student, self.wording, self.config, self.seed, self.painted = student, wording, config, seed, painted
+        self.model = student.model
+        self.model.model.visual.requires_grad_(config.vision)
+        self.yes, self.no = (min(student.vlm.first_ids(word)) for word in ("yes", "no"))
+
+    # Data.
+
+    def batch(self, step: int) -> Batch:
+        rng = random.Random(f"{self.seed}/{step}")
+        shown = [
+            self._drawn(rng) if rng.random() < self.config.drawn else self._painted(rng)
+            for _ in range(self.config.pictures)
+        ]
+        asked = [one for _, questions, _ in shown for one in questions]
+        pixels = torch.stack([self._fitted(picture) for picture, _, _ in shown])
+        return {"pixels": pixels, **self.rows(asked), **self._matches(asked, [names for _, _, names in shown])}
+
+    def _drawn(self, rng: random.Random) -> Shown:
+        from ..atelier.draw import draw
+
+        scene = drawn_scene(rng)
+        picture = np.asarray(draw(scene, self.student.side).convert("RGB")).transpose(2, 0, 1)
+        sighting = seen_in(scene)
+        return picture, self._claims("orm", sighting, rng, self.config.claims), names_in(sighting)
+
+    def _painted(self, rng: random.Random) -> Shown:
+        looks = rng.choices(self.painted, [len(one) for one in self.painted])[0]
+        look = looks[rng.randrange(len(looks))]
+        names, more = names_in(look.sighting), self.config.claims - 1
+        if rng.random() >= self.config.unfinished:
+            return look.pictures[-1], [Asked("orm", look.own), *self._claims("orm", look.sighting, rng, more)], names
+        place = rng.randrange(len(look.moments))
+        clear = looks.clear(look.moments[place])
+        first = [Asked("potential", look.own)]
+        if clear is not None:
+            first.append(Asked("clarity", Claim("", (clear,), (0,))))
+        others = self._claims("potential", look.sighting, rng, self.config.claims - len(first))
+        return look.pictures[place], [*first, *others], names
+
+    def _fitted(self, picture: np.ndarray) -> Tensor:
+        """(3, S, S) uint8 of the side that the student sees."""
+        pixels = torch.from_numpy(np.array(picture))
+        if pixels.shape[-1] == self.student.side:
+            return pixels
+        wide = F.interpolate(pixels[None].float(), (self.student.side,) * 2, mode="bilinear", antialias=True)
+        return wide[0].round().byte()
+
+    def _claims(self, question: str, sighting: Sighting, rng: random.Random, count: int) -> list[Asked]:
+        said = (claim(sighting, rng, rng.random() < 0.5, self.config.tasks) for _ in range(count))
+        return [Asked(question, one) for one in said]
+
+    def rows(self, asked: Sequence[Asked]) -> Batch:
+        """What stands behind the pictures as ids (N, T), their places (N, 3, T), the wanted verdicts (N, T), 1, 0 or
+        UNASKED, where the answers begin (`last`, (N,)), and which tokens stand before one to tell (`said`, (N, T))."""
+        before, grid = self.student.opening, self.student.grid
+        ids, wanted, said, places = [], [], [], []
+        for one in asked:
+            tokens = self.student.behind(self.wording.conversation(one.question, one.said.text))
+            first, *ends = self._ends(one)
+            marks = [UNASKED] * len(tokens)
+            for end, holds in zip((*ends[:-1], len(tokens) - 1), one.said.steps, strict=True):
+                marks[end] = int(holds)
+            tells = one.said.holds and one.question == "orm"
+            ids.append(tokens)
+            wanted.append(marks)
+            said.append([int(tells and first <= place < ends[-1]) for place in range(len(tokens))])
+            places.append(places_of([*before, *tokens], self.student.picture, grid)[len(before) :])
+        axes = [pad([[place[axis] for place in row] for row in places], 0) for axis in range(3)]
+        found = {"ids": pad(ids, self.student.words.pad_token_id), "places": torch.stack(axes, 1)}
+        last = torch.tensor([len(row) - 1 for row in ids])
+        return found | {"wanted": pad(wanted, UNASKED), "last": last, "said": pad(said, 0).bool()}
+
+    def _ends(self, one: Asked) -> list[int]:
+        """Places of tokens: before the prompt, and of the last word of each of its parts."""
+        before = self.wording.conversation(one.question, "{}")[0].text.partition("{}")[0]
+        cuts = (0, *one.said.ends)
+        texts = [before + one.said.text[:cut] for cut in cuts]
+        return [len(self.student.words.encode(text.rstrip(), add_special_tokens=False)) - 1 for text in texts]
+
+    def _matches(self, asked: Sequence[Asked], held: Sequence[Names]) -> Batch:
+        """Where a part of a claim has been read, question and token (M, 2), and which pictures hold it (M, B)."""
+        parts = [
+            ((row, end), [float(named in names) for names in held])
+            for row, one in enumerate(asked)
+            for end, named in zip(self._ends(one)[1:], one.said.named, strict=False)
+        ]
+        return {"spots": torch.tensor([spot for spot, _ in parts]), "holds": torch.tensor([here for _, here in parts])}
+
+    # Losses.
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+        pictures: Held = self.student.shown(self.student.look(batch["pixels"]))
+        keys: Held = []
+        queries: list[Tensor] = []
+        hidden = self.hidden(batch, pictures, keys, queries)
+        told, wanted, config = self.verdicts(hidden), batch["wanted"], self.config
+        each = F.binary_cross_entropy_with_logits(told, (wanted == 1).float(), reduction="none")
+        ends = torch.zeros_like(wanted, dtype=torch.bool)
+        ends[torch.arange(len(ends), device=ends.device), batch["last"]] = True
+        parts = (wanted != UNASKED) & ~ends
+        match = _match(batch, self.picture_mask, pictures, keys, queries)
+        said = batch["said"]
+        tell = cross_entropy(self.model.lm_head(hidden[said]), batch["ids"].roll(-1, 1)[said])
+        verdict, on_parts = each[ends].mean(), each[parts].sum() / parts.sum().clamp(min=1)
+        loss = verdict + config.parts * on_parts + config.match * match + config.tell * tell
+        right = ((told > 0) == (wanted == 1))[ends].float().mean()
+        about = {"verdict": verdict, "parts": on_parts, "match": match, "tell": tell, "right": right}
+        return loss, {name: value.detach() for name, value in about.items()}
+
+    @property
+    def picture_mask(self) -> Tensor:
+        """Which tokens of the opening are the picture's."""
+        return torch.tensor([token == self.student.picture for token in self.student.opening])
+
+    def hidden(
+        self, batch: Batch, pictures: Held, keys: Held | None = None, queries: list[Tensor] | None = None
+    ) -> Tensor:
+        """(N, T, D)."""
+        embeds = self.model.model.language_model.embed_tokens(batch["ids"])
+        places = batch["places"].transpose(0, 1)
+        return read(self.model, in_working_type(embeds), places, pictures, keys, queries)
+
+    def verdicts(self, hidden: Tensor) -> Tensor:
+        """By how much yes is likelier than no as the next word, in nats."""
+        table = self.model.lm_head.weight
+        return (hidden @ (table[self.yes] - table[self.no]).to(hidden.dtype)).float()
+
+
+def _match(batch: Batch, shown: Tensor, pictures: Held, keys: Held, queries: list[Tensor]) -> Tensor:
+    """Cross entropy of looking at a picture or not, for every part and every picture: right ones and wrong ones weigh
+    alike. `shown` says which tokens of the opening are the picture's; the rest of it, and what of the question has been
+    read, is where else a head may look."""
+    row, place = batch["spots"].unbind(1)
+    holds, losses = batch["holds"], []
+    count, head = len(queries), 0
+    layers = sorted({max(0, count // 2 - 1), count // 2})
+    for layer in layers:
+        asks = queries[layer][row, head, place].float() * queries[layer].shape[-1] ** -0.5  # (M, head)
+        met = torch.einsum("md,bpd->mbp", asks, pictures[layer][0][:, head].float())
+        own = torch.einsum("md,mtd->mt", asks, keys[layer][0][row, head].float())
+        ahead = torch.arange(own.shape[1], device=own.device) > place[:, None]
+        own = own.masked_fill(ahead, -torch.inf).logsumexp(-1)
+        elsewhere = torch.logaddexp(met[..., ~shown].logsumexp(-1), own[:, None])
+        each = F.binary_cross_entropy_with_logits(met[..., shown].logsumexp(-1) - elsewhere, holds, reduction="none")
+        losses += [(each * some).sum() / some.sum().clamp(min=1) for some in (holds, 1 - holds)]
+    return torch.stack(losses).sum() / len(layers)

@@ -1,0 +1,178 @@
+"""A judge that learns claim by claim: claims and their verdicts, one reading of a picture for all, what is learnt,
+looks of painted pictures, and the judge as an adapter of the model that it began with."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_verifier_data import ASKED, Toy
+from test_vlm_training import vlm  # noqa: F401
+
+from reverie.atelier import claims
+from reverie.atelier.language_parse import parse
+from reverie.atelier.sample import allowed, compose, random_demand
+from reverie.benchmarks import atelier_geneval
+from reverie.benchmarks.protocol import Sample
+from reverie.data.build_verifier import Build, build
+from reverie.data.looks import Looks
+from reverie.data.paths import PathBuild, Paths
+from reverie.data.verifier import VerifierData
+from reverie.judges import View
+from reverie.judges.load import judge_by_name
+from reverie.judges.vlm import Wording
+from reverie.models.low_rank import difference
+from reverie.training import recipes
+from reverie.training.judge_claims import UNASKED, Asked, ClaimTask, ClaimTraining
+from reverie.training.judge_report import cases, report
+from reverie.training.qwen_judge import QwenStudent
+from reverie.training.vlm_build import save_vlm
+from reverie.vlms.transformers import TransformersVLM
+
+WORDING = Wording.of("atelier")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_a_claim_is_what_the_benchmark_says_of_it_and_nothing_that_it_asks(seed, holds):
+    rng = random.Random(seed)
+    sighting = claims.seen_in(compose(random_demand(rng), rng, loose=True))
+    said = claims.claim(sighting, rng, holds)
+    demand = parse(said.text)
+    counted = len(demand.include) == 1 and demand.include[0].count > 1
+    record = demand.to_record() | {"tag": "counting" if counted else "two_object"}
+    if counted:
+        record["exclude"] = [record["include"][0] | {"count": demand.include[0].count + 1}]
+    sample = Sample("0", said.text, record["tag"], record, "")
+    assert said.holds == bool(atelier_geneval.judge(sample, sighting).score)
+    assert said.holds == holds or not holds or not sighting.objects
+    assert allowed(demand.include)
+    assert len(said.steps) == len(said.ends) == len(said.named)
+    assert said.ends[-1] == len(said.text)
+    for end, (kind, colour) in zip(said.ends, said.named, strict=True):
+        assert said.text[:end].split()[-1].startswith(kind.split()[-1][:3])
+        assert colour is None or colour in said.text[:end]
+    if len(said.steps) == 2:
+        part = claims.true_of(parse(said.text[: said.ends[0]]).include, sighting)
+        assert said.steps[0] == part
+        assert said.steps[0] or not said.steps[1], "the whole holds only if its parts do"
+
+
+@pytest.fixture
+def student(vlm) -> QwenStudent:  # noqa: F811
+    found = QwenStudent(vlm)
+    found.model.eval()
+    return found
+
+
+def test_questions_behind_one_reading_of_a_picture_are_answered_as_if_asked_alone(student):
+    task = ClaimTask(student, WORDING, ClaimTraining(pictures=3, claims=3))
+    batch = task.batch(0)
+    pictures = student.shown(student.look(batch["pixels"]))
+    told = task.verdicts(task.hidden(batch, pictures))[torch.arange(9), batch["last"]]
+    rng = random.Random("0/0")
+    shown = [task._drawn(rng) if rng.random() < 1 else None for _ in range(3)]
+    asked = [one for _, questions, _ in shown for one in questions]
+    ids = [student.asked(WORDING.conversation(one.question, one.said.text), 1) for one in asked]
+    rows = student.questions(ids)
+    hidden = student.hidden(rows, student.look(batch["pixels"]).repeat_interleave(3, 0))
+    logits = student.model.lm_head(hidden[torch.arange(9), rows["last"]])
+    torch.testing.assert_close(told, logits[:, task.yes] - logits[:, task.no], atol=1e-4, rtol=0)
+
+
+def test_verdicts_stand_at_the_last_words_of_parts_and_at_the_answer(student):
+    said = claims.Claim("a photo of a red cat and a dog", (True, False), (20, 30), (("cat", "red"), ("dog", None)))
+    task = ClaimTask(student, WORDING, ClaimTraining())
+    rows = task.rows([Asked("orm", said), Asked("clarity", claims.Claim("", (True,), (0,)))])
+    marked = [(row.nonzero()[:, 0].tolist(), row[row != UNASKED].tolist()) for row in (rows["wanted"] != UNASKED).int()]
+    words, ids = student.words, rows["ids"]
+    (first, end), _ = marked[0]
+    assert words.decode(ids[0, : first + 1]).endswith("Does this picture show a photo of a red cat")
+    assert rows["wanted"][0, first] == 1
+    assert rows["wanted"][0, end] == 0
+    assert end == rows["last"][0]
+    assert words.decode(ids[0, : end + 1]).endswith("assistant\n")
+    assert marked[1][0] == [int(rows["last"][1])]
+    assert not rows["said"].any(), "what is not true is not told"
+    true = task.rows([Asked("orm", claims.Claim(said.text, (True, True), said.ends, said.named))])
+    assert words.decode(true["ids"][0].roll(-1)[true["said"][0]]).strip() == said.text
+
+
+def test_a_batch_is_learnt_by_heart_with_all_that_stands_beside_the_verdict(student):
+    task = ClaimTask(student, WORDING, ClaimTraining(pictures=6, claims=2))
+    batch = task.batch(0)
+    assert batch["holds"].shape == (len(batch["spots"]), 6)
+    opts = torch.optim.Adam(student.model.parameters(), 3e-3)
+    first = {name: float(value) for name, value in task.loss(batch)[1].items()}
+    for _ in range(60):
+        opts.zero_grad()
+        loss, about = task.loss(batch)
+        loss.backward()
+        opts.step()
+    assert about["right"] > 0.9
+    assert all(about[name] < 0.7 * first[name] for name in ("verdict", "match", "tell"))
+
+
+@pytest.fixture(scope="module")
+def looks(tmp_path_factory) -> Path:
+    """Of the toy painter, seen by the shipped inspector."""
+    folder = tmp_path_factory.mktemp("looks")
+    wanted = Build("looks", PathBuild(per_prompt=3, batch=5), WORDING, VerifierData(looks=6))
+    stats = build(wanted, Toy(), judge_by_name("atelier-inspector", "cpu"), ASKED, folder / "looks", folder / "paths")
+    assert stats is not None
+    assert stats["images"] == 12
+    return folder
+
+
+def test_looks_hold_the_moments_of_a_path_and_what_is_seen_in_the_end(looks):
+    found, generator = Looks(looks / "looks"), Toy().generator(None)
+    assert len(found) == 12
+    canvas = Paths(looks / "paths").shard(0).canvas()
+    for row in range(2):
+        look, alone = found[row], canvas.select([row])
+        assert list(look.moments) == sorted(set(look.moments))
+        for picture, moment in zip(look.pictures, (*look.moments, 1.0), strict=True):
+            step = round(moment * generator.steps)
+            shown = generator.preview(generator.rewind(alone, step))[0]
+            assert (picture.transpose(1, 2, 0) == shown).all()
+    assert {found.clear(x) for x in (0.2, 0.58, 0.9)} == {False, None, True}
+    with pytest.raises(ValueError, match="holds no looks"):
+        Looks(looks / "paths")
+
+
+def test_the_recipe_trains_on_looks_and_leaves_an_adapter_that_judges_alike(vlm, looks, tmp_path):  # noqa: F811
+    save_vlm(vlm.model, vlm.processor, tmp_path / "vlm")
+    made = tmp_path / "judge.yaml"
+    loop = {"steps": 3, "lr": 1e-3, "precision": "no", "log_every": 1, "ema": 0.0}
+    values = {
+        "task": "judge-claims", "out": str(tmp_path / "out"), "model": str(tmp_path / "vlm"), "wording": "atelier",
+        "data": str(looks / "looks"), "claims": {"pictures": 4, "claims": 3, "drawn": 0.5}, "loop": loop,
+        "base": "../../vlm", "rank": 8,
+    }  # fmt: skip
+    made.write_text(json.dumps(values))
+    folder = recipes.run(made) / "checkpoint"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["reverie"]["judge"] == "atelier"
+    assert config["reverie"]["clear_from"] == pytest.approx(0.8 * 10 / 18, abs=1e-3)
+    assert config["reverie"]["adapter"]["base"] == "../../vlm"
+    judge = judge_by_name(str(folder), "cpu")
+    views = [View(prompt, right) for _, prompt, right, _ in cases(every=200, seed=0)]
+    loaded = QwenStudent(TransformersVLM.load(folder))
+    base = dict(TransformersVLM.load(tmp_path / "vlm").model.named_parameters())
+    changes = difference(dict(loaded.model.named_parameters()), base, 8)
+    assert any(name.endswith("lora_A") for name in changes)
+    assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 2 * sum(p.numel() for p in base.values())
+    assert all(0 <= answer.yes <= 1 for answer in judge.ask("orm", views))
+    found = report(judge, every=120)
+    assert found["all"]["pairs"] == 5
+    assert 0 <= found["all"]["low"] <= found["all"]["right picture first"] <= found["all"]["high"] <= 1
+
+
+def test_what_cannot_be_is_refused(student):
+    with pytest.raises(ValueError, match="needs painted pictures"):
+        ClaimTask(student, WORDING, ClaimTraining(drawn=0.5))
+    with pytest.raises(ValueError, match="two claims"):
+        ClaimTraining(claims=1)
