@@ -90,7 +90,8 @@ def claim(sighting: Sighting, rng: random.Random, holds: bool, tasks: Mapping[st
             clauses = _spoilt(clauses, sighting, rng)
         if clauses and allowed(clauses) and true_of(clauses, sighting) == holds:
             return said_of(clauses, sighting, rng.choice(HEADS))
-    return said_of((_stranger(sighting, rng),), sighting, rng.choice(HEADS))
+    one = rng.choice(sighting.objects) if holds and sighting.objects else None
+    return said_of((Clause(one.kind) if one else _stranger(sighting, rng),), sighting, rng.choice(HEADS))
 
 
 def _stranger(sighting: Sighting, rng: random.Random) -> Clause:

@@ -91,9 +91,11 @@ class QwenStudent:
         pictures = [picture for one in examples for message in one.messages for picture in message.images]
         return found | {"carries": carries, "pixels": self.pixels(pictures)}
 
-    def questions(self, ids: Sequence[list[int]]) -> dict[str, Tensor]:
-        """Conversations as rows: ids (B, T) padded on the right, places (B, 3, T), last (B,)."""
-        places = [places_of(row, self.picture, self.grid) for row in ids]
+    def questions(self, ids: Sequence[list[int]], behind: bool = False) -> dict[str, Tensor]:
+        """Conversations as rows: ids (B, T) padded on the right, places (B, 3, T), last (B,). behind: they are what
+        stands behind the opening."""
+        before = self.opening if behind else []
+        places = [places_of([*before, *row], self.picture, self.grid)[len(before) :] for row in ids]
         axes = [pad([[place[axis] for place in row] for row in places], 0) for axis in range(3)]
         filled = pad(ids, self.words.pad_token_id)
         return {"ids": filled, "places": torch.stack(axes, 1), "last": lengths(ids) - 1}
@@ -115,9 +117,11 @@ class QwenStudent:
         return see(self.model.model.visual, patches_of(pixels, self.patch))
 
     @torch.no_grad()
-    def chances(self, rows: dict[str, Tensor], tokens: Tensor) -> Tensor:
-        """(B, 2): probabilities that the answer begins with yes and with no, over the whole vocabulary."""
-        hidden = self.hidden(rows, tokens)
+    def chances(self, rows: dict[str, Tensor], held: Held) -> Tensor:
+        """(B, 2): probabilities that the answer begins with yes and with no, over the whole vocabulary. rows: of
+        `questions`, behind the pictures that are held."""
+        embeds = self.model.model.language_model.embed_tokens(rows["ids"])
+        hidden = read(self.model, in_working_type(embeds), rows["places"].transpose(0, 1), held)
         last = hidden[torch.arange(len(hidden), device=hidden.device), rows["last"]]
         told = self.model.lm_head(last).float().softmax(-1)
         yes, no = self.vlm.first_ids("yes"), self.vlm.first_ids("no")
@@ -158,16 +162,21 @@ class QuickJudge(VLMJudge):
             return []
         pixels = self.student.pixels([view.picture for view in views]).to(self.student.vlm.model.device)
         self.work.vision_encodes += len(views)
-        with torch.no_grad():
-            tokens = self.student.look(pixels)
-        return [answer(*both) for both in self.chances(question, [v.prompt for v in views], tokens).tolist()]
+        held = self.read(pixels)
+        return [answer(*both) for both in self.chances(question, [v.prompt for v in views], held).tolist()]
 
-    def chances(self, question: str, prompts: Sequence[str], tokens: Tensor) -> Tensor:
-        """(B, 2): of yes and no, about pictures that were looked at already."""
-        ids = [self.student.asked(self.wording.conversation(question, prompt), 1) for prompt in prompts]
-        rows = {name: tensor.to(tokens.device) for name, tensor in self.student.questions(ids).items()}
+    @torch.no_grad()
+    def read(self, pixels: Tensor) -> Held:
+        """What all questions about pictures (B, 3, S, S) uint8 have in common, read once."""
+        self.work.prefilled += len(pixels) * len(self.student.opening)
+        return self.student.shown(self.student.look(pixels))
+
+    def chances(self, question: str, prompts: Sequence[str], held: Held) -> Tensor:
+        """(B, 2): of yes and no, about pictures that were read already."""
+        ids = [self.student.behind(self.wording.conversation(question, prompt)) for prompt in prompts]
+        rows = {name: tensor.to(held[0][0].device) for name, tensor in self.student.questions(ids, behind=True).items()}
         self.work.prefilled += sum(map(len, ids))
-        return self.student.chances(rows, tokens)
+        return self.student.chances(rows, held)
 
 
 def answer(yes: float, no: float) -> Answer:

@@ -50,9 +50,9 @@ def told(judges: Judges, prompts: Sequence[str], pixels: Tensor, questions: Sequ
     """`judge/question` to P(yes) / (P(yes) + P(no)) about pictures (B, 3, H, W) uint8, (B,) on the CPU."""
     found = {}
     for name, judge in judges.items():
-        tokens = judge.student.look(pixels)
+        held = judge.read(pixels)
         for question in questions:
-            both = judge.chances(question, prompts, tokens)
+            both = judge.chances(question, prompts, held)
             found[f"{name}/{question}"] = (both[:, 0] / both.sum(1).clamp(min=1e-30)).cpu()
     return found
 
@@ -102,6 +102,9 @@ def fill(
     from ..choose import look_steps
 
     steps = look_steps(generator.steps, looks) if judges else (generator.steps,)
+    least = min((judge.clear_from for judge in judges.values()), default=0.0)
+    asked = [step for step in steps if step >= least * steps[-1] or step == steps[-1]]
+    unclear = torch.zeros(len(steps) - len(asked))  # nobody is asked before a judge ever says clear
     rows = [(which, copy) for which in range(len(samples)) for copy in range(n)]
     found: dict[str, list[Any]] = {}
     for first in range(0, len(rows), batch):
@@ -109,7 +112,7 @@ def fill(
         prompts = [sample.prompt for sample in part]
         seeds = [image_seed(seed, samples[which].prompt, copy) for which, copy in rows[first : first + batch]]
         looked: dict[str, list[Tensor]] = {}
-        for step, pixels in painted(generator, Conditions(tuple(prompts), guidance), seeds, steps, device):
+        for step, pixels in painted(generator, Conditions(tuple(prompts), guidance), seeds, asked, device):
             for key, numbers in told(judges, prompts, pixels, LOOKS).items():
                 looked.setdefault(key, []).append(numbers)
             if step == steps[-1]:
@@ -119,7 +122,8 @@ def fill(
                     kept.append(pixels.cpu().numpy())
                 found.setdefault("right", []).append(np.array(truth(inspector, part, pixels)))
         for key, all_looks in looked.items():
-            found.setdefault(key, []).append(torch.stack(all_looks, 1).numpy())
+            shown = torch.stack(all_looks, 1)
+            found.setdefault(key, []).append(torch.cat((unclear.expand(len(shown), -1), shown), 1).numpy())
         print(f"{min(first + batch, len(rows))} of {len(rows)}", flush=True)
     whole = {key: np.concatenate(parts) for key, parts in found.items()}
     return {key: array.reshape(len(samples), n, *array.shape[1:]) for key, array in whole.items()}
