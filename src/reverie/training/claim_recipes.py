@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Keys: model (a Qwen2-VL as the Atelier's), data (folders of looks with the share of each; none if all pictures
-    are drawn), wording (in which it is asked), export, base (the judge is then exported as what it differs by from that
-    model, see models/low_rank.py) and rank (of the difference; 0 for all of it). Sections: claims (ClaimTraining), lora, loop."""
+    """Keys: model (a Qwen2-VL as the Atelier's), data (folders of looks; none if all pictures are drawn), wording (in
+    which it is asked), export, base (the judge is then exported as what it differs by from that model, see
+    models/low_rank.py) and rank (of the difference; 0 for all of it). Sections: claims (ClaimTraining), lora, loop."""
     from ..data.looks import Looks
     from ..models.registry import fetched, resolve
     from ..vlms.transformers import TransformersVLM
