@@ -35,12 +35,9 @@ class Sleeper:
 
 
 def timed(actors: int, seconds: float, pieces: int) -> tuple[float, int]:
-    """Seconds that all pieces took, and how many actors there were; the first pieces only wait until all have begun."""
+    """Seconds that all pieces took once all actors were there, and how many there were."""
     with Pool(Cluster(actors=actors), Sleeper(seconds)) as pool:
-        begun = time.monotonic()
-        while len(pool.pids()) < actors and time.monotonic() - begun < 300:
-            list(pool.each(range(actors)))
-        there = len(pool.pids())
+        there = pool.fill(600)
         begun = time.monotonic()
         found = [who for _, who in pool.each(range(pieces))]
         assert len(found) == pieces

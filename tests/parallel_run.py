@@ -107,6 +107,17 @@ def grpo(dual: bool = False, **values: Any) -> Any:
     return GrpoTask(model, ["a cat", "dogs", "sea"], explore, learners, balanced(*model), config, quiet)
 
 
+def qwen(learn: str = "balanced") -> Any:
+    """The task of the recipe `dual-grpo`, on a Qwen-Image; `staged`: first thoughts learn, then pictures."""
+    from dual_toy import WORDING, toy
+
+    from reverie.thinkers import WORDINGS
+    from reverie.training.dual_grpo import DualTree
+
+    WORDINGS["toy"] = WORDING
+    return toy(DualTree(learn=learn, switch=6 if learn == "staged" else 0, thoughts=3, images=2, limit=4)).task
+
+
 def align() -> Any:
     """ThinkDiff's aligner on made-up answers."""
     from t5_toy import sample, t5_words, tiny_t5
@@ -137,6 +148,8 @@ TASKS = {
     "grpo": grpo,
     "often": partial(grpo, updates=2),
     "dual": partial(grpo, dual=True),
+    "qwen": qwen,
+    "staged": partial(qwen, "staged"),
     "align": align,
 }
 

@@ -48,6 +48,7 @@ def test_pieces_come_once_each_and_in_order_if_wanted():
         assert sorted(pool.each(range(40))) == [(n, n * n) for n in range(40)]
         assert list(pool.each(range(9, 40), ordered=True)) == [(n, (n + 9) ** 2) for n in range(31)]
         assert list(pool.each([])) == []
+        assert pool.fill(60) == len(set(pool.pids())) == 2
         with pytest.raises(ValueError, match=r"^-1 is below 0$"):
             list(pool.each([1, -1]))
 

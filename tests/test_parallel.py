@@ -18,13 +18,15 @@ from reverie.training.loop import LoopConfig, train
 from reverie.training.processes import mean_row
 
 HERE = Path(__file__).parent
-TRAINERS = "sft,often,dual,align,lora"
+BLOCKS = ["sft", "often", "dual", "align", "lora"]
+"""Trainers whose networks FSDP2 can share."""
+TRAINERS = ["qwen", "staged", *BLOCKS]
 ALONE = [sys.executable]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 
 
 def words(out: Path, names: str, **loop: object) -> list[str]:
-    return [str(out), names, "save_every=2", *(f"{key}={value}" for key, value in loop.items())]
+    return [str(out), names, "save_every=4", *(f"{key}={value}" for key, value in loop.items())]
 
 
 def run(how: list[str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -39,24 +41,51 @@ def losses(folder: Path) -> dict[int, float]:
     return {int(row["step"]): row["loss"] for row in rows}
 
 
-def test_two_sharded_processes_learn_what_one_learns_and_one_goes_on_after_a_kill(tmp_path: Path) -> None:
-    """SFT, GRPO with several updates, Dual-GRPO, ThinkDiff's aligner, DPO of adapters. The sharded runs compute their
-    activations twice; one of them began with one process, and the last is killed in its third step."""
-    begun = words(tmp_path / "two", "align", steps=2, accumulate=2, shard="true")
-    alone = run(ALONE, *words(tmp_path / "one", TRAINERS, steps=6, accumulate=2), "--", *begun)
-    assert alone.returncode == 0, alone.stderr
-    both = run(TWO, *words(tmp_path / "two", TRAINERS, steps=4, shard="true", recompute="true", dies=5))
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, float]]:
+    """The losses of every trainer with one process that accumulates two batches."""
+    out = tmp_path_factory.mktemp("one")
+    found = run(ALONE, *words(out, ",".join(TRAINERS), steps=20, accumulate=2))
+    assert found.returncode == 0, found.stderr
+    return {name: losses(out / name) for name in TRAINERS}
+
+
+@pytest.mark.parametrize(
+    ("shard", "names", "recompute"),
+    [("true", BLOCKS, "true"), ("zero2", ["qwen", *BLOCKS], "false"), ("false", ["staged"], "false")],
+)
+def test_two_processes_learn_what_one_learns_and_one_goes_on_after_a_kill(
+    expected: dict[str, dict[int, float]], shard: str, names: list[str], recompute: str, tmp_path: Path
+) -> None:
+    """By FSDP2, where activations are computed twice, by DeepSpeed, and with whole networks. The run of the aligner
+    begins with one process, the last is killed in its seventh step, and one process makes the last steps of all."""
+    if shard == "zero2":
+        pytest.importorskip("deepspeed", reason="the extra deepspeed is not installed")
+    if "align" in names:
+        begun = run(ALONE, *words(tmp_path, "align", steps=2, accumulate=2, shard="true"))
+        assert begun.returncode == 0, begun.stderr
+    both = run(TWO, *words(tmp_path, ",".join(names), steps=10, shard=shard, recompute=recompute, dies=13))
     assert both.returncode != 0
     assert "SIGKILL" in both.stderr, both.stderr
-    states = {name: sorted(p.name for p in (tmp_path / "two" / name).glob("state*")) for name in TRAINERS.split(",")}
-    assert states == {name: ["state-0000002" if name == "lora" else "state-0000004"] for name in states}
-    rest = run(ALONE, *words(tmp_path / "two", TRAINERS, steps=6, accumulate=2))
+    states = {name: sorted(p.name for p in (tmp_path / name).glob("state*")) for name in names}
+    kept = {name: "state-0000004" if name == names[-1] else "state-0000010" for name in names}
+    assert states == {name: ["state.pt" if shard == "false" else kept[name]] for name in names}
+    rest = run(ALONE, *words(tmp_path, ",".join(names), steps=20, accumulate=2))
     assert rest.returncode == 0, rest.stderr
-    for name in TRAINERS.split(","):
-        expected, found = losses(tmp_path / "one" / name), losses(tmp_path / "two" / name)
-        assert found.keys() == expected.keys()
-        assert all(abs(found[step] - expected[step]) < 1e-5 for step in expected), (name, expected, found)
-        assert not list((tmp_path / "two" / name).glob("state-*"))  # one process writes state.pt again
+    for name in names:
+        found = losses(tmp_path / name)
+        assert found.keys() == expected[name].keys() == set(range(1, 21))
+        assert all(abs(found[step] - loss) < 1e-5 for step, loss in expected[name].items()), (name, expected, found)
+        assert not list((tmp_path / name).glob("state-*"))  # one process writes state.pt again
+
+
+def test_zero_refuses_parameters_that_learn_in_turns(tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed", reason="the extra deepspeed is not installed")
+    both = run(TWO, *words(tmp_path, "staged", steps=10, shard="zero1"))
+    assert both.returncode != 0
+    assert "gets a gradient in some updates and none in others" in both.stderr
+    assert "take loop.shard=true" in both.stderr
+    assert losses(tmp_path / "staged").keys() == set(range(1, 7))
 
 
 def test_accumulated_batches_are_those_of_a_larger_one(tmp_path: Path) -> None:
@@ -109,7 +138,13 @@ def test_rows_are_means_over_the_batches_that_have_the_entry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "says"), [({"accumulate": 0}, "at least 1"), ({"shard": True, "precision": "fp16"}, "bf16 or no")]
+    ("values", "says"),
+    [
+        ({"accumulate": 0}, "at least 1"),
+        ({"shard": True, "precision": "fp16"}, "bf16 or no"),
+        ({"shard": "zero3"}, "must be true, false, zero1 or zero2"),
+        ({"shard": "zero2", "muon_lr": 0.01}, "Muon needs them whole"),
+    ],
 )
 def test_what_cannot_be_is_refused(values: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -12,13 +12,13 @@ a slow reader slows the actors. Actors that have no place yet are asked for all 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +28,8 @@ MOST_LOSSES = 30
 """Actors that a piece may cost before the run is given up."""
 PATIENCE = 60.0
 """Seconds without any actor before it is said what is waited for."""
+STARTING = 600
+"""Seconds that a process of a cluster on this machine may take to start: many of them share few cores."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,14 @@ def connect(cluster: Cluster) -> bool:
     return True
 
 
-@contextmanager
+@contextlib.contextmanager
 def _as_here() -> Iterator[None]:
     """Lets processes that start now import what this one can, and not stand behind all others, as Ray would have it."""
-    given = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "RAY_worker_niceness": "0"}
+    given = {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "RAY_worker_niceness": "0",
+        "RAY_worker_register_timeout_seconds": str(STARTING),
+    }
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     try:
@@ -118,6 +124,9 @@ class _Actor:
         self.handle, self.start, self.ready = handle, start, False
         self.pid = 0
         self.pieces: dict[Any, int] = {}
+
+    def begun(self, pid: int) -> None:
+        self.ready, self.pid = True, pid
 
 
 class Pool:
@@ -177,6 +186,17 @@ class Pool:
             while due in held:
                 yield due, held.pop(due)
                 due += 1
+
+    def fill(self, seconds: float) -> int:
+        """Asks for all actors now and waits for them, so long at most. Returns how many are there then."""
+        while len(self._actors) < self.most:
+            self.hire()
+        starting = {actor.start: actor for actor in self._actors if not actor.ready}
+        done, _ = self.ray.wait(list(starting), num_returns=len(starting), timeout=seconds)
+        for ref in done:
+            with contextlib.suppress(self.ray.exceptions.RayActorError):  # the next pass replaces it
+                starting[ref].begun(self.ray.get(ref))
+        return len(self.pids())
 
     def hire(self) -> None:
         handle = self._kind.remote()
@@ -242,7 +262,7 @@ class _Each:
         except errors.RayTaskError as error:
             raise (getattr(error, "cause", None) or error) from None
         if ref == actor.start and not actor.ready:
-            actor.ready, actor.pid = True, value
+            actor.begun(value)
             return None
         return actor.pieces.pop(ref), value
 

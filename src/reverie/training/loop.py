@@ -24,8 +24,10 @@ from .blocks import forget, recompute
 from .look import LOOKING, Stopped
 from .muon import Muon
 from .processes import agreed, average_gradients, clip_gradients, mean_row
-from .sharding import Sharded, apart, whole
+from .sharding import Sharded, apart, is_sharded, whole
 from .state import resume, save
+from .zero import STAGES, Zero
+from .zero import check as check_zero
 
 TABLES = ("embed", "head", "shared", "relative_attention_bias")
 """Parts of the names of embeddings and heads; the last two are those of T5."""
@@ -78,8 +80,9 @@ class LoopConfig:
     ema: float = 0.999
     accumulate: int = 1
     """Batches of an update, for each process; those of all processes together are numbered through."""
-    shard: bool = False
-    """Share the repeated blocks among the processes (FSDP2), and write sharded checkpoints."""
+    shard: bool | str = False
+    """Share the repeated blocks among the processes (FSDP2), or by DeepSpeed the moments of all that learns (`zero1`),
+    or these and its gradients (`zero2`); and write sharded checkpoints."""
     recompute: bool = False
     """Compute the activations of the repeated blocks twice in place of keeping them."""
     precision: str = "bf16"
@@ -101,6 +104,9 @@ class LoopConfig:
             raise ValueError(f"precision={self.precision!r}: must be one of no, bf16, fp16")
         if self.schedule not in ("linear", "cosine"):
             raise ValueError(f"schedule={self.schedule!r}: must be linear or cosine")
+        if not isinstance(self.shard, bool) and self.shard not in STAGES:
+            raise ValueError(f"shard={self.shard!r}: must be true, false, zero1 or zero2")
+        check_zero(self)
         if self.shard and self.precision == "fp16":
             raise ValueError("shard: its gradients are not scaled; take precision bf16 or no")
 
@@ -255,14 +261,16 @@ def train(
     accelerator.init_trackers("events")
     task.model.to(accelerator.device)
     blocks = recompute(task.model) if config.recompute else []
-    sharded = Sharded(task.model, accelerator.device) if config.shard and accelerator.num_processes > 1 else None
+    several = accelerator.num_processes > 1
+    sharded = Sharded(task.model, accelerator.device) if config.shard is True and several else None
     opts = optimizers(task.model, config)
+    zero = Zero(task, opts[0], config, accelerator) if config.shard in STAGES and several else None
     if sharded:
         for opt in opts:
             apart(opt)
-    prepared = [accelerator.prepare(opt) for opt in opts]
+    prepared = [zero.optimizer] if zero else [accelerator.prepare(opt) for opt in opts]
     ema = Ema(task.model, config.ema)
-    progress = resume(out, task.model, prepared, ema, sharded is not None)
+    progress = resume(out, task.model, prepared, ema, bool(config.shard) and several, zero)
     bases = [config.lr, config.muon_lr or config.lr]  # of AdamW, of Muon
     clock = time.monotonic() - progress.seconds
     batches = _batches(task, config, progress.step, accelerator.process_index, accelerator.num_processes)
@@ -277,7 +285,7 @@ def train(
             for opt, base in zip(opts, bases, strict=False):
                 for group in opt.param_groups:
                     group["lr"] = base * factor * group.get("rate", 1.0)
-            rows = _step(task, accelerator, prepared, ema, batches, config, sharded is not None)
+            rows = _step(task, accelerator, prepared, ema, batches, config, zero)
             progress.step += 1
             progress.seconds = time.monotonic() - clock
             if progress.step % config.log_every == 0 or progress.step == 1:
@@ -288,18 +296,20 @@ def train(
                 if main:
                     _log(log, row, accelerator)
             if progress.step % config.save_every == 0:
-                save(out, task.model, opts, ema, progress, config.shard, main)
+                save(out, task.model, opts, ema, progress, bool(config.shard), main, zero)
             if on_sample and config.sample_every and progress.step % config.sample_every == 0:
                 ema.swap()
                 with whole(task.model):
                     if main:
                         on_sample(progress.step, out)
                 ema.swap()
-    save(out, task.model, opts, ema, progress, config.shard, main)
+    save(out, task.model, opts, ema, progress, bool(config.shard), main, zero)
     ema.swap()
     forget(blocks)
     if sharded:
         sharded.join()
+    if zero:
+        zero.close()
     if main and on_sample:
         on_sample(progress.step, out)
     for tracker in accelerator.trackers:  # not end_training(): a recipe may train again, with the same processes
@@ -314,7 +324,13 @@ def _log(log: Any, row: dict[str, float], accelerator: Any) -> None:
 
 
 def _step(
-    task: Task, accelerator: Any, opts: list[Any], ema: Ema, batches: Iterator[Any], config: LoopConfig, sharded: bool
+    task: Task,
+    accelerator: Any,
+    opts: list[Any],
+    ema: Ema,
+    batches: Iterator[Any],
+    config: LoopConfig,
+    zero: Zero | None,
 ) -> list[dict[str, Any]]:
     """One update; returns what to log of each of its batches here."""
     rows = []
@@ -322,16 +338,25 @@ def _step(
         batch = torch.utils._pytree.tree_map(
             lambda x: x.to(accelerator.device) if isinstance(x, Tensor) else x, next(batches)
         )
-        with accelerator.autocast():
-            loss, row = task.loss(batch)
-        accelerator.backward(loss / config.accumulate)
+        if zero:
+            loss, row = zero.learn(batch)
+        else:
+            with accelerator.autocast():
+                loss, row = task.loss(batch)
+            accelerator.backward(loss / config.accumulate)
         rows.append({"loss": loss.detach(), **row})
+    norm = zero.norm if zero else _update(task.model, accelerator, opts, config)
+    ema.update()
+    return [{"loss": row.pop("loss"), "grad_norm": norm, **row} for row in rows]
+
+
+def _update(model: nn.Module, accelerator: Any, opts: list[Any], config: LoopConfig) -> Tensor:
+    """Moves the weights by the gradients that are there. Returns their norm before they were clipped."""
     if accelerator.num_processes > 1:
-        average_gradients(task.model)
-    clip = clip_gradients if sharded else accelerator.clip_grad_norm_
-    norm = clip(task.model.parameters(), config.clip)
+        average_gradients(model)
+    clip = clip_gradients if is_sharded(model) else accelerator.clip_grad_norm_
+    norm = clip(model.parameters(), config.clip)
     for opt in opts:
         opt.step()
         opt.zero_grad(set_to_none=True)
-    ema.update()
-    return [{"loss": row.pop("loss"), "grad_norm": norm, **row} for row in rows]
+    return norm

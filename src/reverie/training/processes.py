@@ -46,18 +46,18 @@ def most(number: int) -> int:
 
 def average_gradients(model: nn.Module) -> None:
     """Mean over processes, in one message: small models are bound by the number of messages. What this process's batch
-    did not touch counts as zero, since another's may have. Sharded parameters are averaged where they are computed."""
+    did not touch counts as zero, since another's may have; what nobody's did keeps no gradient, and so rests, as with
+    one process. Sharded parameters are averaged where they are computed."""
     learning = [p for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
     if not learning:
         return
-    for p in learning:
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    grads = [p.grad for p in learning if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in grads])
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in learning]
+    touched = grads[0].new_tensor([p.grad is not None for p in learning], dtype=torch.float32)
+    flat = torch.cat([*(g.flatten() for g in grads), touched])
     torch.distributed.all_reduce(flat)
-    flat /= count()
-    for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-        grad.copy_(mean.view_as(grad))
+    *means, touched = flat.split([*(g.numel() for g in grads), len(grads)])
+    for p, grad, mean, some in zip(learning, grads, means, touched.tolist(), strict=True):
+        p.grad = grad.copy_((mean / count()).view_as(grad)) if some else None
 
 
 @torch.no_grad()

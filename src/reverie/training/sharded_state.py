@@ -24,6 +24,7 @@ from .processes import count
 if TYPE_CHECKING:
     from .loop import Ema
     from .state import Progress
+    from .zero import Zero
 
 
 def latest(out: Path) -> Path | None:
@@ -32,8 +33,11 @@ def latest(out: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def save(out: Path, model: nn.Module, opts: Sequence[Any], ema: Ema, progress: Progress) -> None:
-    """Called by all processes. Replaces the run's earlier checkpoints, of either kind."""
+def save(
+    out: Path, model: nn.Module, opts: Sequence[Any], ema: Ema, progress: Progress, zero: Zero | None = None
+) -> None:
+    """Called by all processes. Replaces the run's earlier checkpoints, of either kind. zero: who has the moments, if
+    the optimizers do not."""
     path = out / f"state-{progress.step:07}"
     partial = path.with_name(f".{path.name}.partial")
     if path.is_dir():
@@ -42,8 +46,11 @@ def save(out: Path, model: nn.Module, opts: Sequence[Any], ema: Ema, progress: P
     if main:
         shutil.rmtree(partial, ignore_errors=True)
     _together()
+    state = _state(model, [] if zero else opts, ema, _numbers(ema, progress))
+    if zero:
+        state |= {f"optimizer/{key}": value for key, value in zero.moments()}
     with _quiet():
-        dcp.save(_state(model, opts, ema, _numbers(ema, progress)), checkpoint_id=partial, no_dist=count() == 1)
+        dcp.save(state, checkpoint_id=partial, no_dist=count() == 1)
     if main:
         partial.rename(path)
         for older in out.glob("state-*"):
@@ -53,21 +60,39 @@ def save(out: Path, model: nn.Module, opts: Sequence[Any], ema: Ema, progress: P
     _together()
 
 
-def load(path: Path, model: nn.Module, opts: Sequence[Any], ema: Ema, progress: Progress) -> None:
+def load(
+    path: Path, model: nn.Module, opts: Sequence[Any], ema: Ema, progress: Progress, zero: Zero | None = None
+) -> None:
     """Fills everything in place. ValueError where the checkpoint is of another network."""
     reader = dcp.FileSystemReader(path)
     held = reader.read_metadata().state_dict_metadata
     numbers = _numbers(ema, progress)
-    _make_room(held, model, opts)
-    wanted = _state(model, opts, ema, numbers)
+    if not zero:
+        _make_room(held, model, opts)
+    wanted = _state(model, [] if zero else opts, ema, numbers)
     missing = sorted(key for key in wanted if key not in held)
     if missing:
         raise ValueError(f"{path} holds no {missing[0]}; use the recipe it was trained with, or another `out`.")
     with _quiet():
         dcp.load(wanted, storage_reader=reader, no_dist=count() == 1)
+        if zero:
+            _give(zero, reader, held)
     progress.step, progress.seconds = int(numbers["step"]), float(numbers["seconds"])
     ema.steps = int(numbers["averaged"])
     torch.set_rng_state(numbers["random"])
+
+
+def _give(zero: Zero, reader: dcp.FileSystemReader, held: Mapping[str, Any]) -> None:
+    """Lets every process read all moments, one after another, and keep its share."""
+    zero.take()
+    fields = _fields(held)
+    keys = {key: None for found in fields.values() for key in found}
+    zero.make_room(list(keys))
+    for name, found in fields.items():
+        for key, about in found.items():
+            value = torch.zeros(about.size, dtype=about.properties.dtype)
+            dcp.load({f"optimizer/{name}/{key}": value}, storage_reader=reader, no_dist=True)
+            zero.put(name, key, value)
 
 
 def _together() -> None:
@@ -111,12 +136,7 @@ def _owners(model: nn.Module, opts: Sequence[Any]) -> list[tuple[nn.Parameter, s
 
 def _make_room(held: Mapping[str, Any], model: nn.Module, opts: Sequence[Any]) -> None:
     """Moments for the optimizers, which have none before their first step."""
-    fields: dict[str, dict[str, Any]] = {}
-    for key, about in held.items():
-        kind, _, rest = key.partition("/")
-        if kind == "optimizer":
-            name, _, field = rest.rpartition("/")
-            fields.setdefault(name, {})[field] = about
+    fields = _fields(held)
     for parameter, name, opt in _owners(model, opts):
         for field, about in fields.get(name, {}).items():
             kind = about.properties.dtype
@@ -126,3 +146,14 @@ def _make_room(held: Mapping[str, Any], model: nn.Module, opts: Sequence[Any]) -
                 if alike
                 else torch.zeros(about.size, dtype=kind)
             )
+
+
+def _fields(held: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a checkpoint holds of each parameter's moments."""
+    fields: dict[str, dict[str, Any]] = {}
+    for key, about in held.items():
+        kind, _, rest = key.partition("/")
+        if kind == "optimizer":
+            name, _, field = rest.rpartition("/")
+            fields.setdefault(name, {})[field] = about
+    return fields

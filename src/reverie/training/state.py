@@ -15,6 +15,7 @@ from . import sharded_state
 
 if TYPE_CHECKING:
     from .loop import Ema
+    from .zero import Zero
 
 
 @dataclass
@@ -23,10 +24,19 @@ class Progress:
     seconds: float = 0.0
 
 
-def save(out: Path, model: nn.Module, opts: list[Any], ema: Ema, progress: Progress, sharded: bool, main: bool) -> None:
+def save(
+    out: Path,
+    model: nn.Module,
+    opts: list[Any],
+    ema: Ema,
+    progress: Progress,
+    sharded: bool,
+    main: bool,
+    zero: Zero | None = None,
+) -> None:
     """`state.pt` by the main process, or by all of them a sharded checkpoint."""
     if sharded:
-        sharded_state.save(out, model, opts, ema, progress)
+        sharded_state.save(out, model, opts, ema, progress, zero)
         return
     if not main:
         return
@@ -58,11 +68,11 @@ def load_mean(path: Path, model: nn.Module) -> None:
         parameter.copy_(means[name])
 
 
-def resume(out: Path, model: nn.Module, opts: list[Any], ema: Ema, sharded: bool) -> Progress:
+def resume(out: Path, model: nn.Module, opts: list[Any], ema: Ema, sharded: bool, zero: Zero | None = None) -> Progress:
     held, path = sharded_state.latest(out), out / "state.pt"
     if held is not None:
         progress = Progress()
-        sharded_state.load(held, model, opts, ema, progress)
+        sharded_state.load(held, model, opts, ema, progress, zero)
         return progress
     if not path.exists():
         return Progress()
