@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import dataclass, field
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -165,7 +166,7 @@ def test_it_learns_to_tell_pictures_apart_and_padding_does_not_matter(student):
 def test_a_pool_goes_through_a_file_and_becomes_rows(tmp_path):
     """With a judge that always knows, ORM and PARM reach the oracle, and PARM paints less for it."""
     from reverie.training.verify_pool import save
-    from reverie.training.verify_table import Pool, removed, rows
+    from reverie.training.verify_table import Pool, draw, removed, rows
 
     rng = np.random.default_rng(1)
     prompts = 553 // 50 + 1
@@ -181,7 +182,13 @@ def test_a_pool_goes_through_a_file_and_becomes_rows(tmp_path):
         assert made["ORM j", n].cost == pytest.approx(n + 0.1 * n)
         assert made["PARM j", n].cost < n
     assert 0 < removed(made["oracle", 3], base) < removed(made["oracle", 6], base) <= 1
-    assert json.dumps(made["oracle", 6].to_json())
+    told = {"runs/pool.npz": [row.to_json() for row in made.values()]}
+    for against in ("n", "cost"):
+        draw(told, tmp_path / "curves.svg", against)
+        shown = ElementTree.parse(tmp_path / "curves.svg").getroot()
+        names = [text.text for text in shown.iter("{http://www.w3.org/2000/svg}text")]
+        assert {"ORM j", "PARM j", "oracle"} <= set(names)
+        assert len(list(shown.iter("{http://www.w3.org/2000/svg}polyline"))) == 2 * 3
 
 
 def test_parts_of_a_pool_come_back_in_the_order_of_the_prompts(tmp_path):

@@ -184,6 +184,21 @@ def rows(pool: Pool, judges: Sequence[str], ns: Sequence[int], first_look: int =
     return found + [pool.row(name, choose, n) for n in ns if n <= pool.n for name, choose in ways.items()]
 
 
+def draw(told: Mapping[str, Sequence[Mapping[str, Any]]], out: Path, against: str) -> None:
+    """The errors of every way of choosing against the number of candidates, or the cost of an image, as an SVG."""
+    from .curves import drawn
+
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for pool, made in told.items():
+        for name in dict.fromkeys(row["row"] for row in made[1:]):
+            mine = [made[0], *(row for row in made[1:] if row["row"] == name and row["n"] > 1)]
+            label = name if len(told) == 1 else f"{Path(pool).stem}: {name}"
+            curves[label] = [(row[against], max(1 - row["overall"], 1e-3)) for row in mine]
+    what = {"n": "the number of candidates", "cost": "the arithmetic of an image, in plain paintings"}[against]
+    text = drawn(curves, f"share of wrong images against {what}")
+    write_atomically(out, lambda part: part.write_text(text, "utf-8"))
+
+
 def main(given: argparse.Namespace) -> None:
     told = {}
     for path in given.pools:
@@ -194,6 +209,8 @@ def main(given: argparse.Namespace) -> None:
         for row in made:
             tasks = " ".join(f"{share:.3f}" for share in row.tasks.values())
             print(f"{row.name:24} {row.n:3} {row.overall}  {tasks}  cost {row.cost:.2f}  -{removed(row, made[0]):.3f}")
+    if given.draw:
+        draw(told, given.draw, given.against)
     if given.out:
         text = json.dumps(told, indent=1) + "\n"
         write_atomically(given.out, lambda part: part.write_text(text, "utf-8"))
@@ -205,5 +222,7 @@ if __name__ == "__main__":
     parser.add_argument("--judge", action="append", help="of those in the pool (default: all)")
     parser.add_argument("--first-look", type=int, default=1, help="from which on PARM asks (a judge's clear_from)")
     parser.add_argument("--ns", nargs="+", type=int, default=[20])
+    parser.add_argument("--draw", type=Path, metavar="SVG", help="errors against --against, for all --ns")
+    parser.add_argument("--against", choices=("n", "cost"), default="n")
     parser.add_argument("--out", type=Path)
     main(parser.parse_args())
