@@ -1,7 +1,5 @@
 """The table out of pools: its choices are those of choose.py, and a judge that is asked in batches says the same."""
 
-import json
-import random
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
@@ -202,24 +200,3 @@ def test_parts_of_a_pool_come_back_in_the_order_of_the_prompts(tmp_path):
     assert np.array_equal(pool.numbers["right"], right)
     with pytest.raises(ValueError, match="all of them"):
         Pool(tmp_path / "0.npz", tmp_path / "2.npz")
-
-
-def test_drawn_judgements_need_no_data_and_are_right(student, tmp_path):
-    """What is said to be wrong is a fault that the scene has; a task of drawn pictures alone has batches and a loss."""
-    from reverie.training.drawn_judgements import drawn_example
-    from reverie.training.judge import JudgeTask, JudgeTraining
-
-    wording = Wording.of("atelier")
-    examples = [drawn_example(random.Random(i), wording) for i in range(24)]
-    answers = [one.answer for one in examples]
-    assert 4 < sum(answer == "yes" for answer in answers) < 20
-    assert any(answer.startswith("no. ") and answer.endswith(".") for answer in answers)
-    assert all(one.messages[0].images[0].size == (96, 96) for one in examples)
-    again = drawn_example(random.Random(3), wording)
-    assert again.answer == answers[3]
-    assert again.messages[0].images[0].tobytes() == examples[3].messages[0].images[0].tobytes()
-    task = JudgeTask(student, {}, JudgeTraining(batch=3, drawn=1.0), wording=wording)
-    loss, _ = task.loss(task.batch(0))
-    assert loss > 0
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        JudgeTraining(drawn=1.5)

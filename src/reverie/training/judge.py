@@ -23,7 +23,6 @@ from ..data.records import Record, read_records
 from ..png import open_picture
 from ..vlms import Message
 from .cross_entropy import cross_entropy
-from .drawn_judgements import drawn_example
 from .janus import answer_loss, lengths, pad
 
 if TYPE_CHECKING:
@@ -42,14 +41,10 @@ class JudgeTraining:
     balance: bool = True
     vision: bool = True
     """Whether the vision tower learns, too."""
-    drawn: float = 0.0
-    """Share of examples that are drawn in the Atelier (drawn_judgements.py); 1 needs no data."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch={self.batch}: at least one example a step.")
-        if not 0 <= self.drawn <= 1:
-            raise ValueError(f"drawn={self.drawn}: a share between 0 and 1.")
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,6 @@ class JudgeTask:
     sources: Mapping[str, float]
     config: JudgeTraining
     seed: int = 0
-    wording: Any = None
-    """In which drawn pictures are asked about."""
 
     def __post_init__(self) -> None:
         self.model = self.student.model
@@ -104,13 +97,11 @@ class JudgeTask:
     def batch(self, step: int) -> Any:
         """From (seed, step) alone. Tasks as often as they have records; with `balance` yes and no alike."""
         rng = random.Random(f"{self.seed}/{step}")
-        drawn = sum(rng.random() < self.config.drawn for _ in range(self.config.batch))
-        picked = [rng.randrange(len(self.found)) for _ in range(self.config.batch - drawn)]
+        picked = [rng.randrange(len(self.found)) for _ in range(self.config.batch)]
         if self.config.balance:
             answers = [self.tasks[self.found[index][1].task] for index in picked]
             picked = [rng.choice(rng.choice(of_task)) for of_task in answers]
-        examples = [drawn_example(rng, self.wording) for _ in range(drawn)]
-        return self.student.rows([*examples, *(self.example(index) for index in picked)])
+        return self.student.rows([self.example(index) for index in picked])
 
     def example(self, index: int) -> Example:
         folder, record = self.found[index]

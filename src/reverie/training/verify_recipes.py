@@ -40,11 +40,11 @@ def judge(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     from ..models.registry import fetched, resolve
 
     config, loop = section(recipe, "judge", JudgeTraining), section(recipe, "loop", LoopConfig)
-    lora, sources = section(recipe, "lora", Lora), {} if config.drawn == 1 else data_sources(recipe.get("data"))
+    lora, sources = section(recipe, "lora", Lora), data_sources(recipe.get("data"))
     source = fetched(resolve(recipe["model"], "judge"))
     student, save = _student(source, config.vision)
     wording = wording_of(recipe, sources)
-    task = JudgeTask(student, sources, config, seed, Wording.of(wording))
+    task = JudgeTask(student, sources, config, seed)
     learner = add(student.model, lora) if lora.rank else None
     task.model = learner or student.model
     train(task, loop, out, recipe=dict(recipe))
