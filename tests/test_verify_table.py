@@ -200,3 +200,31 @@ def test_parts_of_a_pool_come_back_in_the_order_of_the_prompts(tmp_path):
     assert np.array_equal(pool.numbers["right"], right)
     with pytest.raises(ValueError, match="all of them"):
         Pool(tmp_path / "0.npz", tmp_path / "2.npz")
+
+
+def test_judges_that_are_added_later_say_what_they_would_have_said_at_once(student, tmp_path):
+    """On the pictures of all looks that were kept; no look is asked about before a judge may say clear."""
+    from reverie.atelier.inspector import Inspector
+    from reverie.benchmarks.atelier_geneval import samples
+    from reverie.training.recipes import shipped
+    from reverie.training.verify_pool import add, fill, save
+
+    judge = QuickJudge(student, Wording.of("atelier"), "j", clear_from=0.5)
+    painter, chosen, kept = JanusPainter(MODEL, WORDS, guidance=1.0), samples()[::300], []
+    inspector = Inspector.load(shipped("atelier-inspector"))
+    settings = {"looks": LOOKS, "batch": 3, "seed": 0, "device": "cpu", "kept": kept}
+    pool = fill(painter, {"j": judge}, inspector, chosen, 2, **settings)
+    assert pool["j/clarity"].shape == (2, 2, LOOKS)
+    assert (pool["j/clarity"][:, :, :1] == 0).all()
+    assert (pool["j/clarity"][:, :, 1:] > 0).all()
+    save(pool, {"every": 300, "looks": LOOKS}, tmp_path / "pool.npz")
+    pictures = np.concatenate(kept)
+    assert pictures.shape[:2] == (4, LOOKS - 1)
+    np.save(tmp_path / "pictures.npy", pictures)
+    add(tmp_path / "pool.npz", tmp_path / "pictures.npy", {"k": judge}, chosen, "cpu")
+    with np.load(tmp_path / "pool.npz") as file:
+        for question in ("orm", "clarity", "potential"):
+            np.testing.assert_allclose(file[f"k/{question}"], file[f"j/{question}"], atol=1e-3)
+    np.save(tmp_path / "pictures.npy", pictures[:3])
+    with pytest.raises(ValueError, match="holds 3 images"):
+        add(tmp_path / "pool.npz", tmp_path / "pictures.npy", {"k": judge}, chosen, "cpu")

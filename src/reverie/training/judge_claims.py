@@ -211,7 +211,9 @@ class ClaimTask:
         match = _match(batch, self.picture_mask, pictures, keys, queries)
         said = batch["said"]
         tell = cross_entropy(self.model.lm_head(hidden[said]), batch["ids"].roll(-1, 1)[said])
-        verdict, on_parts = each[ends].mean(), each[parts].sum() / parts.sum().clamp(min=1)
+        answers = torch.where(wanted[ends] == 1, self.yes, self.no)  # among all words, so that one of them comes first
+        verdict = cross_entropy(self.model.lm_head(hidden[ends]), answers)
+        on_parts = each[parts].sum() / parts.sum().clamp(min=1)
         loss = verdict + config.parts * on_parts + config.match * match + config.tell * tell
         right = ((told > 0) == (wanted == 1))[ends].float().mean()
         about = {"verdict": verdict, "parts": on_parts, "match": match, "tell": tell, "right": right}

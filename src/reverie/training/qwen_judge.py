@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..canvas import Work
@@ -168,6 +169,10 @@ class QuickJudge(VLMJudge):
     @torch.no_grad()
     def read(self, pixels: Tensor) -> Held:
         """What all questions about pictures (B, 3, S, S) uint8 have in common, read once."""
+        side = self.student.side
+        if pixels.shape[-1] != side:
+            wide = F.interpolate(pixels.float(), (side, side), mode="bicubic", antialias=True)
+            pixels = wide.clamp(0, 255).round().byte()
         self.work.prefilled += len(pixels) * len(self.student.opening)
         return self.student.shown(self.student.look(pixels))
 

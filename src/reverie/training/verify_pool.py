@@ -5,7 +5,7 @@
 A pool holds, for every prompt of atelier-geneval, N candidates: whether each is right by the benchmark's own rule, and
 what each judge says about it, finished (`orm`) and at every look (`clarity`, `potential`). Each row of the table
 is then a choice among them, made by `verify_table.py` in a second, since what a candidate becomes does not depend on
-what is chosen. `--pictures FILE` keeps the finished images, so that `--add` can ask other judges about them later.
+what is chosen. `--pictures FILE` keeps the images of all looks, so that `--add` can ask other judges about them later.
 `--sweep 1.5/1.0/12 ...` (guidance/temperature/steps) paints one candidate for each setting instead.
 """
 
@@ -95,8 +95,8 @@ def fill(
     guidance: float | None = None,
     kept: list[np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """`right` (P, N), `judge/orm` (P, N) and, of the other questions, (P, N, looks). Finished images (rows, 3, H, W)
-    are put into `kept`."""
+    """`right` (P, N), `judge/orm` (P, N) and, of the other questions, (P, N, looks). Images of
+    the looks that are asked about (rows, looks, 3, H, W) are put into `kept`."""
     from ..benchmarks.protocol import image_seed
     from ..canvas import Conditions
     from ..choose import look_steps
@@ -112,18 +112,20 @@ def fill(
         prompts = [sample.prompt for sample in part]
         seeds = [image_seed(seed, samples[which].prompt, copy) for which, copy in rows[first : first + batch]]
         looked: dict[str, list[Tensor]] = {}
+        shown: list[np.ndarray] = []
         for step, pixels in painted(generator, Conditions(tuple(prompts), guidance), seeds, asked, device):
             for key, numbers in told(judges, prompts, pixels, LOOKS).items():
                 looked.setdefault(key, []).append(numbers)
             if step == steps[-1]:
                 for key, numbers in told(judges, prompts, pixels, ("orm",)).items():
                     found.setdefault(key, []).append(numbers.numpy())
-                if kept is not None:
-                    kept.append(pixels.cpu().numpy())
                 found.setdefault("right", []).append(np.array(truth(inspector, part, pixels)))
+            shown.append(pixels.cpu().numpy())
         for key, all_looks in looked.items():
-            shown = torch.stack(all_looks, 1)
-            found.setdefault(key, []).append(torch.cat((unclear.expand(len(shown), -1), shown), 1).numpy())
+            both = torch.stack(all_looks, 1)
+            found.setdefault(key, []).append(torch.cat((unclear.expand(len(both), -1), both), 1).numpy())
+        if kept is not None:
+            kept.append(np.stack(shown, 1))
         print(f"{min(first + batch, len(rows))} of {len(rows)}", flush=True)
     whole = {key: np.concatenate(parts) for key, parts in found.items()}
     return {key: array.reshape(len(samples), n, *array.shape[1:]) for key, array in whole.items()}
@@ -200,7 +202,7 @@ def main(given: argparse.Namespace) -> None:
         pictures = np.concatenate(kept)
         write_atomically(given.pictures, lambda part: _save_array(part, pictures))
     about = {"model": painter.about, "judges": given.judge, "every": given.every, "seed": given.seed, "n": given.n}
-    about |= {"part": given.part, "parts": given.parts}
+    about |= {"part": given.part, "parts": given.parts, "looks": min(given.looks, generator.steps)}
     about |= {"flops": flops(painter, generator, judges, chosen[0].prompt, given.guidance)}
     save(pool, about | {"steps": generator.steps, "guidance": given.guidance}, given.out)
     print(given.out, float(pool["right"].mean()))
@@ -213,22 +215,31 @@ def _save_array(path: Path, array: np.ndarray) -> None:
 
 
 def add(out: Path, pictures: Path, judges: Judges, samples: Sequence[Sample], device: str) -> None:
-    """Asks more judges about the finished images of a pool, and puts the answers into it."""
+    """Asks more judges about the images of a pool, and puts the answers into it."""
     with np.load(out) as file:
         pool = {name: file[name] for name in file.files if name != "about"}
         about = json.loads(file["about"].tobytes().decode())
     shown, n = np.load(pictures, mmap_mode="r"), pool["right"].shape[1]
-    if len(shown) != pool["right"].size or len(samples) != len(pool["right"]):
+    if len(shown) != pool["right"].size or shown.ndim != 5 or len(samples) != len(pool["right"]):
         raise ValueError(
             f"{pictures} holds {len(shown)} images, but {out} {pool['right'].size}; give those of the pool."
         )
     answers: dict[str, list[np.ndarray]] = {}
+    before = about["looks"] - shown.shape[1]
     for begin in range(0, len(shown), 256):
         part = torch.from_numpy(np.array(shown[begin : begin + 256])).to(device)
         prompts = [samples[row // n].prompt for row in range(begin, begin + len(part))]
-        for key, numbers in told(judges, prompts, part, ("orm",)).items():
-            answers.setdefault(key, []).append(numbers.numpy())
-    pool |= {key: np.concatenate(parts).reshape(-1, n) for key, parts in answers.items()}
+        looked: dict[str, list[np.ndarray]] = {}
+        for look in range(part.shape[1]):
+            last = look == part.shape[1] - 1
+            for key, numbers in told(judges, prompts, part[:, look], (*LOOKS, "orm") if last else LOOKS).items():
+                looked.setdefault(key, []).append(numbers.numpy())
+        for key, numbers in looked.items():
+            early = [np.zeros(len(part))] * before
+            one = numbers[0] if key.endswith("/orm") else np.stack([*early, *numbers], 1)
+            answers.setdefault(key, []).append(one)
+    whole = {key: np.concatenate(parts) for key, parts in answers.items()}
+    pool |= {key: array.reshape(-1, n, *array.shape[1:]) for key, array in whole.items()}
     save(pool, about | {"added": sorted(judges)}, out)
 
 

@@ -95,9 +95,9 @@ class Row:
 
 class Pool:
     """The file of `verify_pool.py`, or those of all its parts, with the tasks and clusters of its prompts. ValueError
-    where one of them is missing."""
+    where one of them is missing. every: only each so-many-th of its prompts, to be held against a smaller pool."""
 
-    def __init__(self, *paths: str | Path):
+    def __init__(self, *paths: str | Path, every: int = 1):
         from ..benchmarks.atelier_geneval import samples
 
         parts = dict(map(_opened, paths))
@@ -107,7 +107,8 @@ class Pool:
         if sorted(by_part) != list(range(count)):
             raise ValueError(f"{paths[0]} is of a pool of {count} parts; give the files of all of them.")
         self.samples = samples()[:: self.about["every"]]
-        self.numbers = {name: self._joined([by_part[i][name] for i in range(count)]) for name in by_part[0]}
+        whole = {name: self._joined([by_part[i][name] for i in range(count)]) for name in by_part[0]}
+        self.samples, self.numbers = self.samples[::every], {name: array[::every] for name, array in whole.items()}
         self.tags = [sample.tag for sample in self.samples]
         self.clusters = [sample.cluster for sample in self.samples]
         self.n = self.numbers["right"].shape[1]
@@ -202,7 +203,7 @@ def draw(told: Mapping[str, Sequence[Mapping[str, Any]]], out: Path, against: st
 def main(given: argparse.Namespace) -> None:
     told = {}
     for path in given.pools:
-        pool = Pool(*str(path).split(","))
+        pool = Pool(*str(path).split(","), every=given.every)
         judges = given.judge or sorted({name.split("/")[0] for name in pool.numbers if name.endswith("/orm")})
         made = rows(pool, judges, given.ns, given.first_look)
         told[str(path)] = [row.to_json() | {"errors removed": round(removed(row, made[0]), 4)} for row in made]
@@ -221,6 +222,7 @@ if __name__ == "__main__":
     parser.add_argument("pools", nargs="+", help="files; those of one pool's parts joined by commas")
     parser.add_argument("--judge", action="append", help="of those in the pool (default: all)")
     parser.add_argument("--first-look", type=int, default=1, help="from which on PARM asks (a judge's clear_from)")
+    parser.add_argument("--every", type=int, default=1, help="take each so-many-th of a pool's prompts only")
     parser.add_argument("--ns", nargs="+", type=int, default=[20])
     parser.add_argument("--draw", type=Path, metavar="SVG", help="errors against --against, for all --ns")
     parser.add_argument("--against", choices=("n", "cost"), default="n")
