@@ -234,9 +234,9 @@ def add(out: Path, pictures: Path, judges: Judges, samples: Sequence[Sample], de
             last = look == part.shape[1] - 1
             for key, numbers in told(judges, prompts, part[:, look], (*LOOKS, "orm") if last else LOOKS).items():
                 looked.setdefault(key, []).append(numbers.numpy())
-        for key, numbers in looked.items():
+        for key, all_looks in looked.items():
             early = [np.zeros(len(part))] * before
-            one = numbers[0] if key.endswith("/orm") else np.stack([*early, *numbers], 1)
+            one = all_looks[0] if key.endswith("/orm") else np.stack([*early, *all_looks], 1)
             answers.setdefault(key, []).append(one)
     whole = {key: np.concatenate(parts) for key, parts in answers.items()}
     pool |= {key: array.reshape(-1, n, *array.shape[1:]) for key, array in whole.items()}
