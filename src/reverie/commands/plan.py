@@ -37,8 +37,15 @@ def size_of(text: str) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    """Prints what the recipe takes; 1 where nothing fits."""
+    """Prints what the recipe takes, 1 where nothing fits; or what a method costs."""
     _quiet()
+    if (arguments.recipe is None) == (arguments.method is None):
+        raise ValueError("plan a recipe, or with --method a way of reasoning: give one of them.")
+    if arguments.method is not None:
+        from reverie.commands.plan_method import plan_method
+
+        check_place(arguments.device, None)
+        return plan_method(arguments)
     memory = size_of(arguments.fit)
     check_place(arguments.device, None)
     if arguments.gpus < 1:

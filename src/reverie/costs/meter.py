@@ -1,0 +1,68 @@
+"""Counting what torch computes: FLOP of matrix products, convolutions and attention, and bytes that operations read and
+write.
+
+A multiplication and an addition count as two. Bytes are those of every operation's tensors, as if nothing stayed in a
+cache and nothing were fused: what a chip moves at most. Threads other than the one that counts are not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+
+def _linear(x: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
+    return 2 * x.numel() * out_val.shape[-1]
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _rules() -> dict[Any, Callable[..., int]]:
+    """Those of torch, and of what it has none for: packed products and attention on CPUs (with autograd, backwards)."""
+    own = {
+        torch.ops.mkldnn._linear_pointwise: _linear,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    }
+    return {**flop_registry, **own}
+
+
+class Meter(TorchDispatchMode):
+    """`with Meter() as meter: ...` and then `meter.flop` and `meter.moved`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop, self.moved = 0, 0
+        self._known = _rules()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        rule = self._known.get(func._overloadpacket)
+        if rule is None and func is not torch.ops.prim.device.default:
+            with self:  # products that arrive whole, as they do in inference mode, in their parts
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        if rule is not None:
+            self.flop += rule(*args, **kwargs, out_val=out)
+        if not _is_view(func):
+            self.moved += sum(_bytes(x) for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor))
+        return out
+
+
+def _is_view(func: Any) -> bool:
+    """Whether what comes out is the memory that went in, and nothing was written."""
+    infos = [value.alias_info for value in func._schema.returns]
+    return any(info is not None and not info.is_write for info in infos)
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
