@@ -71,7 +71,7 @@ def evaluate(
     such a score is marked incomplete. judge, evaluators: see `eyes.open_eyes`; workers: questions at a time to a
     server; cache: of a judge's answers (None: in OUT). device: of whatever is loaded here; dtype: of the painter.
     official: repeat the bugs of the benchmark's own code. shard: "2/4", the second of four processes that share a run.
-    on: paint in actors of Ray, and judge there unless the judge is a server; the rows are those of a run without.
+    on: paint and judge in actors of Ray, or judge here if the judge is a server; the rows are those of a run without.
     ValueError, before anything is loaded or written, for an unknown name, numbers below their least, files that are
     missing or damaged, or a folder that holds another run.
     """
@@ -79,8 +79,6 @@ def evaluate(
     part = Shard.of(shard)
     model, plan = _checked_source(model, images, plan)
     benchmark, said = _load(name, Options(None if data is None else Path(data), images_per_prompt, official))
-    if on is not None and images is not None:
-        raise ValueError("A cluster paints, and with images nothing is painted: leave one of them out.")
     look = partial(open_eyes, benchmark, judge, evaluators, device, workers, cache or Path(out) / "answers")
     eyes = look()
     table = Table(Path(out), part)
@@ -93,9 +91,10 @@ def evaluate(
         if on is None:
             run.go(partial(run.work, folder or studio), batch, on_row)
         else:
-            from ..cluster.evaluation import rows
+            from ..cluster.evaluation import judged, rows
 
-            run.go(partial(rows, run, studio, on, look), batch, on_row)
+            work = partial(judged, run, folder, on, look) if folder else partial(rows, run, studio, on, look)
+            run.go(work, batch, on_row)
     return run.report(about | {"limit": limit}, said)
 
 

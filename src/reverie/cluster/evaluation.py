@@ -2,7 +2,8 @@
 
 An actor gets a batch and hands back files as they will lie on disk, with judgements. What it made is a function of the
 batch, so rows and pictures are those of a run without a cluster, whoever was lost on the way. A judge behind a server
-is asked from here, where its cache and its budget are.
+is asked from here, where its cache and its budget are. Of pictures that were made elsewhere actors judge alone; these
+must lie where all machines see them.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ..benchmarks.protocol import Judgement, Row
+from ..benchmarks.protocol import Benchmark, Judgement, Row
 from ..benchmarks.rows import Picture
-from ..benchmarks.sources import Case, Easel, Item, Studio, added, key, row_of, save
+from ..benchmarks.sources import Case, Easel, Folder, Item, Studio, added, key, row_of, save
 from ..files import write_atomically
 from ..png import open_picture, picture_hash
 from .pool import Cluster, Pool
@@ -78,6 +79,39 @@ class Maker:
             return Made(files, refused, judged, told, work, middle - begun, time.perf_counter() - middle)
 
         return make
+
+
+@dataclass(frozen=True)
+class Looker:
+    """Makes what an actor does that only judges: pictures are read where they lie."""
+
+    benchmark: Benchmark
+    folder: Path
+    out: Path
+    look: Callable[[], Eyes]
+
+    def __call__(self) -> Callable[[Sequence[Item]], tuple[list[Row], float]]:
+        source, eyes = Folder(self.folder, self.benchmark, self.out), self.look()
+
+        def judge(items: Sequence[Item]) -> tuple[list[Row], float]:
+            begun, cases = time.perf_counter(), source.get(items).cases
+            said = eyes.judge(self.benchmark, cases) if cases else []
+            found = [row_of(one.sample, one.index, one.about, judged) for one, judged in zip(cases, said, strict=True)]
+            return found, time.perf_counter() - begun
+
+        return judge
+
+
+def judged(
+    run: Run, folder: Folder, cluster: Cluster, look: Callable[[], Eyes], batches: Sequence[Sequence[Item]]
+) -> Iterator[Row]:
+    """The rows of pictures that were made elsewhere, as they are done. A judge behind a server is asked from here."""
+    if run.eyes.waits:
+        yield from run.work(folder, batches)
+        return
+    with Pool(cluster, Looker(run.benchmark, folder.folder.resolve(), folder.out.resolve(), look)) as pool:
+        for _, (found, seconds) in pool.each(batches):
+            yield from run.filed(found, seconds)
 
 
 def rows(

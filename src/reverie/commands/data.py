@@ -87,7 +87,7 @@ def verifier(arguments: argparse.Namespace) -> int:
         stats = opened(tell)(arguments.part, arguments.parts)
     else:
         shards = -(-len(found.prompts) * wanted.paths.per_prompt // wanted.paths.batch)
-        stats = _spread(arguments, on, opened, shards)
+        stats = spread(arguments, on, opened, shards)
     if stats is None:
         print(f"{arguments.out}: this part is done; the last one to finish puts the data together.")
         return 0
@@ -114,7 +114,7 @@ def _open_verifier(
     return share
 
 
-def _spread(arguments: argparse.Namespace, on: Cluster, opened: Callable[[], Any], shards: int) -> Any:
+def spread(arguments: argparse.Namespace, on: Cluster, opened: Callable[[], Any], shards: int) -> Any:
     """A build in actors; ValueError where it is split by hand as well."""
     from reverie.cluster.building import build_on
 
@@ -171,7 +171,7 @@ def thoughts(arguments: argparse.Namespace) -> int:
     if on is None:
         counts = opened(None if arguments.quiet else partial(_part, "stories"))(arguments.part, arguments.parts)
     else:
-        counts = _spread(arguments, on, opened, -(-build.count // build.shard))
+        counts = spread(arguments, on, opened, -(-build.count // build.shard))
     if counts is None:
         print(f"{arguments.out}: this part is done; others are missing.")
         return 0

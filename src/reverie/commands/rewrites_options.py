@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from reverie.commands import cluster_options
+
 HELP = "Prompts with the reasoning about them and what it arrives at: what thinking before painting learns from."
 
 
@@ -47,3 +49,4 @@ def add(kinds: Any) -> None:
     parser.add_argument("--device", metavar="NAME", help="of a VLM that is loaded here")
     parser.add_argument("--seed", type=int, default=0, help="of the whole build (default: 0)")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    cluster_options.add(parser)

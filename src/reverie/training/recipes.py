@@ -305,14 +305,17 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "clip": _clip,
     "inspector": _inspector,
     "reinforce": Elsewhere(
-        "story_recipes", "reinforced", "rollouts tree grpo alarms from inspector prompts rewards dtype lora export", ""
+        "story_recipes",
+        "reinforced",
+        "rollouts judging tree grpo alarms from inspector prompts rewards dtype lora export",
+        "",
     ),
     "stories": Elsewhere("story_recipes", "sft", "mix lora dtype from export", "model data"),
     "think-sft": Elsewhere("t2g_recipes", "sft", "adapters dtype wording mix lora", "model data"),
     "dual-grpo": Elsewhere(
         "t2g_recipes",
         "dual_grpo",
-        "rollouts adapters dtype wording judges inspector tree flow thinker painter grpo alarms",
+        "rollouts judging adapters dtype wording judges inspector tree flow thinker painter grpo alarms",
         "model data",
     ),
     "judge": Elsewhere("verify_recipes", "judge", "data wording judge lora export", "model"),

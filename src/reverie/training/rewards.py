@@ -23,8 +23,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -33,6 +34,9 @@ from ..judges import Judge, View
 from ..judges.rules import share
 from ..vlms import VLM
 from .rollout import Reward
+
+if TYPE_CHECKING:
+    from ..cluster.rewards import Judging
 
 NEAR = 150 / 479
 """Of the short side: T2I-CompBench's 150 pixels in its detector's frame of 479."""
@@ -244,6 +248,23 @@ class RewardChoice:
         from ..benchmarks.evaluators.boxes import BoxDetector
 
         return detector_reward(BoxDetector.load(str(self.detector), device), facts)
+
+
+def opened(
+    choices: Mapping[str, RewardChoice], facts: Mapping[str, Facts], device: str, judging: Judging | None = None
+) -> dict[str, Reward]:
+    """The rewards by name, in actors where `judging` says so. Actors load onto the device that they are given."""
+    if judging is None:
+        return {name: choice.open(facts, device) for name, choice in choices.items()}
+    from ..cluster.rewards import Elsewhere
+
+    return {name: Elsewhere(partial(_opened_here, choice, facts), judging) for name, choice in choices.items()}
+
+
+def _opened_here(choice: RewardChoice, facts: Mapping[str, Facts]) -> Reward:
+    from ..loading import here
+
+    return choice.open(facts, here(None))
 
 
 def chosen(section: Mapping[str, Mapping[str, Any]]) -> dict[str, RewardChoice]:

@@ -73,8 +73,9 @@ def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Sections: tree (AtelierRl), grpo (GrpoConfig), alarms (Alarms), lora, loop; from: the Janus that learns (name,
     folder, or an adapter, which with `lora` goes on learning), the shipped one if left out; inspector: a folder of
     weights, likewise; export: folder for the finished checkpoint. With prompts (a file, see rewards.read_facts) and
-    rewards (rewards.RewardChoice by name) it is any Janus in any world, and tree is a JanusRl. dtype: of the weights
-    that stay, with lora."""
+    rewards (rewards.RewardChoice by name) it is any Janus in any world, tree is a JanusRl, and judging
+    (cluster.rewards.Judging) says where rewards are computed. dtype: of the weights that stay, with lora."""
+    from ..cluster.rewards import closing
     from .alarms import Alarms
     from .grpo import GrpoConfig, reinforce
     from .janus_grpo import Learning
@@ -83,7 +84,8 @@ def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 
     grpo, alarms = section(recipe, "grpo", GrpoConfig), section(recipe, "alarms", Alarms)
     loop, lora = section(recipe, "loop", LoopConfig), section(recipe, "lora", adapters.Lora)
-    make, device = _rewarding(recipe), here(None)
+    rewards: dict[str, Any] = {}
+    make, device = _rewarding(recipe, rewards), here(None)
     source = fetched(resolve(recipe.get("from") or "atelier-janus"))
     base = source.folder
     assert base is not None
@@ -95,7 +97,8 @@ def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     twin = Twin.of(model, wrapped) if wrapped is not None or device != "cpu" else None
     learning = Learning(model, words, source.thinker, source.dialogue, twin, wrapped)
     task = make(learning, grpo, alarms, device)
-    reinforce(task, loop, out, recipe, lambda step, folder: roll_sheet(task.latest, step, folder))
+    with closing(rewards):
+        reinforce(task, loop, out, recipe, lambda step, folder: roll_sheet(task.latest, step, folder))
     _speaks(model, source.dialogue)
     folder = Path(recipe.get("export") or out / "checkpoint")
     home = str(recipe.get("from") or "atelier-janus") if began is None else _base_name(source)
@@ -104,9 +107,15 @@ def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     return out
 
 
-def _rewarding(recipe: Mapping[str, Any]) -> Callable[[Any, Any, Any, str], Any]:
-    """Checks what the recipe says of prompts, rewards and tree; makes the task once the model is there."""
+def _rewarding(recipe: Mapping[str, Any], rewards: dict[str, Any]) -> Callable[[Any, Any, Any, str], Any]:
+    """Checks what the recipe says of prompts, rewards and tree; makes the task once the model is there, and notes the
+    rewards."""
+    from ..cluster.rewards import judging_of
+
+    judging = judging_of(recipe)
     if not recipe.get("prompts"):
+        if judging is not None:
+            raise ValueError("judging: the inspector judges beside the trainer; give prompts and rewards of their own.")
         from .atelier_grpo import AtelierRl, atelier_task
 
         atelier, where = section(recipe, "tree", AtelierRl), recipe.get("inspector") or shipped("atelier-inspector")
@@ -118,14 +127,14 @@ def _rewarding(recipe: Mapping[str, Any]) -> Callable[[Any, Any, Any, str], Any]
 
         return painted
     from .janus_grpo import JanusRl, janus_task
-    from .rewards import chosen, read_facts
+    from .rewards import chosen, opened, read_facts
 
     tree, choices = section(recipe, "tree", JanusRl), chosen(recipe.get("rewards") or {})
     facts = {one.prompt: one for one in read_facts(recipe["prompts"])}
     tree.rewards = {name: choice.weight for name, choice in choices.items() if choice.weight}
 
     def judged(learning: Any, grpo: Any, alarms: Any, device: str) -> Any:
-        rewards = {name: choice.open(facts, device) for name, choice in choices.items()}
+        rewards.update(opened(choices, facts, device, judging))
         return janus_task(learning, list(facts), rewards, tree, grpo, alarms)
 
     return judged

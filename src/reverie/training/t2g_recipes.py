@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,10 @@ def usable(painter: DiffusionPainter, adapted: Adapted, prompts: list[str], fold
 def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Keys: model, adapters, dtype, wording, judges (name of a reward to a judge, see judges/load.py, or to
     {judge: ..., by: rewrite}, which is asked about the rewritten prompt and not the typed one), inspector.
-    Sections: data (Asks), tree (DualTree), flow (FlowSampling), thinker, painter (Side), grpo, alarms, loop."""
+    Sections: data (Asks), tree (DualTree), flow (FlowSampling), thinker, painter (Side), grpo, alarms, judging (where
+    the judges are, see cluster/rewards.py), loop."""
+    from ..cluster.rewards import closing
+
     tree, flow = section(recipe, "tree", DualTree), section(recipe, "flow", FlowSampling)
     thinker, painter = section(recipe, "thinker", Side), section(recipe, "painter", Side)
     grpo, alarms = section(recipe, "grpo", GrpoConfig), section(recipe, "alarms", Alarms)
@@ -141,7 +145,8 @@ def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         alarms,
         own_steps(source.config),
     )
-    reinforce(made.task, loop, out, recipe)
+    with closing(rewards):
+        reinforce(made.task, loop, out, recipe)
     learnt = {"text_encoder": made.thinking, "transformer": made.painting}
     _export(pipeline, learnt, out, _about(source, recipe))
     return out
@@ -208,13 +213,23 @@ def _judges(recipe: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
     return found
 
 
-def _rewards(recipe: Mapping[str, Any], data: Asks, table: Mapping[str, Question], device: str) -> dict[str, Reward]:
+def _judged(recipe: Mapping[str, Any], table: Mapping[str, Question], device: str) -> dict[str, Reward]:
+    """What the judges of a recipe pay, in actors of their own where it says so."""
+    from ..cluster.rewards import Elsewhere, judging_of
     from ..judges.load import judge_by_name
 
-    rewards: dict[str, Reward] = {
-        name: paid.judge_reward(judge_by_name(judge, device), table, rewritten)
-        for name, (judge, rewritten) in _judges(recipe).items()
-    }
+    def opens(name: str, device: str | None = None) -> Reward:
+        judge, rewritten = judges[name]  # an actor takes the device that it is given
+        return paid.judge_reward(judge_by_name(judge, device or here(None)), table, rewritten)
+
+    judging, judges = judging_of(recipe), _judges(recipe)
+    if judging is None:
+        return {name: opens(name, device) for name in judges}
+    return {name: Elsewhere(partial(opens, name), judging) for name in judges}
+
+
+def _rewards(recipe: Mapping[str, Any], data: Asks, table: Mapping[str, Question], device: str) -> dict[str, Reward]:
+    rewards = _judged(recipe, table, device)
     rewards[paid.READABLE] = paid.readable
     if data.prompts.startswith(("atelier:", "atelier-edits:")):
         from ..atelier.inspector import Inspector
