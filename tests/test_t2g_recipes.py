@@ -115,6 +115,19 @@ def test_flow_grpo_in_its_forms(overrides: list[str], model: Path, tmp_path: Pat
         assert (tmp_path / "adapters" / "transformer" / "adapter_model.safetensors").stat().st_size < 200_000
 
 
+@needs_inspector
+@pytest.mark.parametrize("overrides", [[], ["tree.learn=staged", "tree.switch=1"]], ids=["balanced", "staged"])
+def test_dual_grpo_whose_painter_learns_on_the_forward_process(
+    overrides: list[str], model: Path, tmp_path: Path
+) -> None:
+    common = [f"model={model}", *SMALL, "adapters=[]", "data.prompts=atelier:6", f"out={tmp_path}", "loop.steps=2"]
+    assert train("dual-nft.yaml", *common, *TREE[:5], *overrides) == 0
+    first, second = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    assert "painter/good" in second
+    assert ("painter/good" in first) == ("thinker/text/kl" in second) == (not overrides)
+    assert {part.name for part in (tmp_path / "adapters").iterdir() if part.is_dir()} == {"text_encoder", "transformer"}
+
+
 def test_a_thinker_learns_from_words_alone(model: Path, tmp_path: Path) -> None:
     common = [f"model={model}", *SMALL, "adapters=[]", "data={prompts: 'atelier:6', mixed: 0.5}", f"out={tmp_path}"]
     words = ["tree.learn=thinker", "tree.images=0", "thinker.rewards={near: 1.0, readable: 0.5}", "loop.steps=2"]
