@@ -87,7 +87,7 @@ def claim(sighting: Sighting, rng: random.Random, holds: bool, tasks: Mapping[st
         task = rng.choices(list(tasks), list(tasks.values()))[0]
         clauses = _TRUE[task](sighting, rng)
         if clauses and not holds:
-            clauses = _spoilt(clauses, sighting, rng)
+            clauses = spoilt(clauses, sighting, rng)
         if clauses and allowed(clauses) and true_of(clauses, sighting) == holds:
             return said_of(clauses, sighting, rng.choice(HEADS))
     one = rng.choice(sighting.objects) if holds and sighting.objects else None
@@ -146,7 +146,7 @@ _TRUE: Mapping[str, Callable[[Sighting, random.Random], Clauses]] = {
 }  # fmt: skip
 
 
-def _spoilt(clauses: Clauses, sighting: Sighting, rng: random.Random) -> Clauses:
+def spoilt(clauses: Clauses, sighting: Sighting, rng: random.Random) -> Clauses:
     """With one word changed, or two colours or places exchanged."""
     place = rng.randrange(len(clauses))
     one = clauses[place]

@@ -39,7 +39,8 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     student = QwenStudent(TransformersVLM.load(source.folder, dtype=torch.float32))
     task = ClaimTask(student, Wording.of(wording), config, seed, painted)
     learner = add(student.model, lora) if lora.rank else None
-    task.model = learner or student.model
+    if learner is not None:
+        task.model["judge"] = learner
     train(task, loop, out, recipe=dict(recipe))
     if learner is not None:
         merged(learner)

@@ -3,12 +3,13 @@
 An example of the published training is a picture, a question, and one bit. Whoever starts from a model that describes
 pictures still has to learn how a description is held against a prompt; from one bit an example that took us nowhere in
 ten thousands of examples. Here every picture comes with several claims (atelier/claims.py), half of them true and the
-others nearly, and three things are learnt beside the verdict:
+others nearly, and more is learnt beside the verdict:
 
     parts   the verdict on what has been read so far, at the last word of each part of a claim
     match   where to look: from that word a head of each middle layer is to look at the picture if it holds what the
             part names, and away from it if not; every part of a batch is held against every picture of it, which is
             what makes it quick
+    where   the place of what a part names, read by a plain head from what that word hands on to the last layer
     tell    the next word of claims that are true
 
 A verdict is the first word of the answer, yes or no, as the judge is asked. Pictures are drawn, or painted and labelled
@@ -17,6 +18,7 @@ A verdict is the first word of the answer, yes or no, as the judge is asked. Pic
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..atelier.claims import Claim, claim, seen_in
 from .cross_entropy import cross_entropy
@@ -40,15 +42,16 @@ if TYPE_CHECKING:
     from .qwen_judge import QwenStudent
 
 UNASKED = -100
-Names = frozenset[tuple[str, str | None]]
+Names = dict[tuple[str, str | None], list[tuple[float, float]]]
+"""Kinds with a colour, and without, and where in the picture such things are."""
 Batch = dict[str, Tensor]
 
 
 @dataclass
 class ClaimTraining:
     """pictures: of a step; claims: about each. drawn: share of pictures that are drawn. unfinished: share of painted
-    ones that are shown unfinished. parts, match, tell: weights of what is learnt beside the verdict. tasks: how often
-    claims are of each task, as in claims.TASKS if left out. vision: whether the eyes learn."""
+    ones that are shown unfinished. parts, match, where, tell: weights of what is learnt beside the verdict. tasks: how
+    often claims are of each task, as in claims.TASKS if left out. vision: whether the eyes learn."""
 
     pictures: int = 24
     claims: int = 4
@@ -56,6 +59,7 @@ class ClaimTraining:
     unfinished: float = 0.4
     parts: float = 1.0
     match: float = 1.0
+    where: float = 4.0
     tell: float = 0.1
     tasks: dict[str, float] = field(default_factory=dict)
     vision: bool = True
@@ -91,8 +95,11 @@ def drawn_scene(rng: random.Random) -> Scene:
 
 
 def names_in(sighting: Sighting) -> Names:
-    """Kinds with their colours, and without."""
-    return frozenset(name for thing in sighting.objects for name in ((thing.kind, thing.colour), (thing.kind, None)))
+    found: Names = {}
+    for thing in sighting.objects:
+        for name in ((thing.kind, thing.colour), (thing.kind, None)):
+            found.setdefault(name, []).append((thing.x, thing.y))
+    return found
 
 
 class ClaimTask:
@@ -109,8 +116,9 @@ class ClaimTask:
         if config.drawn < 1 and not painted:
             raise ValueError("claims.drawn below 1 needs painted pictures: give `data`.")
         self.student, self.wording, self.config, self.seed, self.painted = student, wording, config, seed, painted
-        self.model = student.model
-        self.model.model.visual.requires_grad_(config.vision)
+        student.model.model.visual.requires_grad_(config.vision)
+        width = student.model.config.text_config.hidden_size
+        self.model = nn.ModuleDict({"judge": student.model, "where": nn.Linear(width, 2)})
         self.yes, self.no = (min(student.vlm.first_ids(word)) for word in ("yes", "no"))
 
     # Data.
@@ -188,13 +196,17 @@ class ClaimTask:
         return [len(self.student.words.encode(text.rstrip(), add_special_tokens=False)) - 1 for text in texts]
 
     def _matches(self, asked: Sequence[Asked], held: Sequence[Names]) -> Batch:
-        """Where a part of a claim has been read, question and token (M, 2), and which pictures hold it (M, B)."""
-        parts = [
-            ((row, end), [float(named in names) for names in held])
-            for row, one in enumerate(asked)
-            for end, named in zip(self._ends(one)[1:], one.said.named, strict=False)
-        ]
-        return {"spots": torch.tensor([spot for spot, _ in parts]), "holds": torch.tensor([here for _, here in parts])}
+        """Where a part of a claim has been read, question and token (M, 2), which pictures hold it (M, B), and where
+        in the question's own picture that is (M, 2), NaN if there is none of it, or several."""
+        spots, holds, places = [], [], []
+        each = len(asked) // len(held)
+        for row, one in enumerate(asked):
+            for end, named in zip(self._ends(one)[1:], one.said.named, strict=False):
+                own = held[row // each].get(named, [])
+                spots.append((row, end))
+                holds.append([float(named in names) for names in held])
+                places.append(own[0] if len(own) == 1 else (math.nan, math.nan))
+        return {"spots": torch.tensor(spots), "holds": torch.tensor(holds), "where": torch.tensor(places)}
 
     # Losses.
 
@@ -210,14 +222,23 @@ class ClaimTask:
         parts = (wanted != UNASKED) & ~ends
         match = _match(batch, self.picture_mask, pictures, keys, queries)
         said = batch["said"]
-        tell = cross_entropy(self.model.lm_head(hidden[said]), batch["ids"].roll(-1, 1)[said])
+        tell = cross_entropy(self.student.model.lm_head(hidden[said]), batch["ids"].roll(-1, 1)[said])
         answers = torch.where(wanted[ends] == 1, self.yes, self.no)  # among all words, so that one of them comes first
-        verdict = cross_entropy(self.model.lm_head(hidden[ends]), answers)
+        verdict = cross_entropy(self.student.model.lm_head(hidden[ends]), answers)
+        where = self._where(batch, keys)
         on_parts = each[parts].sum() / parts.sum().clamp(min=1)
-        loss = verdict + config.parts * on_parts + config.match * match + config.tell * tell
+        loss = verdict + config.parts * on_parts + config.match * match + config.where * where + config.tell * tell
         right = ((told > 0) == (wanted == 1))[ends].float().mean()
-        about = {"verdict": verdict, "parts": on_parts, "match": match, "tell": tell, "right": right}
+        about = {"verdict": verdict, "parts": on_parts, "match": match, "where": where, "tell": tell, "right": right}
         return loss, {name: value.detach() for name, value in about.items()}
+
+    def _where(self, batch: Batch, keys: Held) -> Tensor:
+        """Mean distance, in widths of the picture, along an axis."""
+        row, place = batch["spots"].unbind(1)
+        handed = keys[-1][1][row, :, place].flatten(1).float()  # (M, D): the values that the last layer attends to
+        one = ~batch["where"][:, 0].isnan()
+        told = self.model["where"](handed)[one]
+        return (told - batch["where"][one]).abs().sum() / max(1, told.numel())
 
     @property
     def picture_mask(self) -> Tensor:
@@ -228,13 +249,13 @@ class ClaimTask:
         self, batch: Batch, pictures: Held, keys: Held | None = None, queries: list[Tensor] | None = None
     ) -> Tensor:
         """(N, T, D)."""
-        embeds = self.model.model.language_model.embed_tokens(batch["ids"])
+        embeds = self.student.model.model.language_model.embed_tokens(batch["ids"])
         places = batch["places"].transpose(0, 1)
-        return read(self.model, in_working_type(embeds), places, pictures, keys, queries)
+        return read(self.student.model, in_working_type(embeds), places, pictures, keys, queries)
 
     def verdicts(self, hidden: Tensor) -> Tensor:
         """By how much yes is likelier than no as the next word, in nats."""
-        table = self.model.lm_head.weight
+        table = self.student.model.lm_head.weight
         return (hidden @ (table[self.yes] - table[self.no]).to(hidden.dtype)).float()
 
 
