@@ -4,8 +4,8 @@
 
 For every prompt of atelier-geneval, whose compositions no judge of ours was asked about, a right picture and a flawed
 one (atelier/flaws.py) are drawn, and the judge is asked about both. It is asked about the right one also by a prompt
-that is nearly its own (atelier/claims.py: one word changed, or two exchanged). Told are, by task and in all: how often the
-right picture gets the higher P(yes), how often the right prompt does, and how often each verdict is right.
+that is nearly its own (atelier/claims.py: one word changed, or two exchanged). Told are, by task and in all: how often
+the right picture gets the higher P(yes), how often the right prompt does, and how often each verdict is right.
 """
 
 from __future__ import annotations
