@@ -60,15 +60,16 @@ def join(folders: Sequence[Path], rank: int, out: Path) -> dict[str, float]:
         if not stack:
             continue
         tensors: dict[str, Tensor] = {}
+        most = min(rank, sum(max(up.shape[1] for up, _ in one.values()) for one in stack))
         targets = sorted({target for one in stack for target in one})
         for target in targets:
-            up, down, lost = joined([one[target] for one in stack if target in one], rank)
-            wide = rank - up.shape[1]  # a peft adapter has one rank for all its layers
+            up, down, lost = joined([one[target] for one in stack if target in one], most)
+            wide = most - up.shape[1]  # a peft adapter has one rank for all its layers
             up, down = torch.nn.functional.pad(up, (0, wide)), torch.nn.functional.pad(down, (0, 0, 0, wide))
             tensors[f"{target}.lora_A.weight"] = down.to(torch.bfloat16).contiguous()
             tensors[f"{target}.lora_B.weight"] = up.to(torch.bfloat16).contiguous()
             told[part] = max(told.get(part, 0.0), lost)
-        config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "bias": "none", "target_modules": targets}
+        config = {"peft_type": "LORA", "r": most, "lora_alpha": most, "bias": "none", "target_modules": targets}
         text = json.dumps(config, indent=1) + "\n"
 
         def write(path: Path, tensors: dict[str, Tensor] = tensors) -> None:
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     for part, lost in join(given.folders, given.rank, given.out).items():
-        print(f"{part}: rank {given.rank}, at most {100 * lost:.2f} % of the squares of a layer's change lost")
+        print(f"{part}: at most {100 * lost:.2f} % of the squares of a layer's change lost")
 
 
 if __name__ == "__main__":
