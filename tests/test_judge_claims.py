@@ -102,7 +102,7 @@ def test_verdicts_stand_at_the_last_words_of_parts_and_at_the_answer(student):
 
 
 def test_a_batch_is_learnt_by_heart_with_all_that_stands_beside_the_verdict(student):
-    task = ClaimTask(student, WORDING, ClaimTraining(pictures=6, claims=2))
+    task = ClaimTask(student, WORDING, ClaimTraining(pictures=6, claims=2, where=1.0))
     batch = task.batch(0)
     assert batch["holds"].shape == (len(batch["spots"]), 6)
     opts = torch.optim.Adam(task.model.parameters(), 3e-3)

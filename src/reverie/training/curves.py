@@ -39,8 +39,8 @@ def smooth(curve: Curve, reach: int = 2) -> Curve:
     return found
 
 
-def drawn(curves: Mapping[str, Curve], title: str) -> str:
-    """The SVG."""
+def drawn(curves: Mapping[str, Curve], title: str, reach: int = 2) -> str:
+    """The SVG. reach: of the smoothing; 0 for none."""
     points = [point for curve in curves.values() for point in curve]
     last = max(step for step, _ in points)
     low, high = (math.log10(pick(value for _, value in points)) for pick in (min, max))
@@ -70,7 +70,7 @@ def drawn(curves: Mapping[str, Curve], title: str) -> str:
     for number, (name, curve) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
         y = TOP + 12 + 18 * number
-        parts += [line(curve, colour, 0.8, 0.35), line(smooth(curve), colour, 1.8, 1)]
+        parts += [line(curve, colour, 0.8, 0.35), line(smooth(curve, reach), colour, 1.8, 1)]
         parts.append(f'<text x="{WIDTH - RIGHT + 12}" y="{y}" fill="{colour}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 

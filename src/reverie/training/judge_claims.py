@@ -59,7 +59,7 @@ class ClaimTraining:
     unfinished: float = 0.4
     parts: float = 1.0
     match: float = 1.0
-    where: float = 4.0
+    where: float = 0.0
     tell: float = 0.1
     tasks: dict[str, float] = field(default_factory=dict)
     vision: bool = True

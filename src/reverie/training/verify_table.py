@@ -196,7 +196,7 @@ def draw(told: Mapping[str, Sequence[Mapping[str, Any]]], out: Path, against: st
             label = name if len(told) == 1 else f"{Path(pool).stem}: {name}"
             curves[label] = [(row[against], max(1 - row["overall"], 1e-3)) for row in mine]
     what = {"n": "the number of candidates", "cost": "the arithmetic of an image, in plain paintings"}[against]
-    text = drawn(curves, f"share of wrong images against {what}")
+    text = drawn(curves, f"share of wrong images against {what}", reach=0)
     write_atomically(out, lambda part: part.write_text(text, "utf-8"))
 
 
