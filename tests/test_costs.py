@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import parallel_run
 import pytest
 import torch
 from diffusion_toy import qwen_image
@@ -122,6 +124,48 @@ def test_the_meter_counts_products_and_their_bytes() -> None:
     assert meter.flop == 2 * 2 * (2 * 5 * 5 * 8)
 
 
+def spent(work: Callable[[], Any]) -> int:
+    with Meter() as meter:
+        work()
+    return meter.flop
+
+
+def test_a_step_of_dpo_is_four_times_reading_its_pairs() -> None:
+    """Forward and twice as much back, and once by the frozen copy."""
+    torch.manual_seed(0)
+    task = parallel_run.dpo()
+    batch = task.batch(0)
+
+    def read() -> None:
+        with torch.no_grad():
+            task.loss(batch)
+
+    once = spent(read) / 2
+    assert spent(lambda: task.loss(batch)[0].backward()) == pytest.approx(4 * once, rel=0.1)
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_a_step_of_grpo_is_its_roll_out_and_what_is_learnt_from_it(dual: bool) -> None:
+    """Thoughts and pictures are written once, and scored: forward, again on the way back, twice as much back, and once
+    by the reference. Dual-GRPO: the same of both networks."""
+    torch.manual_seed(0)
+    task = parallel_run.grpo(dual)
+    turn = task.batch(0)
+
+    def explore() -> None:
+        with torch.no_grad():
+            task.turn = turn
+            task.explore(turn.prompts, turn.seeds)
+
+    written = spent(explore)
+    learning: list[Any] = []
+    forward = spent(lambda: learning.append(task.loss(turn)[0])) - written  # policy and reference, both once
+    back = spent(lambda: learning[0].backward())
+    assert back == pytest.approx(3 * forward / 2, rel=0.1)
+    whole = spent(lambda: task.loss(task.batch(1))[0].backward())
+    assert whole == pytest.approx(written + 5 * forward / 2, rel=0.15)
+
+
 def test_the_command_tells_people_and_programs(folders: Path, capsys: Any) -> None:
     argv = ["plan", "--method", "parm", "--model", str(folders / "showo"), "-n", "4", "--device", "cpu",
             "--judge", str(folders / "janus"), "--judge-steps", "2"]  # fmt: skip
@@ -141,6 +185,7 @@ def test_the_command_tells_people_and_programs(folders: Path, capsys: Any) -> No
         ([], "give one of them"),
         (["recipes/atelier/tokenizer.yaml", "--method", "parm"], "give one of them"),
         (["--method", "twigg"], "did you mean twig?"),
+        (["--method", "twig-grpo"], "plan its recipe"),
         (["--method", "parm", "--stopped", "1"], "from 0 to below 1"),
         (["--method", "orm", "-n", "0"], "between 1 and 1024"),
     ],

@@ -94,7 +94,8 @@ def lines(found: Plan, memory: int, gpus: int) -> list[str]:
     told = [f"Of {memory_text(memory)} on each of {gpus}:", *_parts(one), ""]
     told.append(f"Run it with: {words}" if words else "The recipe runs as it is.")
     told.append(
-        f"An update is {number_text(round(one.flop))} FLOP and took {one.seconds:.2f} s on the device that measured: "
+        f"An update is {number_text(round(one.flop))} FLOP and moves {memory_text(round(one.moved))} at most. "
+        f"It took {one.seconds:.2f} s on the device that measured: "
         f"{one.seconds * found.steps / 3600:.1f} h for {found.steps} steps there."
     )
     whole = found.choices[0]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FIELDS = ("think", "choose", "candidates", "reflect", "regions", "judge", "judge_steps", "judge_from", "guidance",
           "thought_tokens", "keep")  # fmt: skip
+TRAINING = ("grpo", "dpo", "sft")
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -23,6 +24,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     from reverie.costs.methods import METHODS
 
     name = arguments.method.lower()
+    if name.endswith(TRAINING):
+        raise ValueError(f"{name} is a way of training: plan its recipe, such as reverie plan recipes/twig/grpo.yaml.")
     if name not in METHODS and name not in PRESETS:
         known = [*PRESETS, *METHODS]
         raise ValueError(f"unknown method {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}.")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 
 def _linear(x: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
@@ -25,11 +25,16 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) ->
     return sdpa_flop_count(query.shape, key.shape, value.shape)
 
 
+def _back(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
+
+
 def _rules() -> dict[Any, Callable[..., int]]:
-    """Those of torch, and of what it has none for: packed products and attention on CPUs (with autograd, backwards)."""
+    """Those of torch, and of what it has none for: packed products, and attention on CPUs."""
     own = {
         torch.ops.mkldnn._linear_pointwise: _linear,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _back,
     }
     return {**flop_registry, **own}
 

@@ -89,6 +89,8 @@ class Work:
     """The same on top of gradients that are there."""
     seconds: float
     flop: float
+    moved: float = 0.0
+    """Bytes that operations read and write (costs/meter.py)."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Measured:
             int(line(a.later, b.later)),
             line(a.seconds, b.seconds),
             line(a.flop, b.flop),
+            line(a.moved, b.moved),
         )
 
 
@@ -136,6 +139,7 @@ class Choice:
     seconds: float
     """Of an update, on the device that measured."""
     flop: float
+    moved: float = 0.0
 
     @property
     def total(self) -> int:
@@ -216,7 +220,8 @@ def choice(way: Measured, parts: int, loop: LoopConfig, again: bool, shard: bool
         "average": less(static.average),
         "activations and work": max(moving, less(way.step)),
     }
-    return Choice(parts, again, shard, memory, work.seconds * accumulate, work.flop * accumulate)
+    times = (work.seconds * accumulate, work.flop * accumulate, work.moved * accumulate)
+    return Choice(parts, again, shard, memory, *times)
 
 
 def measure(recipe: Mapping[str, Any], rows: Mapping[str, int], device: torch.device, again: bool) -> Measured:
@@ -254,7 +259,7 @@ def _long(last: Work, rows: float, device: torch.device) -> bool:
 
 
 def _work(task: Any, loop: LoopConfig, device: torch.device, rows: float) -> Work:
-    from torch.utils.flop_counter import FlopCounterMode
+    from ..costs.meter import Meter
 
     if hasattr(task, "share"):
         task.share(1)
@@ -271,7 +276,7 @@ def _work(task: Any, loop: LoopConfig, device: torch.device, rows: float) -> Wor
     task.model.zero_grad(set_to_none=True)
     gradients = bytes_of(*(p for p in task.model.parameters() if p.requires_grad))
     first = most_added(lambda: once(0), device)
-    with FlopCounterMode(display=False) as counter:
+    with Meter() as meter:
         later = max(most_added(partial(once, number), device) for number in (1, 2))
     # Batches differ, and in reinforcement so does how much there is to learn from them: the dearest is planned with.
     first, later = max(first, later + gradients), max(later, first - gradients)
@@ -279,7 +284,7 @@ def _work(task: Any, loop: LoopConfig, device: torch.device, rows: float) -> Wor
     once(3)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return Work(rows, first, later, time.perf_counter() - begun, counter.get_total_flops() / 2)
+    return Work(rows, first, later, time.perf_counter() - begun, meter.flop / 2, meter.moved / 2)
 
 
 def _optimizer(model: nn.Module, loop: LoopConfig, device: torch.device) -> tuple[int, int]:
