@@ -79,6 +79,19 @@ def test_two_processes_learn_what_one_learns_and_one_goes_on_after_a_kill(
         assert not list((tmp_path / name).glob("state-*"))  # one process writes state.pt again
 
 
+@pytest.mark.parametrize("shard", ["true", "zero2"])
+def test_two_processes_learn_in_bf16_what_one_learns(shard: str, tmp_path: Path) -> None:
+    if shard == "zero2":
+        pytest.importorskip("deepspeed", reason="the extra deepspeed is not installed")
+    alone = run(ALONE, *words(tmp_path / "one", "align,lora", steps=4, accumulate=4, precision="bf16"))
+    assert alone.returncode == 0, alone.stderr
+    both = run(TWO, *words(tmp_path / "two", "align,lora", steps=4, accumulate=2, precision="bf16", shard=shard))
+    assert both.returncode == 0, both.stderr
+    for name in ("align", "lora"):
+        found = losses(tmp_path / "two" / name)
+        assert all(abs(found[step] - loss) < 1e-5 for step, loss in losses(tmp_path / "one" / name).items()), name
+
+
 def test_zero_refuses_parameters_that_learn_in_turns(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed", reason="the extra deepspeed is not installed")
     both = run(TWO, *words(tmp_path, "staged", steps=10, shard="zero1"))
