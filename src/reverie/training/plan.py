@@ -344,5 +344,5 @@ def _overrides(chosen: Choice, rows: Mapping[str, int], loop: LoopConfig) -> dic
     if chosen.recompute != loop.recompute:
         found["loop.recompute"] = True
     if chosen.shard:
-        found["loop.shard"] = True
+        found["loop.shard"] = loop.shard or True
     return found

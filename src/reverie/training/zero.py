@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .loop import LoopConfig, Task
 
 STAGES = {"zero1": 1, "zero2": 2}
+LARGEST_BUCKET = 500_000_000
+"""Numbers that are summed in one message at most, as DeepSpeed has it."""
 
 
 def library(device: torch.device) -> Any:
@@ -79,11 +81,17 @@ class Zero:
 
     def __init__(self, task: Task, opt: torch.optim.Optimizer, config: LoopConfig, accelerator: Any) -> None:
         self.stage = str(config.shard)
+        # Its buffers have this size however little learns; where all fits, all is summed in one message.
+        bucket = min(LARGEST_BUCKET, sum(p.numel() for p in task.model.parameters() if p.requires_grad))
         settings = {
             "train_micro_batch_size_per_gpu": 1,  # of our batches, whatever is in them
             "gradient_accumulation_steps": config.accumulate,
             "gradient_clipping": config.clip,
-            "zero_optimization": {"stage": STAGES[self.stage]},
+            "zero_optimization": {
+                "stage": STAGES[self.stage],
+                "reduce_bucket_size": bucket,
+                "allgather_bucket_size": bucket,
+            },
             "zero_allow_untested_optimizer": True,
         }
         deepspeed = library(accelerator.device)
