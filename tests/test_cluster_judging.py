@@ -34,9 +34,13 @@ def test_pictures_made_elsewhere_are_judged_as_without_a_cluster(tmp_path: Path,
     same(tmp_path / "spread", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("prompts", ["atelier:30", "atelier-edits:6"])
-def test_rewrites_are_those_of_a_build_without_a_cluster(tmp_path: Path, capsys, prompts: str) -> None:
-    argv = ["data", "build", "rewrites", "--prompts", prompts, "--batch", "4", "-q"]
+@pytest.mark.parametrize(
+    ("kind", "prompts"), [("rewrites", "atelier:30"), ("rewrites", "atelier-edits:6"), ("thoughts", "atelier:9")]
+)
+def test_what_is_told_is_that_of_a_build_without_a_cluster(tmp_path: Path, capsys, kind: str, prompts: str) -> None:
+    argv = ["data", "build", kind, "--prompts", prompts, "--batch", "4", "-q"]
+    if kind == "thoughts":
+        argv += ["--model", str(tiny_folder(tmp_path / "tiny")), "--device", "cpu", "--regions", "2"]
     assert main([*argv, "--out", str(tmp_path / "whole")]) == 0
     expected = capsys.readouterr().out
     assert main([*argv, "--out", str(tmp_path / "spread"), "--on", "ray", "--actors", "2"]) == 0
