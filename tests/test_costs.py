@@ -12,7 +12,9 @@ import pytest
 import torch
 from diffusion_toy import qwen_image
 from llamagen_toy import toy_llamagen
+from PIL import Image
 from showo_toy import toy_showo
+from test_swap import saved  # noqa: F401 (a fixture)
 from test_t2g_recipes import save
 from tiny import tiny_folder
 from torch import nn
@@ -24,6 +26,7 @@ from reverie.costs.meter import Meter
 from reverie.costs.methods import METHODS, Outcome, cost, total
 from reverie.costs.units import Cost, Rig
 from reverie.events import Spent
+from reverie.inputs import Inputs
 from reverie.judges import Answer, Reflection, View
 from reverie.judges.vlm import VLMJudge, Wording
 from reverie.models.llamagen_checkpoint import save_llamagen
@@ -81,6 +84,7 @@ def measured(painter: Any, plan: Any, judge: Any) -> Cost:
         ("janus", "direct", {}, {}),
         ("janus", "t2g", {"thought_tokens": 6}, {}),
         ("janus", "twig", {"thought_tokens": 6, "regions": 2, "reflect": 0}, {}),
+        ("janus", "twig", {"thought_tokens": 6, "regions": 2, "reflect": 1}, {"rounds": 0}),
         ("janus", "orm", {"candidates": 4}, {}),
         ("janus", "prm", {"candidates": 3, "judge_steps": 4}, {}),
         ("janus", "parm", {"candidates": 4, "judge_steps": 4}, {"stopped": 0.5}),
@@ -109,6 +113,23 @@ def test_a_method_costs_what_is_said(folders: Path, model: str, method: str, fie
     assert told.least.flop <= said.flop * 1.001
     assert said.flop <= told.most.flop * 1.001
     assert (told.direct.flop == pytest.approx(said.flop)) == (method == "direct")
+
+
+def test_a_context_costs_what_is_said(saved: Path) -> None:  # noqa: F811
+    """Pictures and words before the prompt, read by a VLM whose vectors are painted from."""
+    painter, plan = reverie.load(saved, device="cpu"), make_plan("direct")
+    told = cost(Rig.of(painter, plan, PROMPT), plan)
+    given = [Inputs.of(None, (Image.new("RGB", (96, 96), "gray"), "a thing"))]
+    with Meter() as meter:
+        events = list(painter.run(plan, [PROMPT], [0], inputs=given, pieces=1))
+    work = next(event for event in events if isinstance(event, Spent)).work
+    said = total(told.usual)
+    assert [getattr(said, name) for name in TOKENS] == [work[name][0] for name in TOKENS]
+    assert said.decoded - told.direct.decoded == 6, "so long is an answer of this model"
+    assert said.vision_encodes == 1
+    assert said.flop == pytest.approx(meter.flop, rel=0.1)
+    assert said.moved == pytest.approx(meter.moved, rel=0.15)
+    assert said.flop > told.direct.flop
 
 
 def test_the_meter_counts_products_and_their_bytes() -> None:

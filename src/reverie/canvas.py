@@ -101,6 +101,14 @@ class Work:
     def __add__(self, other: "Work") -> "Work":
         return Work(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
+    def __sub__(self, other: "Work") -> "Work":
+        return Work(**{name: value - getattr(other, name) for name, value in asdict(self).items()})
+
+    def include(self, other: "Work") -> None:
+        """Adds what was spent elsewhere."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
     def beside(self, plain: "Work") -> dict[str, tuple[int, int]]:
         """Each count as (spent, what plain sampling of the same images would have spent)."""
         return {name: (value, getattr(plain, name)) for name, value in asdict(self).items()}

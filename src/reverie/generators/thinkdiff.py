@@ -91,6 +91,7 @@ class ThinkDiffPainter(DiffusionPainter):
             return super()._encoded(prompt, pictures, work)
         condition = self.mind(pictures, prompt)
         self.thoughts[prompt, marks(pictures)] = condition.text
+        work.include(condition.work)
         work.prefilled += condition.vectors.shape[1]
         return self.family.swap(condition.vectors, condition.pooled_text)
 

@@ -9,13 +9,14 @@ all in the vectors, and of the user's text for CLIP.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from reverie.canvas import Work
 from reverie.models.aligner import Aligner
 from reverie.models.t5 import encode_text
 from reverie.models.vision_tokens import clip_pixels, image_tokens
@@ -43,11 +44,13 @@ INSTRUCTION = (
 @dataclass(frozen=True)
 class Condition:
     """vectors: (1, L, D), in the place of the T5 encoder's output; every one counts, there is no padding.
-    pooled_text: the text whose pooled CLIP vector goes with them. text: what the VLM answered, for people."""
+    pooled_text: the text whose pooled CLIP vector goes with them. text: what the VLM answered, for people. work: what
+    reading and answering took, the vectors not counted."""
 
     vectors: Tensor
     pooled_text: str = ""
     text: str = ""
+    work: Work = field(default_factory=Work)
 
 
 def in_context(pairs: Sequence[tuple[Image.Image, str]], last: str, instruction: str = INSTRUCTION) -> list[Message]:
@@ -120,11 +123,11 @@ def think(
             f"The model's features are {vlm.width} wide, and the aligner takes {aligner.config.source}; "
             "use the model that the aligner was trained on."
         )
-    least = tokens if run_on else 1
+    least, before = tokens if run_on else 1, replace(vlm.work)
     answer = vlm.answers([messages], tokens, temperature, [seed], top_p=top_p, min_new_tokens=least)[0]
     asked = answer.features[:0] if features == "generated" else vlm.features(messages).cpu()
     chosen = choose(answer.features, asked, features).to(aligner.device, torch.float32)
-    return Condition(aligner(chosen)[None], text=answer.text)
+    return Condition(aligner(chosen)[None], text=answer.text, work=vlm.work - before)
 
 
 @torch.no_grad()
@@ -154,4 +157,5 @@ def look(
     told = words(text, padding="max_length", truncation=True, max_length=text_tokens, return_tensors="pt").to(t5.device)
     # No mask: the models' own text pipelines let the encoder see its padding.
     states = encode_text(t5, told["input_ids"], torch.ones_like(told["input_ids"]))
-    return Condition(torch.cat((aligned.flatten(0, 1)[None], states.to(aligned)), 1), text)
+    vectors = torch.cat((aligned.flatten(0, 1)[None], states.to(aligned)), 1)
+    return Condition(vectors, text, work=Work(vision_encodes=len(pictures)))
