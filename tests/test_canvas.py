@@ -51,6 +51,17 @@ def test_pieces_equal_one_stroke_and_old_canvases_stay_valid():
     assert (half.tokens[:, 6:] == generator.fill).all()
 
 
+def test_a_long_prompt_goes_on_while_its_neighbour_gets_a_short_one():
+    """Nothing is left to enter between the end of the short one and what is new of the long one."""
+    generator = painter(torch.float32)
+    old, new = PROMPTS[3], (f"{PROMPTS[3]}, and a bell", PROMPTS[0])
+    canvas = generator.advance(start(generator, [old, old], [1, 2]), 1)
+    both = generator.advance(generator.recondition(canvas, Conditions(new)))
+    for row, prompt in enumerate(new):
+        one = generator.recondition(canvas.select([row]), Conditions([prompt]))
+        assert torch.equal(both.tokens[row], generator.advance(one).tokens[0])
+
+
 def test_pruned_images_cost_nothing_more():
     generator = painter(torch.float32)
     canvas = generator.advance(start(generator, ["a cat"], [0]).fork(8), 8)

@@ -47,6 +47,8 @@ def prefill(entries: Sequence[Entry], kv: KVCache, chunk: int, hidden: Callable[
         identities = list(_identities(group))
         for start in range(min(e.start for e in group), max(len(e.embeds) for e in group), chunk):
             chosen = [i for i, e in enumerate(group) if e.start <= start < len(e.embeds)]
+            if not chosen:  # some prompts are over, and the others are known up to a later chunk
+                continue
             part = [group[i] for i in chosen]
             once = _once([identities[i][start : start + chunk] for i in chosen], chunk, kv.keys.device)
             computed += len(once[0])
