@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reverie.atelier.claims import seen_in
 from reverie.atelier.draw import draw
 from reverie.atelier.edits import edit, fair
-from reverie.atelier.inspector import Inspector, Seen, Sighting
+from reverie.atelier.inspector import Inspector, Sighting
 from reverie.atelier.language import held_out_colour, held_out_pair
 from reverie.atelier.language_parse import Demand, parse
 from reverie.atelier.scene import ACTIONS, TEXTURES, Scene, Thing
@@ -34,17 +35,8 @@ CHECKSUMS = {
 }
 
 
-def exactly(scene: Scene) -> Sighting:
-    """What a perfect inspector would see of a drawn scene."""
-    names = ("kind", "colour", "x", "y", "scale", "texture", "action", "state")
-    from reverie.atelier.draw import colour_of
-
-    things = (Seen(**{n: getattr(t, n) for n in names} | {"colour": colour_of(t)}, score=1.0) for t in scene.things)
-    return Sighting(tuple(things), scene.background, scene.style)
-
-
 def inspected(scene: Scene) -> Inspected:
-    return Inspected(exactly(scene), draw(scene))
+    return Inspected(seen_in(scene), draw(scene))
 
 
 @pytest.mark.parametrize("name", CHECKSUMS)
@@ -179,7 +171,7 @@ def test_a_second_look_reads_textures_and_actions():
         thing = Thing("sheep", "brown", x=0.3, y=0.55, scale=0.4)
         field = "texture" if value in TEXTURES else "action"
         scene = Scene((replace(thing, **{field: value}), Thing("box", x=0.75, y=0.5, scale=0.35)))
-        told = exactly(Scene((thing, scene.things[1])))
+        told = seen_in(Scene((thing, scene.things[1])))
         off = [replace(one, x=one.x + rng.uniform(-0.015, 0.015), scale=one.scale * 1.02) for one in told.objects]
         found = look_again(draw(scene), replace(told, objects=tuple(off)), [field], ("sheep",))
         assert getattr(found.objects[0], field) == value

@@ -72,7 +72,7 @@ def test_questions_behind_one_reading_of_a_picture_are_answered_as_if_asked_alon
     task = ClaimTask(student, WORDING, ClaimTraining(pictures=3, claims=3))
     batch = task.batch(0)
     pictures = student.shown(student.look(batch["pixels"]))
-    told = task.verdicts(task.hidden(batch, pictures))[torch.arange(9), batch["last"]]
+    told = task.verdicts(student.behind_pictures(batch, pictures))[torch.arange(9), batch["last"]]
     rng = random.Random("0/0")
     shown = [task._drawn(rng) if rng.random() < 1 else None for _ in range(3)]
     asked = [one for _, questions, _ in shown for one in questions]
@@ -86,7 +86,8 @@ def test_questions_behind_one_reading_of_a_picture_are_answered_as_if_asked_alon
 def test_verdicts_stand_at_the_last_words_of_parts_and_at_the_answer(student):
     said = claims.Claim("a photo of a red cat and a dog", (True, False), (20, 30), (("cat", "red"), ("dog", None)))
     task = ClaimTask(student, WORDING, ClaimTraining())
-    rows = task.rows([Asked("orm", said), Asked("clarity", claims.Claim("", (True,), (0,)))])
+    asked = [Asked("orm", said), Asked("clarity", claims.Claim("", (True,), (0,)))]
+    rows = task.rows(asked, task.ends(asked))
     marked = [(row.nonzero()[:, 0].tolist(), row[row != UNASKED].tolist()) for row in (rows["wanted"] != UNASKED).int()]
     words, ids = student.words, rows["ids"]
     (first, end), _ = marked[0]
@@ -97,7 +98,8 @@ def test_verdicts_stand_at_the_last_words_of_parts_and_at_the_answer(student):
     assert words.decode(ids[0, : end + 1]).endswith("assistant\n")
     assert marked[1][0] == [int(rows["last"][1])]
     assert not rows["said"].any(), "what is not true is not told"
-    true = task.rows([Asked("orm", claims.Claim(said.text, (True, True), said.ends, said.named))])
+    asked = [Asked("orm", claims.Claim(said.text, (True, True), said.ends, said.named))]
+    true = task.rows(asked, task.ends(asked))
     assert words.decode(true["ids"][0].roll(-1)[true["said"][0]]).strip() == said.text
 
 

@@ -22,6 +22,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def write_array(path: Path, array: Any) -> None:
+    """A numpy array as .npy, whole or not at all."""
+    import numpy as np
+
+    def fill(partial: Path) -> None:
+        with partial.open("wb") as file:  # by its name numpy would give it another ending
+            np.save(file, array)
+
+    write_atomically(path, fill)
+
+
 def claim(file: Path, record: Mapping[str, Any]) -> None:
     """Say in `file` what its folder is for, or check that it says the same already; ValueError if it does not."""
     try:

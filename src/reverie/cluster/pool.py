@@ -51,6 +51,21 @@ class Cluster:
             raise ValueError(f"cpus={self.cpus}: must be above 0; gpus={self.gpus}: must not be negative.")
 
 
+@dataclass
+class Actors:
+    """What a recipe's section says of actors, as the command line does: on (an address), how many, cpus and gpus of
+    each."""
+
+    on: str = "ray"
+    actors: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def cluster(self, kinds: int = 1) -> Cluster:
+        """With so many actors of each of `kinds`. ValueError for what cannot be."""
+        return Cluster(self.on, self.actors * kinds, self.cpus, self.gpus)
+
+
 def library() -> Any:
     """Ray; ValueError where it is not installed."""
     # It prints to stdout that an actor was lost, or that there are many, whatever its logging is told; here the first

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .pool import Cluster, Pool, connect, library
+from .pool import Actors, Pool, connect, library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,24 +20,16 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Judging:
-    """Section `judging` of a recipe. on, actors, cpus, gpus: as of the command line, for each trainer process and each
-    reward. batch: pictures that an actor is given at a time."""
+class Judging(Actors):
+    """Section `judging` of a recipe: actors for each trainer process and each reward. batch: pictures that an actor is
+    given at a time."""
 
-    on: str = "ray"
-    actors: int = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
     batch: int = 8
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch={self.batch}: at least 1.")
         self.cluster()
-
-    def cluster(self, rewards: int = 1) -> Cluster:
-        """ValueError for what cannot be."""
-        return Cluster(self.on, self.actors * rewards, self.cpus, self.gpus)
 
 
 @dataclass(frozen=True)

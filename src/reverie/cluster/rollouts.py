@@ -21,18 +21,14 @@ from ..training.grpo import GrpoTask, Turn
 from ..training.learner import PolicyLearner
 from ..training.look import look
 from ..training.tree import Tree
-from .pool import Cluster, Pool
+from .pool import Actors, Pool
 
 
 @dataclass
-class Rollouts:
-    """Section `rollouts` of a recipe. on, actors, cpus, gpus: as of the command line, for each trainer process. ahead:
-    roll-outs that may be explored before their turn."""
+class Rollouts(Actors):
+    """Section `rollouts` of a recipe: actors for each trainer process. ahead: roll-outs that may be explored before
+    their turn."""
 
-    on: str = "ray"
-    actors: int = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
     ahead: int = 0
 
     def __post_init__(self) -> None:
@@ -84,10 +80,9 @@ class Spread:
     """`grpo.Explore` in actors. Close it when learning is over."""
 
     def __init__(self, task: GrpoTask, recipe: Mapping[str, Any], config: Rollouts, iterations: int) -> None:
-        cluster = Cluster(config.on, config.actors, config.cpus, config.gpus)
         own = {name: value for name, value in recipe.items() if name != "rollouts"}
         self.task, self.ahead, self.iterations = task, config.ahead, iterations
-        self.pool = Pool(cluster, Explorer(own))
+        self.pool = Pool(config.cluster(), Explorer(own))
         self._thread = ThreadPoolExecutor(1)
         self._under_way: dict[tuple[int, int], tuple[int, Future[list[Tree]]]] = {}
         self._sent: tuple[int, Any] = (-1, None)

@@ -171,7 +171,7 @@ def thoughts(arguments: argparse.Namespace) -> int:
     if on is None:
         counts = opened(None if arguments.quiet else partial(_part, "stories"))(arguments.part, arguments.parts)
     else:
-        counts = spread(arguments, on, opened, -(-build.count // build.shard))
+        counts = spread(arguments, on, opened, len(build.shards))
     if counts is None:
         print(f"{arguments.out}: this part is done; others are missing.")
         return 0

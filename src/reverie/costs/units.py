@@ -136,10 +136,10 @@ def _of(do: Callable[[], object], work: Callable[[], Work]) -> Cost:
     """What `do` costs: once counted, then once timed."""
     from reverie.costs.meter import Meter
 
-    before = asdict(work())
+    before = replace(work())
     with Meter() as meter:
         do()
-    tokens = {name: value - before[name] for name, value in asdict(work()).items()}
+    tokens = asdict(work() - before)
     begun = time.perf_counter()
     do()
     return Cost(meter.flop, meter.moved, time.perf_counter() - begun, **tokens)

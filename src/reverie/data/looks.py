@@ -15,14 +15,13 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..choose import look_steps, without_cache
-from ..files import write_atomically
+from ..files import write_array, write_atomically
 from .paths import Paths
 from .verifier import VerifierData
 
@@ -61,15 +60,10 @@ def build_looks(
                 + "\n"
                 for label, moments, sighting in zip(shard.labels, rows, seen, strict=True)
             )
-            write_atomically(pictures, lambda part, shown=shown: _save(part, shown))  # type: ignore[misc]
+            write_array(pictures, shown)
             write_atomically(lines, lambda part, text=text: part.write_text(text, "utf-8"))  # type: ignore[misc]
         if on_shard is not None:
             on_shard(done, len(numbers))
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
 
 
 def _shown(
@@ -115,11 +109,11 @@ class Looks:
         if found.get("kind") != "looks":
             raise ValueError(f"{folder} holds no looks; build them with `reverie data build looks`.")
         self.clear_after, self.unclear_before = float(found["clear_after"]), float(found["unclear_before"])
-        self.rows: list[tuple[np.ndarray, Mapping[str, Any]]] = []
+        self.rows: list[Look] = []
         for lines in sorted(self.folder.glob("looks-*.jsonl")):
             pictures = np.load(lines.with_suffix(".npy"), mmap_mode="r")
             said = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
-            self.rows += list(zip(pictures, said, strict=True))
+            self.rows += [_look(*both) for both in zip(pictures, said, strict=True)]
         if not self.rows:
             raise ValueError(f"{folder} holds no finished shard; run its build first.")
 
@@ -127,21 +121,18 @@ class Looks:
         return len(self.rows)
 
     def __getitem__(self, row: int) -> Look:
-        pictures, said = self.rows[row]
-        sighting = _sighting(json.dumps([said["objects"], said["background"], said["style"]]))
-        return Look(pictures, tuple(said["moments"]), own_claim(said["prompt"], sighting, said["right"]), sighting)
+        return self.rows[row]
 
     def clear(self, moment: float) -> bool | None:
         """Whether a picture of which so much is painted counts as clear; None for what is left open."""
         return True if moment > self.clear_after else False if moment < self.unclear_before else None
 
 
-@lru_cache(maxsize=4096)
-def _sighting(text: str) -> Sighting:
+def _look(pictures: np.ndarray, said: Mapping[str, Any]) -> Look:
     from ..atelier.inspector import Seen, Sighting
 
-    objects, background, style = json.loads(text)
-    return Sighting(tuple(Seen(**thing) for thing in objects), background, style)
+    seen = Sighting(tuple(Seen(**thing) for thing in said["objects"]), said["background"], said["style"])
+    return Look(pictures, tuple(said["moments"]), own_claim(said["prompt"], seen, said["right"]), seen)
 
 
 def own_claim(prompt: str, sighting: Sighting, right: bool) -> Claim:

@@ -1,10 +1,12 @@
-"""Model cards: what a run was, from its own records (`recipe.json`, `log.jsonl`), as a README beside the weights."""
+"""Model cards: what a run was, from its own records (`recipe.json`, `log.jsonl`), as a README beside the weights; and
+what a checkpoint says for this program."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -31,3 +33,11 @@ def write_card(run: str | Path, folder: str | Path, title: str, notes: Sequence[
     path = folder / "README.md"
     write_atomically(path, lambda part: part.write_text("\n".join(lines) + "\n", "utf-8"))
     return path
+
+
+def note(folder: str | Path, about: Mapping[str, Any]) -> None:
+    """Adds to what the config.json of a checkpoint says for this program (`reverie`)."""
+    path = Path(folder) / "config.json"
+    raw = json.loads(path.read_text("utf-8"))
+    text = json.dumps(raw | {"reverie": {**(raw.get("reverie") or {}), **about}}, indent=2) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, "utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,11 @@ import torch
 
 from ..judges.vlm import Wording
 from .adapters import Lora, add, merged
-from .card import write_card
+from .card import note, write_card
 from .judge_claims import ClaimTask, ClaimTraining
 from .loop import LoopConfig, train
 from .recipes import section
+from .verify_recipes import clear_from
 
 if TYPE_CHECKING:
     from .qwen_judge import QwenStudent
@@ -46,13 +46,13 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         merged(learner)
     folder = Path(recipe.get("export") or out / "checkpoint")
     about: dict[str, Any] = {"judge": wording}
-    if painted:  # judges are a little ahead of their labels; see verify_recipes.note_clear_from
-        about["clear_from"] = round(0.8 * min(one.unclear_before for one in painted), 4)
+    if painted:
+        about["clear_from"] = clear_from([one.unclear_before for one in painted])
     if recipe.get("base"):
         as_adapter(student, str(recipe["base"]), int(recipe.get("rank") or 0), folder, about)
     else:
         save_judge(student, folder, wording)
-        _note(folder, about)
+        note(folder, about)
     learned = ", ".join(str(one.folder) for one in painted) or "drawn pictures"
     write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from claims about {learned}."])
     return out
@@ -73,9 +73,3 @@ def as_adapter(student: QwenStudent, base: str, rank: int, folder: Path, about: 
     first = dict(TransformersVLM.load(whole.folder, dtype=torch.float32).model.named_parameters())
     parts = difference(dict(student.model.named_parameters()), first, rank)
     save_adapter(folder, base, {**whole.config, "reverie": dict(about)}, 1.0, parts)
-
-
-def _note(folder: Path, about: Mapping[str, Any]) -> None:
-    path = folder / "config.json"
-    raw = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps(raw | {"reverie": {**(raw.get("reverie") or {}), **about}}, indent=2) + "\n", "utf-8")

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from ..atelier.claims import Claim, claim, seen_in
 from .cross_entropy import cross_entropy
-from .janus import in_working_type, pad
-from .vlm_forward import Held, places_of, read
+from .janus import pad
+from .vlm_forward import Held
 
 if TYPE_CHECKING:
     from ..atelier.inspector import Sighting
@@ -130,8 +130,9 @@ class ClaimTask:
             for _ in range(self.config.pictures)
         ]
         asked = [one for _, questions, _ in shown for one in questions]
+        held, ends = [names for _, _, names in shown], self.ends(asked)
         pixels = torch.stack([self._fitted(picture) for picture, _, _ in shown])
-        return {"pixels": pixels, **self.rows(asked), **self._matches(asked, [names for _, _, names in shown])}
+        return {"pixels": pixels, **self.rows(asked, ends), **self._matches(asked, ends, held)}
 
     def _drawn(self, rng: random.Random) -> Shown:
         from ..atelier.draw import draw
@@ -167,41 +168,39 @@ class ClaimTask:
         said = (claim(sighting, rng, rng.random() < 0.5, self.config.tasks) for _ in range(count))
         return [Asked(question, one) for one in said]
 
-    def rows(self, asked: Sequence[Asked]) -> Batch:
-        """What stands behind the pictures as ids (N, T), their places (N, 3, T), the wanted verdicts (N, T), 1, 0 or
-        UNASKED, where the answers begin (`last`, (N,)), and which tokens stand before one to tell (`said`, (N, T))."""
-        before, grid = self.student.opening, self.student.grid
-        ids, wanted, said, places = [], [], [], []
-        for one in asked:
+    def rows(self, asked: Sequence[Asked], ends: Sequence[Sequence[int]]) -> Batch:
+        """What stands behind the pictures, as `QwenStudent.questions` has it, the wanted verdicts (N, T), 1, 0 or
+        UNASKED, and which tokens stand before one to tell (`said`, (N, T)). ends: see `ends`."""
+        ids, wanted, said = [], [], []
+        for one, (first, *parts) in zip(asked, ends, strict=True):
             tokens = self.student.behind(self.wording.conversation(one.question, one.said.text))
-            first, *ends = self._ends(one)
             marks = [UNASKED] * len(tokens)
-            for end, holds in zip((*ends[:-1], len(tokens) - 1), one.said.steps, strict=True):
+            for end, holds in zip((*parts[:-1], len(tokens) - 1), one.said.steps, strict=True):
                 marks[end] = int(holds)
             tells = one.said.holds and one.question == "orm"
             ids.append(tokens)
             wanted.append(marks)
-            said.append([int(tells and first <= place < ends[-1]) for place in range(len(tokens))])
-            places.append(places_of([*before, *tokens], self.student.picture, grid)[len(before) :])
-        axes = [pad([[place[axis] for place in row] for row in places], 0) for axis in range(3)]
-        found = {"ids": pad(ids, self.student.words.pad_token_id), "places": torch.stack(axes, 1)}
-        last = torch.tensor([len(row) - 1 for row in ids])
-        return found | {"wanted": pad(wanted, UNASKED), "last": last, "said": pad(said, 0).bool()}
+            said.append([int(tells and first <= place < parts[-1]) for place in range(len(tokens))])
+        found = self.student.questions(ids, behind=True)
+        return found | {"wanted": pad(wanted, UNASKED), "said": pad(said, 0).bool()}
 
-    def _ends(self, one: Asked) -> list[int]:
-        """Places of tokens: before the prompt, and of the last word of each of its parts."""
-        before = self.wording.conversation(one.question, "{}")[0].text.partition("{}")[0]
-        cuts = (0, *one.said.ends)
-        texts = [before + one.said.text[:cut] for cut in cuts]
-        return [len(self.student.words.encode(text.rstrip(), add_special_tokens=False)) - 1 for text in texts]
+    def ends(self, asked: Sequence[Asked]) -> list[list[int]]:
+        """Of each question the places of tokens: before the prompt, and of the last word of each of its parts."""
+        found = []
+        for one in asked:
+            before = self.wording.conversation(one.question, "{}")[0].text.partition("{}")[0]
+            texts = [before + one.said.text[:cut] for cut in (0, *one.said.ends)]
+            words = self.student.words
+            found.append([len(words.encode(text.rstrip(), add_special_tokens=False)) - 1 for text in texts])
+        return found
 
-    def _matches(self, asked: Sequence[Asked], held: Sequence[Names]) -> Batch:
+    def _matches(self, asked: Sequence[Asked], ends: Sequence[Sequence[int]], held: Sequence[Names]) -> Batch:
         """Where a part of a claim has been read, question and token (M, 2), which pictures hold it (M, B), and where
         in the question's own picture that is (M, 2), NaN if there is none of it, or several."""
         spots, holds, places = [], [], []
         each = len(asked) // len(held)
         for row, one in enumerate(asked):
-            for end, named in zip(self._ends(one)[1:], one.said.named, strict=False):
+            for end, named in zip(ends[row][1:], one.said.named, strict=False):
                 own = held[row // each].get(named, [])
                 spots.append((row, end))
                 holds.append([float(named in names) for names in held])
@@ -214,7 +213,7 @@ class ClaimTask:
         pictures: Held = self.student.shown(self.student.look(batch["pixels"]))
         keys: Held = []
         queries: list[Tensor] = []
-        hidden = self.hidden(batch, pictures, keys, queries)
+        hidden = self.student.behind_pictures(batch, pictures, keys, queries)
         told, wanted, config = self.verdicts(hidden), batch["wanted"], self.config
         each = F.binary_cross_entropy_with_logits(told, (wanted == 1).float(), reduction="none")
         ends = torch.zeros_like(wanted, dtype=torch.bool)
@@ -244,14 +243,6 @@ class ClaimTask:
     def picture_mask(self) -> Tensor:
         """Which tokens of the opening are the picture's."""
         return torch.tensor([token == self.student.picture for token in self.student.opening])
-
-    def hidden(
-        self, batch: Batch, pictures: Held, keys: Held | None = None, queries: list[Tensor] | None = None
-    ) -> Tensor:
-        """(N, T, D)."""
-        embeds = self.student.model.model.language_model.embed_tokens(batch["ids"])
-        places = batch["places"].transpose(0, 1)
-        return read(self.student.model, in_working_type(embeds), places, pictures, keys, queries)
 
     def verdicts(self, hidden: Tensor) -> Tensor:
         """By how much yes is likelier than no as the next word, in nats."""

@@ -117,12 +117,19 @@ class QwenStudent:
         """Pictures (N, 3, S, S) uint8 to their tokens (N, tokens, D)."""
         return see(self.model.model.visual, patches_of(pixels, self.patch))
 
+    def behind_pictures(
+        self, rows: dict[str, Tensor], held: Held, kept: Held | None = None, queries: list[Tensor] | None = None
+    ) -> Tensor:
+        """(B, T, D) of rows that stand behind the pictures that are held (`shown`); kept, queries: see
+        `vlm_forward.read`."""
+        embeds = self.model.model.language_model.embed_tokens(rows["ids"])
+        return read(self.model, in_working_type(embeds), rows["places"].transpose(0, 1), held, kept, queries)
+
     @torch.no_grad()
     def chances(self, rows: dict[str, Tensor], held: Held) -> Tensor:
         """(B, 2): probabilities that the answer begins with yes and with no, over the whole vocabulary. rows: of
         `questions`, behind the pictures that are held."""
-        embeds = self.model.model.language_model.embed_tokens(rows["ids"])
-        hidden = read(self.model, in_working_type(embeds), rows["places"].transpose(0, 1), held)
+        hidden = self.behind_pictures(rows, held)
         last = hidden[torch.arange(len(hidden), device=hidden.device), rows["last"]]
         told = self.model.lm_head(last).float().softmax(-1)
         yes, no = self.vlm.first_ids("yes"), self.vlm.first_ids("no")

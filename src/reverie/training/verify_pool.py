@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import write_atomically
+from ..files import write_array, write_atomically
 
 if TYPE_CHECKING:
     from ..atelier.inspector import Inspector
@@ -200,18 +200,13 @@ def main(given: argparse.Namespace) -> None:
     pool = fill(generator, judges, inspector, chosen, given.n, guidance=given.guidance, kept=kept, **settings)
     if kept is not None:
         pictures = np.concatenate(kept)
-        write_atomically(given.pictures, lambda part: _save_array(part, pictures))
+        write_array(given.pictures, pictures)
     about = {"model": painter.about, "judges": given.judge, "every": given.every, "seed": given.seed, "n": given.n}
     about |= {"part": given.part, "parts": given.parts, "looks": min(given.looks, generator.steps)}
     about |= {"flops": flops(painter, generator, judges, chosen[0].prompt, given.guidance)}
     save(pool, about | {"steps": generator.steps, "guidance": given.guidance}, given.out)
     print(given.out, float(pool["right"].mean()))
     return None
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
 
 
 def add(out: Path, pictures: Path, judges: Judges, samples: Sequence[Sample], device: str) -> None:

@@ -6,7 +6,7 @@ Each function takes a checked recipe and its folder and returns the folder with 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from ..data.pairs import read_pairs
 from ..files import write_atomically
 from ..judges.vlm import Wording
 from .adapters import Lora, add, merged
-from .card import write_card
+from .card import note, write_card
 from .code_scorers import CodePainter, code_painter
 from .dpo import DpoConfig, DpoTask, Pair, Scorer, adapters_off, reference_table
 from .judge import JanusStudent, JudgeTask, JudgeTraining, LlavaStudent
@@ -53,25 +53,24 @@ def judge(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     folder = Path(recipe.get("export") or out / "checkpoint")
     save(folder, wording)
     note_clear_from(folder, sources)
-    learned = ", ".join(sources) or "drawn pictures"
-    write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from {learned}."])
+    write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from {', '.join(sources)}."])
     return out
 
 
 def note_clear_from(folder: Path, sources: Mapping[str, float]) -> None:
-    """Says in a judge's config.json how much of a picture has to be painted before it ever calls it clear, so that PARM
-    asks no earlier. That is 4/5 of where its labels begin to leave it open: judges are a little ahead of their labels,
-    and look 8 of 18 is where the paper's first say yes."""
+    """Says in a judge's config.json how much of a picture has to be painted before it ever calls it clear."""
     abouts = (Path(source) / "data.json" for source in sources)
     kinds = [json.loads(about.read_text("utf-8")) for about in abouts if about.is_file()]
     known = [about["unclear_before"] for about in kinds if about["kind"] == "potential"]
-    if not known:
-        return
-    path = folder / "config.json"
-    raw = json.loads(path.read_text("utf-8"))
-    raw["reverie"] = (raw.get("reverie") or {}) | {"clear_from": round(0.8 * min(known), 4)}
-    text = json.dumps(raw, indent=2) + "\n"
-    write_atomically(path, lambda part: part.write_text(text, "utf-8"))
+    if known:
+        note(folder, {"clear_from": clear_from(known)})
+
+
+def clear_from(unclear_before: Sequence[float]) -> float:
+    """How much of a picture has to be painted before PARM asks a judge about it, from where its labels begin to leave
+    it open: 4/5 of that, since judges are a little ahead of their labels, and look 8 of 18 is where the paper's first
+    say yes."""
+    return round(0.8 * min(unclear_before), 4)
 
 
 def data_sources(data: Any) -> dict[str, float]:
