@@ -129,9 +129,9 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    from reverie.generators.family import own_steps
     from reverie.models.diffusion_checkpoint import load_pipeline
     from reverie.models.registry import resolve
-    from reverie.painter import own_steps
 
     source = resolve(given.model)
     tree = DualTree(thoughts=given.thoughts, images=given.images, limit=given.tokens)

@@ -27,7 +27,7 @@ def load(name: str) -> tuple[Any, Any, dict[str, Any]]:
     import diffusers
 
     import reverie
-    from reverie.painter import own_steps
+    from reverie.generators.family import own_steps
 
     painter = reverie.load(name, "cpu")
     plain = diffusers.QwenImagePipeline.from_pretrained(painter.folder, torch_dtype=torch.float32)

@@ -60,15 +60,6 @@ if TYPE_CHECKING:
     from reverie.relay import Relay, Told
     from reverie.vlms import VLM
 
-OWN_SETTINGS = {
-    "janus": ("guidance", "temperature"),
-    "llamagen": ("guidance", "temperature", "top_k", "top_p"),
-    "showo": ("guidance", "temperature", "steps", "sees", "blank_sees"),
-}
-"""What a checkpoint of a family may say about its own painting in config.json."""
-OWN_STEPS = ("guidance", "steps", "negative", "height", "width", "limit", "area", "paints")
-"""What a pipeline may say in its model_index.json."""
-
 
 class Painter:
     """A loaded model that paints, thinks and looks. Make one with `reverie.load`."""
@@ -222,46 +213,10 @@ class Painter:
         return painted
 
     def generator(self, plan: Plan) -> Canvases:
-        """The model as one that paints, at the temperature of the plan. A checkpoint may name its own guidance weight
-        and temperature in config.json, as `"reverie": {"guidance": ..., "temperature": ...}`; LlamaGen also `top_k` and
-        `top_p`."""
-        if self.source.family == "diffusion":
-            return self._diffusion(plan)
-        if self.source.family == "thinkdiff":
-            return self._thinkdiff(plan)
-        said = self.model.config.raw.get("reverie", {})
-        own = {name: said[name] for name in OWN_SETTINGS.get(self.source.family or "", ()) if name in said}
-        if plan.temperature is not None:
-            own["temperature"] = plan.temperature
-        if self.source.family == "llamagen":
-            from reverie.generators.llamagen import LlamagenPainter
+        """The model as one that paints, at the temperature of the plan."""
+        from reverie.generators.family import generator_of
 
-            return LlamagenPainter(self.model, self.tokenizer, **own)
-        if self.source.family == "showo":
-            from reverie.generators.showo import ShowoPainter
-
-            return ShowoPainter(self.model, self.tokenizer, official=plan.rules == "official", **own)
-        from reverie.generators.janus import JanusPainter
-
-        words = self.tokenizer.as_published_for_painting() if plan.official else self.tokenizer
-        return JanusPainter(self.model, words, rows=self.rows, **own)
-
-    def _diffusion(self, plan: Plan) -> Canvases:
-        """A pipeline of diffusers; its model_index.json may name steps and so on, as `"_reverie": {"steps": ...}`."""
-        from reverie.generators.diffusion import DiffusionPainter
-
-        if plan.temperature is not None:
-            raise ValueError(f"{self.name} is a diffusion model and has no temperature; leave it out.")
-        return DiffusionPainter(self.model, **own_steps(self.source.config))
-
-    def _thinkdiff(self, plan: Plan) -> Canvases:
-        """A pipeline of diffusers that an aligner speaks to; its model_index.json may name steps and so on."""
-        from reverie.generators.thinkdiff import ThinkDiffPainter
-
-        if plan.temperature is not None:
-            raise ValueError(f"{self.name} paints by diffusion and has no temperature; leave it out.")
-        parts = self.model
-        return ThinkDiffPainter(parts.pipeline, parts.condition, parts.need_t5, **own_steps(parts.index))
+        return generator_of(self.source, self.model, self.tokenizer, plan, self.rows)
 
     def thinker(self, plan: Plan | None = None, eyes: Any = None) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints. The eyes
@@ -372,12 +327,6 @@ def load(
     check_place(device, dtype)
     source = check_paints(fetched(resolve(name)))
     return Painter(source, *load_model(source, device, dtype, device_map))
-
-
-def own_steps(index: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model_index.json says about painting."""
-    own = index.get("_reverie", {})
-    return {name: own[name] for name in OWN_STEPS if name in own}
 
 
 def _traced(events: Iterator[Event], trace: Trace) -> Iterator[Event]:

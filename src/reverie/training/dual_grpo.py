@@ -230,7 +230,7 @@ def dual_task(
 ) -> DualTask:
     """The task over a loaded pipeline. `rewards`: by name; they judge pictures (PIL) for keys of questions. A picture's
     `info` holds the `prompt` that it was painted from, and whether the thought before it was `readable`. own: how the
-    model paints where `flow` does not say (see `painter.own_steps`)."""
+    model paints where `flow` does not say (see `family.own_steps`)."""
     table = {question.key: question for question in questions}
     clock = {"iteration": 0}
     thinks, paints = tree.learn != "painter", tree.learn != "thinker"

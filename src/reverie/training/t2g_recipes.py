@@ -17,11 +17,11 @@ import torch
 
 from ..files import write_atomically
 from ..generators.diffusion import DiffusionPainter
+from ..generators.family import own_steps
 from ..loading import here
 from ..models.diffusion_adapters import ADAPTERS, add_adapters, check_adapters
 from ..models.diffusion_checkpoint import load_pipeline
 from ..models.registry import Source, fetched, resolve
-from ..painter import own_steps
 from . import picture_rewards as paid
 from .adapted import Adapted, save_adapter
 from .adapters import Lora

@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     from ..atelier.inspector import Inspector
-    from ..painter import own_steps
+    from ..generators.family import own_steps
     from .recipes import shipped
     from .t2g_recipes import opened, wording
 
