@@ -20,6 +20,8 @@ from reverie.canvas import Conditions, Work, copy_seed, pick
 from reverie.cli import main
 from reverie.events import Finished, Revised, Scheduled, Thought, Verdict, from_json
 from reverie.generators.janus import JanusPainter
+from reverie.judges import Answer
+from reverie.look_back import Bench
 from reverie.png import read_recipe
 from reverie.reason import Plan, make_plan, run
 from reverie.thinkers import Thinker
@@ -229,6 +231,52 @@ def test_the_best_attempt_is_kept_and_painted_on():
     assert finished(fewer)[0].recipe["regions"][0]["attempts"][0] == recipe["regions"][0]["attempts"][0]
 
 
+@dataclass
+class Eye:
+    """A judge whose scores follow from what it is shown, and who notes what it was asked."""
+
+    name: str = "eye"
+    work: Work = field(default_factory=Work)
+    asked: list[tuple[str, list[float]]] = field(default_factory=list)
+
+    def ask(self, question, views):
+        self.asked.append((question, [view.painted for view in views]))
+        shown = [f"{question} {view.prompt}".encode() + view.picture.tobytes() for view in views]
+        numbers = [hashlib.sha256(one).digest()[0] for one in shown]
+        return [
+            Answer(score=float("nan"), note="blind") if n > 230 else Answer(yes=n / 300, no=1 - n / 300)
+            for n in numbers
+        ]
+
+
+class Mute(Critic):
+    def write(self, messages, *_, on_text=None, **__):
+        return ""
+
+
+def test_a_judge_criticises_regions_in_batches_and_its_scores_repeat_the_run():
+    plan = Plan(think="during", regions=4, reflect=2, keep="best", threshold=60, judge="eye")
+    eye, vlm = Eye(), Critic()
+    events = reasoned(painter(), vlm, plan, PROMPTS, range(4), bench=Bench(eye))
+    assert not any("SCORE" in asked or "still become" in asked for asked in vlm.asked), "the painter only thinks"
+    assert {(question, max(painted) == 1.0) for question, painted in eye.asked} == {("potential", False), ("orm", True)}
+    assert max(len(painted) for _, painted in eye.asked) == 4, "pictures at the same stage are shown together"
+    verdicts = of(Verdict, events)
+    assert {event.judge for event in verdicts} == {"eye"}
+    assert {event.accepted for event in verdicts} == {True, False}
+    for index, event in finished(events).items():
+        regions = event.recipe["regions"]
+        attempts = [one for region in regions for one in region["attempts"]]
+        assert {one["thought"] for one in attempts} == {region["attempts"][0]["thought"] for region in regions}
+        one = {"prompts": PROMPTS[index : index + 1], "seeds": [index]}
+        alone = reasoned(painter(), Critic(), plan, bench=Bench(Eye()), **one)
+        again = reasoned(painter(), Mute(), plan, answers={0: event.recipe["answers"]}, bench=Bench(Eye()), **one)
+        for other in (alone, again):
+            assert finished(other)[0].recipe == event.recipe
+            assert finished(other)[0].picture == event.picture
+    assert "no score in the critique" in " ".join(e.recipe.get("note", "") for e in finished(events).values())
+
+
 def test_thinking_after_and_one_region_agree_with_plain_painting():
     (plain,) = finished(run(painter(), None, Plan(), ["a cat"], [7])).values()
     after = reasoned(painter(), Critic(), Plan(think="after", reflect=1, threshold=0))
@@ -304,10 +352,6 @@ def test_the_model_proposes_regions_or_they_are_equal():
     assert [r["end"] for r in finished(events)[0].recipe["regions"]] == list(scheduled.ends)
     assert len(scheduled.ends) == 3
     assert from_json(scheduled.to_json()) == scheduled
-
-    class Mute(Critic):
-        def write(self, messages, *_, on_text=None, **__):
-            return ""
 
     (scheduled,) = of(Scheduled, events := reasoned(painter(), Mute(), plan))
     assert scheduled.ends == (8, 16)

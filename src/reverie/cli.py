@@ -83,7 +83,10 @@ def plan_arguments(parser: Parser, judge: str = "--judge", official: str = "--of
     )
     parser.add_argument("--eyes", metavar="NAME", help="who looks at given pictures for a painter that only reads")
     parser.add_argument(
-        judge, dest="judge", metavar="NAME", help="who chooses and looks back: a name or folder (default: the painter)"
+        judge,
+        dest="judge",
+        metavar="NAME",
+        help="who chooses, looks back, criticises regions: a name or folder (default: the painter)",
     )
     parser.add_argument("--judge-steps", type=int, metavar="N", help="at how many points prm and parm look")
     parser.add_argument("--judge-from", type=int, metavar="K", help="the first of these at which parm asks")

@@ -7,12 +7,16 @@ script (ZiyuGuo99/Thinking-while-Generating, twig.py), which the paper does not 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from reverie.judges import Answer
+from reverie.judges.rules import share
 
 OFFICIAL = "official"
 SECTIONS = ("top", "middle", "bottom")
@@ -167,6 +171,13 @@ class Critique:
     revision: str
     understood: bool = True
     """Whether a score was found; if not, it is 100, as published: what cannot be read does not reject."""
+
+
+def scored(answer: Answer) -> str:
+    """What a judge said of a region, as a model would write it: its score, or P(yes), of 100, and its reason."""
+    value = share(answer)
+    words = [] if math.isnan(value) else [f"SCORE: {100 * min(max(value, 0.0), 1.0):.1f}"]
+    return " ".join([*words, *filter(None, (answer.reason or answer.note,))])
 
 
 def without_roles(answer: str) -> str:

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reverie.canvas import Conditions, Work, copy_seed
 from reverie.canvas import Generator as GeneratorOfImages
-from reverie.dialogue import OFFICIAL, OfficialStory, Story, dialogue
+from reverie.dialogue import OFFICIAL, Critique, OfficialStory, Story, dialogue, read_critique, scored
 from reverie.events import Event, Finished, Preview, Revised, Scheduled, Thought, Verdict
+from reverie.judges import View
 from reverie.png import picture_hash
 from reverie.schedule import MOST_REGIONS, bands, blocks, explicit, read_ratios
 from reverie.thinkers import Thinker, as_written
@@ -28,6 +29,7 @@ from reverie.vlms import IMAGE, Message
 from reverie.wall import Paint, Shown, Wall
 
 if TYPE_CHECKING:
+    from reverie.judges import Judge
     from reverie.reason import Order, Plan, Watch
 
 
@@ -44,6 +46,14 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Weigh:
+    """What the judge says of the picture: a text, as a model would write it (`dialogue.scored`)."""
+
+    view: View
+    question: str
+
+
+@dataclass(frozen=True)
 class Restore:
     """The picture as it was shown then."""
 
@@ -54,7 +64,7 @@ class Look(NamedTuple):
     """The picture as it is now."""
 
 
-Wish = Ask | Paint | Restore | Look
+Wish = Ask | Weigh | Paint | Restore | Look
 Program = Generator[Event | Wish, Any, None]
 
 
@@ -194,17 +204,26 @@ class Painting:
 
     def _judge(self, attempt: Attempt, last: bool) -> Generator[Event | Wish, Any, str]:
         """Scores an attempt; the thought to paint it from instead, or nothing if it is accepted."""
-        asked = plainly(self.story.judge(attempt.thought, last))
-        answer = yield Ask(Message("user", asked, (attempt.shown.picture,), self.story.words.special))
-        critique = self.story.read(answer, attempt.thought)
+        answer, critique = yield from self._critique(attempt, last)
         attempt.score = critique.score
         accepted = critique.score >= self.plan.threshold or not critique.revision
         reason = answer if critique.understood else f"(no score could be read, so it is accepted) {answer}"
         self.notes += [] if critique.understood else [f"no score in the critique of region {len(self.record) + 1}"]
         scores = {"score": critique.score}
-        region = len(self.record) + 1
-        yield Verdict(self.image, "critique", scores, reason=reason, region=region, accepted=accepted)
+        region, who = len(self.record) + 1, self.plan.judge or "critique"
+        yield Verdict(self.image, who, scores, reason=reason, region=region, accepted=accepted)
         return "" if accepted else critique.revision
+
+    def _critique(self, attempt: Attempt, last: bool) -> Generator[Event | Wish, Any, tuple[str, Critique]]:
+        """What is said of an attempt, and how it is understood. A judge gives a score alone, so the thought stays."""
+        picture = attempt.shown.picture
+        if self.plan.judge is not None:
+            view = View(self.prompt, picture, attempt.shown.canvas.step / self.steps)
+            answer = yield Weigh(view, "orm" if last else "potential")
+            return answer, replace(read_critique(answer), revision=attempt.thought)
+        asked = plainly(self.story.judge(attempt.thought, last))
+        answer = yield Ask(Message("user", asked, (picture,), self.story.words.special))
+        return answer, self.story.read(answer, attempt.thought)
 
     def _kept(self, attempts: list[Attempt]) -> Generator[Event | Wish, Any, int]:
         """Which attempt stays: the latest, or with keep=best the one with the best score (of equals the latest)."""
@@ -247,10 +266,12 @@ def paint(
     images: range,
     watch: Watch,
     known: Mapping[int, Sequence[str]],
+    judge: Judge | None = None,
 ) -> Generator[Event, None, tuple[Work, Work]]:
     """One batch, as `reason.run` wants it: its events; its work and that of plain sampling in the end.
 
-    typed: the prompts of all images of the run; known: answers of the model that are already there, by image.
+    typed: the prompts of all images of the run; known: answers that are already there, by image; judge: of regions, if
+    the plan names one.
     """
     paintings = {
         image: painting_of(generator, thinker, plan, typed[image], order.seeds[image], image) for image in images
@@ -263,11 +284,14 @@ def paint(
         yield from go_on(programs[image], None, image, wishes)
     while wishes:
         answered: dict[int, Any] = {
-            image: unheard[image].pop(0) for image, wish in wishes.items() if isinstance(wish, Ask) and unheard[image]
+            image: unheard[image].pop(0)
+            for image, wish in wishes.items()
+            if isinstance(wish, Ask | Weigh) and unheard[image]
         }
         asked = {i: wish for i, wish in wishes.items() if isinstance(wish, Ask) and i not in answered}
         if asked and not answered:
             answered = yield from written(thinker, plan, asked)
+        answered |= weighed(judge, {i: w for i, w in wishes.items() if isinstance(w, Weigh) and i not in answered})
         for image, answer in answered.items():
             paintings[image].answers.append(answer)
         at_once = {image: wish for image, wish in wishes.items() if isinstance(wish, Look | Restore)}
@@ -338,6 +362,16 @@ def written(thinker: Thinker, plan: Plan, asks: Mapping[int, Ask]) -> Generator[
     else:
         answers = thinker.vlm.write_batch([[message] for message in different], plan.thought_tokens)
     return {image: answers[different.index(ask.message)] for image, ask in asks.items()}
+
+
+def weighed(judge: Judge | None, wishes: Mapping[int, Weigh]) -> dict[int, str]:
+    """What the judge says of all pictures about which it is asked the same."""
+    found: dict[int, str] = {}
+    for question in dict.fromkeys(wish.question for wish in wishes.values()):
+        assert judge is not None  # a plan that names a judge is not run without one
+        asked = {image: wish.view for image, wish in wishes.items() if wish.question == question}
+        found |= zip(asked, map(scored, judge.ask(question, list(asked.values()))), strict=True)
+    return found
 
 
 def progress(wall: Wall, shown: Mapping[int, Shown], watch: Watch, count: int) -> Preview:

@@ -182,7 +182,7 @@ class Painter:
         known = len(told or ()) == len(prompts)
         relay = self.relay(plan, eyes, known) if True in ways else None
         bench = self.bench(plan, judge) if plan.judges else None
-        if bench is not None and plan.think == "never" and relay is None:
+        if bench is not None and (plan.think == "never" or plan.interleaved) and relay is None:
             for prompt in dict.fromkeys(prompts):
                 bench.judge.check(prompt)
         return run(

@@ -62,7 +62,7 @@ class Plan:
     thought_tokens: int = 256
     """The longest thought, in tokens."""
     judge: str | None = None
-    """Who chooses and looks back: a name, hub id or folder; None takes the model's own eyes."""
+    """Who chooses, looks back, or criticises regions: a name, hub id or folder; None takes the model's own eyes."""
     judge_steps: int = 18
     """At how many points of the way `prm` and `parm` look."""
     judge_from: int | None = None
@@ -83,7 +83,7 @@ class Plan:
     schedule: str = "uniform"
     """How high the regions are: `uniform`, heights from the top such as `2:1:1`, or `adaptive` (the model proposes)."""
     threshold: float = 90.0
-    """A region stays if its critique scores at least this, of 100."""
+    """A region stays if its critique scores at least this, of 100; a judge's is P(yes) in percent."""
     keep_prompt: bool = False
     """Whether the rewritten prompt follows the typed one instead of taking its place (T2I-R1)."""
     eyes: str | None = None
@@ -114,8 +114,6 @@ class Plan:
             raise ValueError(f"judge={self.judge!r}: must be the name, hub id or folder of a model.")
         if self.eyes is not None and not (isinstance(self.eyes, str) and self.eyes.strip()):
             raise ValueError(f"eyes={self.eyes!r}: must be the name, hub id or folder of a model.")
-        if self.judge is not None and self.interleaved:
-            raise ValueError(f"judge={self.judge!r}: regions are judged by the painter itself; leave judge out.")
         if self.judge is not None and not self.judges:
             raise ValueError(f"judge={self.judge!r} has nothing to judge; add choose=orm, prm or parm, or reflect.")
         if self.judge_from is not None and self.judge_from > self.judge_steps:
@@ -132,8 +130,8 @@ class Plan:
 
     @property
     def judges(self) -> bool:
-        """Whether a judge is needed; thinking while or after painting is its own."""
-        return self.choose != "first" or (self.reflect > 0 and not self.interleaved)
+        """Whether a judge is needed; who thinks while or after painting is its own, unless another is named."""
+        return self.choose != "first" or (self.reflect > 0 and (not self.interleaved or self.judge is not None))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -248,14 +246,15 @@ def run(
     batches = _batches(order, max(1, batch // plan.candidates))
     for number, images in enumerate(batches):
         watch = Watch(pieces, previews, number * generator.steps, len(batches) * generator.steps)
-        if plan.judges:
+        if plan.judges and not plan.interleaved:
             assert bench is not None
             work, usual = yield from deliberate(generator, bench, plan, order, recipes, images, watch, batch)
         elif plan.interleaved and thinker is not None:
             from reverie import during
 
+            judge = bench.judge if bench is not None else None
             work, usual = yield from during.paint(
-                generator, thinker, plan, read, order, recipes, images, watch, answers or {}
+                generator, thinker, plan, read, order, recipes, images, watch, answers or {}, judge
             )
         else:
             work, usual = yield from _paint(generator, order, recipes, images, watch)

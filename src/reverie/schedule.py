@@ -108,6 +108,8 @@ def _check_switches(plan: Plan, count: int) -> None:
         raise ValueError("keep_prompt goes with think=before in one thought; leave it out.")
     if not plan.official:
         return
+    if plan.judge is not None:
+        raise ValueError("official is the published procedure, in which a model criticises itself; leave judge out.")
     if plan.think != "during" or plan.schedule != "uniform" or count > 3 or plan.keep == "best":
         raise ValueError(
             "official is the published procedure: think=during, a uniform schedule of at most 3 regions, and the "

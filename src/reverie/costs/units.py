@@ -122,9 +122,11 @@ def measure(rig: Rig, plan: Plan, rows: int) -> dict[str, Unit]:
         if plan.interleaved:
             units |= _dialogue(rig, thinker, plan, picture, units["show"])
             units["reenter"] = Unit({1: _reentry(rig, units["step"].at(1))})
+            if rig.judge is not None:
+                units["critique"] = Unit({1: _asked(rig, "orm", picture, 1)})
         else:
             units["think"] = Unit({1: _of(lambda: thinker.think_batch([rig.prompt], rig.tokens), lambda: thinker.work)})
-    if rig.judge is not None:
+    if rig.judge is not None and not plan.interleaved:
         for question in _questions(plan):
             units[question] = Unit({size: _asked(rig, question, picture, size) for size in sizes})
         if plan.reflect:

@@ -89,7 +89,8 @@ def check_judge(plan: Plan, prompt: str | None) -> Source | None:
     source = resolve(plan.judge, "judge")
     check_judges(source)
     check_named(source)
-    if source.family == "inspector" and plan.think == "never" and prompt is not None:
+    by_prompt = plan.think == "never" or plan.interleaved
+    if source.family == "inspector" and by_prompt and prompt is not None:
         check_atelier(prompt)
     return source
 
