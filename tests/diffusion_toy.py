@@ -1,5 +1,8 @@
 """Diffusion pipelines of a few thousand weights with random values, of the real classes: they run everywhere."""
 
+import json
+from pathlib import Path
+
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -198,3 +201,12 @@ def finished(pipeline):
                 torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def save_thinker(pipeline, folder: Path) -> Path:
+    """A pipeline on disk that thinks in the Atelier's words and paints small pictures in three steps."""
+    pipeline.save_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["_reverie"] = {"thinker": "atelier", "steps": 3, "guidance": 2.0, "height": 32, "width": 32}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusion_toy import qwen_image, stable_diffusion_3
+from diffusion_toy import qwen_image, save_thinker, stable_diffusion_3
 
 from reverie import load
 from reverie.atelier.draw import draw
@@ -37,17 +37,9 @@ TREE = [
 ]
 
 
-def save(pipeline, folder: Path) -> Path:
-    pipeline.save_pretrained(folder)
-    index = json.loads((folder / "model_index.json").read_text())
-    index["_reverie"] = {"thinker": "atelier", "steps": 3, "guidance": 2.0, "height": 32, "width": 32}
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(qwen_image(), tmp_path_factory.mktemp("models") / "toy")
+    return save_thinker(qwen_image(), tmp_path_factory.mktemp("models") / "toy")
 
 
 def train(recipe: str, *overrides: str) -> int:
@@ -140,7 +132,7 @@ def test_a_thinker_learns_from_words_alone(model: Path, tmp_path: Path) -> None:
 
 @needs_inspector
 def test_other_families_paint_and_learn_without_thoughts(tmp_path: Path) -> None:
-    model = save(stable_diffusion_3(), tmp_path / "sd3")
+    model = save_thinker(stable_diffusion_3(), tmp_path / "sd3")
     common = [f"model={model}", *SMALL, "data.prompts=atelier:4", f"out={tmp_path / 'out'}", "loop.steps=1"]
     assert train("flow-grpo.yaml", *common, "tree.images=2", "grpo.prompts=2", "flow.steps=3") == 0
     row = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[0])
@@ -259,7 +251,7 @@ def test_bad_recipes_are_refused_in_a_sentence(
 
 
 def test_an_encoder_that_cannot_write_is_refused(tmp_path: Path, capsys) -> None:
-    model = save(stable_diffusion_3(), tmp_path / "sd3")
+    model = save_thinker(stable_diffusion_3(), tmp_path / "sd3")
     assert (
         train("dual-grpo.yaml", f"model={model}", "adapters=[]", "data.prompts=atelier:4", f"out={tmp_path / 'o'}") == 2
     )

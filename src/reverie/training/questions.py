@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..atelier.knowledge import COMPOSED_SHARE
 from .dual_grpo import Question
+
+if TYPE_CHECKING:
+    from ..data.prompts import Prompt
 
 
 @dataclass
 class Asks:
     """Section `data` of `dual-grpo`. prompts: `atelier:N`, `atelier-edits:N`, or a file of prompts (see
-    data/prompts.py), whose lines may name the `image` that an edit is about."""
+    data/prompts.py), whose lines may name the `image` that an edit is about, or what `training/tried.py` has tried."""
 
     prompts: str = ""
     riddles: float = 0.65
@@ -26,6 +31,9 @@ class Asks:
     mixed: float = 0.0
     """Share of the wordings that become words of two of their fact, in any order: where all riddles of the training
     side are solved, there is nothing to compare."""
+    differ: str = ""
+    """Of prompts that were tried: the reward in which the pictures of one must have differed; others teach a painter
+    nothing. Empty: all are asked."""
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -44,7 +52,16 @@ def questions(asks: Asks, seed: int) -> list[Question]:
         return _atelier(int(count), seed, asks)
     if name == "atelier-edits":
         return _edits(int(count), seed)
-    return _file(Path(source))
+    return _file(Path(source), asks.differ)
+
+
+def kind_of(asked: Sequence[Question]) -> str | None:
+    """What the truths of all are: demands (`atelier`), pairs of scenes (`atelier-edits`), or something else (None)."""
+    from ..atelier.language_parse import Demand
+
+    if all(isinstance(one.truth, Demand) for one in asked):
+        return "atelier"
+    return "atelier-edits" if all(isinstance(one.truth, tuple) for one in asked) else None
 
 
 def _atelier(count: int, seed: int, asks: Asks) -> list[Question]:
@@ -81,14 +98,20 @@ def _edits(count: int, seed: int) -> list[Question]:
     return found
 
 
-def _file(path: Path) -> list[Question]:
+def _file(path: Path, differ: str) -> list[Question]:
     from PIL import Image, UnidentifiedImageError
 
+    from ..atelier.language_parse import Demand
     from ..data.prompts import read
 
     found = []
     for number, prompt in enumerate(read(str(path)).prompts):
+        if differ and not _differed(path, prompt, differ):
+            continue
         name = prompt.record.get("image")
+        if prompt.record.get("demand"):
+            found.append(Question(prompt.text, prompt.text, truth=Demand.from_record(prompt.record["demand"])))
+            continue
         if not name:
             found.append(Question(prompt.text, prompt.text))
             continue
@@ -97,4 +120,14 @@ def _file(path: Path) -> list[Question]:
                 found.append(Question(f"{number}: {prompt.text}", prompt.text, (image.convert("RGB"),)))
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"{path.parent / str(name)} is no picture that can be opened.") from error
+    if not found:
+        raise ValueError(f"data.differ={differ!r}: no prompt of {path} has pictures that differ in it.")
     return found
+
+
+def _differed(path: Path, prompt: Prompt, reward: str) -> bool:
+    """Whether the pictures under some thought of a prompt earned different rewards."""
+    groups = (prompt.record.get("rewards") or {}).get(reward)
+    if not groups:
+        raise ValueError(f"data.differ={reward!r}: {path} does not say what pictures earned; see training/tried.py.")
+    return any(len({value for value in group if value is not None}) > 1 for group in groups)

@@ -26,10 +26,10 @@ from . import picture_rewards as paid
 from .adapted import Adapted, save_adapter
 from .adapters import Lora
 from .alarms import Alarms
-from .dual_grpo import DualTree, FlowSampling, Question, Side, dual_task
+from .dual_grpo import DualTask, DualTree, FlowSampling, Question, Side, dual_task
 from .grpo import GrpoConfig, reinforce
 from .loop import LoopConfig, train
-from .questions import Asks, questions
+from .questions import Asks, kind_of, questions
 from .recipes import section
 from .rollout import Reward
 from .think_sft import ThinkTask, ThinkTraining, states_similarity
@@ -121,17 +121,30 @@ def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     the judges are, see cluster/rewards.py), loop."""
     from ..cluster.rewards import closing
 
+    loop = section(recipe, "loop", LoopConfig)
+    source, pipeline, made, rewards = dual_parts(recipe, seed)
+    with closing(rewards):
+        reinforce(made.task, loop, out, recipe)
+    learnt = {"text_encoder": made.thinking, "transformer": made.painting}
+    _export(pipeline, learnt, out, _about(source, recipe))
+    return out
+
+
+def dual_parts(recipe: Mapping[str, Any], seed: int) -> tuple[Source, Any, DualTask, dict[str, Reward]]:
+    """(source, pipeline, task, rewards) of a recipe of `dual-grpo`, ready to roll out; whoever takes them closes the
+    rewards (`cluster.rewards.closing`)."""
     tree, flow = section(recipe, "tree", DualTree), section(recipe, "flow", FlowSampling)
     thinker, painter = section(recipe, "thinker", Side), section(recipe, "painter", Side)
     grpo, alarms = section(recipe, "grpo", GrpoConfig), section(recipe, "alarms", Alarms)
-    loop, data = section(recipe, "loop", LoopConfig), section(recipe, "data", Asks)
+    data = section(recipe, "data", Asks)
     asked = questions(data, seed)
-    _check_rewards(recipe, data, tree, thinker, painter)
+    kind = kind_of(asked)
+    _check_rewards(recipe, kind, tree, thinker, painter)
     source, pipeline = opened(recipe)
     if tree.thoughts:
         check_writer(pipeline, source.name)
     table = {one.key: one for one in asked}
-    rewards = _rewards(recipe, data, table, str(pipeline._execution_device)) if tree.images else in_words(table)
+    rewards = _rewards(recipe, kind, table, str(pipeline._execution_device)) if tree.images else in_words(table)
     made = dual_task(
         pipeline,
         wording(recipe, source),
@@ -145,11 +158,7 @@ def dual_grpo(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         alarms,
         own_steps(source.config),
     )
-    with closing(rewards):
-        reinforce(made.task, loop, out, recipe)
-    learnt = {"text_encoder": made.thinking, "transformer": made.painting}
-    _export(pipeline, learnt, out, _about(source, recipe))
-    return out
+    return source, pipeline, made, rewards
 
 
 def wording(recipe: Mapping[str, Any], source: Source) -> str:
@@ -174,22 +183,22 @@ def _about(source: Source, recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {"base": base, "before": before, "settings": settings | {"thinker": wording(recipe, source)}}
 
 
-def _known(recipe: Mapping[str, Any], data: Asks, tree: DualTree) -> list[str]:
+def _known(recipe: Mapping[str, Any], kind: str | None, tree: DualTree) -> list[str]:
     if not tree.images:
-        return [*(WORDS if data.prompts.startswith("atelier:") else ()), paid.READABLE]
+        return [*(WORDS if kind == "atelier" else ()), paid.READABLE]
     known = [*(recipe.get("judges") or {}), paid.READABLE]
-    if data.prompts.startswith("atelier-edits:"):
+    if kind == "atelier-edits":
         return [*known, *paid.EDITS, paid.LIKENESS]
-    if data.prompts.startswith("atelier:"):
+    if kind == "atelier":
         return [*known, *paid.ATELIER, *WORDS]
     return [*known, paid.LIKENESS]
 
 
-def _check_rewards(recipe: Mapping[str, Any], data: Asks, tree: DualTree, thinker: Side, painter: Side) -> None:
+def _check_rewards(recipe: Mapping[str, Any], kind: str | None, tree: DualTree, thinker: Side, painter: Side) -> None:
     """Every reward that a learning side names is there, before anything is loaded."""
     from ..judges.load import check_named
 
-    known = _known(recipe, data, tree)
+    known = _known(recipe, kind, tree)
     for name, side, learns in (
         ("thinker", thinker, tree.learn != "painter"),
         ("painter", painter, tree.learn != "thinker"),
@@ -228,19 +237,21 @@ def _judged(recipe: Mapping[str, Any], table: Mapping[str, Question], device: st
     return {name: Elsewhere(partial(opens, name), judging) for name in judges}
 
 
-def _rewards(recipe: Mapping[str, Any], data: Asks, table: Mapping[str, Question], device: str) -> dict[str, Reward]:
+def _rewards(
+    recipe: Mapping[str, Any], kind: str | None, table: Mapping[str, Question], device: str
+) -> dict[str, Reward]:
     rewards = _judged(recipe, table, device)
     rewards[paid.READABLE] = paid.readable
-    if data.prompts.startswith(("atelier:", "atelier-edits:")):
+    if kind is not None:
         from ..atelier.inspector import Inspector
         from .recipes import shipped
 
         inspector = Inspector.load(
             recipe.get("inspector") or shipped("atelier-inspector"), device, fast=device != "cpu"
         )
-        edits = data.prompts.startswith("atelier-edits:")
+        edits = kind == "atelier-edits"
         rewards |= {} if edits else in_words(table)
         rewards |= (paid.atelier_edit_rewards if edits else paid.atelier_rewards)(inspector, table)
-    if not data.prompts.startswith("atelier:"):
+    if kind != "atelier":
         rewards[paid.LIKENESS] = paid.similarity(table)
     return rewards
