@@ -14,7 +14,7 @@ from reverie.generators.diffusion import DiffusionPainter
 from reverie.models.diffusion_adapters import add_adapter
 from reverie.models.flow_sde import SdeNoise, Window
 from reverie.models.prompt_states import read_prompts
-from reverie.training.adapted import Adapted, Learning, adapters_off, merge, save_adapter
+from reverie.training.adapted import Adapted, Learning, adapters_off, merge, save_adapter, swapped
 from reverie.training.adapters import Lora
 from reverie.training.diffusion_policy import diffusion_policy
 from reverie.training.encoder_policy import EncoderPolicy
@@ -209,3 +209,16 @@ def test_only_what_learns_is_in_the_state_of_a_run() -> None:
     with adapters_off(pipe.transformer):
         assert not any(p.requires_grad for n, p in pipe.transformer.named_parameters() if "lora_" not in n)
     assert adapted.lora.rank == 2
+
+
+def test_weights_that_were_swapped_count_in_mixed_precision_too() -> None:
+    """autocast keeps weights that it has cast, and would go on with those of before."""
+    layer = torch.nn.Linear(4, 4)
+    x = torch.randn(2, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        live = layer(x).detach()
+        with swapped(dict(layer.named_parameters()), {"weight": -layer.weight.detach()}), torch.no_grad():
+            other = layer(x)
+        again = layer(x).detach()
+    torch.testing.assert_close(live, again)
+    torch.testing.assert_close(other - layer.bias, layer.bias - live, rtol=0.02, atol=0.02)

@@ -146,7 +146,10 @@ def _edit_arguments(parser: Parser) -> None:
 
 
 def _painting_arguments(parser: Parser) -> None:
+    from reverie.commands.model_options import add_fitting
+
     _model_arguments(parser)
+    add_fitting(parser)
     plan_arguments(parser)
     parser.add_argument("--seed", type=int, help="of the first image, the others count on from it (default: random)")
     many = "how many images (default: 1); with --choose and no --candidates, how many compete for one"

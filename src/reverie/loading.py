@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from reverie.fitting import Fitting
 from reverie.models.registry import Source
 
 if TYPE_CHECKING:
     import torch
+
+AS_IT_IS = Fitting()
 
 
 def load_model(
@@ -15,6 +18,7 @@ def load_model(
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     device_map: str | dict[str, Any] | None = None,
+    fitting: Fitting = AS_IT_IS,
 ) -> tuple[Any, Any]:
     """The model and its tokenizer (None for a pipeline, which has its own); the arguments are those of `reverie.load`.
     ValueError for a model that cannot be placed so, for which there is no room, or whose files are not complete."""
@@ -22,7 +26,7 @@ def load_model(
 
     from reverie.room import check_room
 
-    if device_map is None:
+    if device_map is None and not (fitting.offload or fitting.quantise):
         check_room(source, dtype, here(device))
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     assert source.folder is not None
@@ -38,8 +42,8 @@ def load_model(
         from reverie.models.diffusion_checkpoint import load_pipeline
 
         if device_map is not None:
-            raise ValueError("a pipeline is not spread over devices by device_map; see load_pipeline for offloading.")
-        pipeline = load_pipeline(source.folder, dtype=kind, device=here(device))
+            raise ValueError("a pipeline is not spread over devices by device_map; give offload.")
+        pipeline = load_pipeline(source.folder, dtype=kind, device=here(device), **fitting.said())
         for folder in source.adapters:
             add_adapters(pipeline, folder)
         return pipeline, None

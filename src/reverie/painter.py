@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.events import Event, Finished, Spent, Trace
+from reverie.fitting import Fitting
 from reverie.inputs import NOTHING, Inputs, Part, request_of
-from reverie.loading import load_model
+from reverie.loading import here, load_model
 from reverie.look_back import Bench
 from reverie.models.diffusion_checkpoint import can_write
 from reverie.models.prompt_length import check_length
@@ -316,17 +317,31 @@ def load(
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     device_map: str | dict[str, Any] | None = None,
+    *,
+    offload: str | None = None,
+    quantise: str | None = None,
+    lora: str | Path | None = None,
+    compiled: bool = False,
 ) -> Painter:
     """A model by name (`reverie models` lists them), hub id, or folder.
 
     device: `cpu`, `cuda`, `mps`, ...; a GPU is taken if there is one and None is given.
     dtype: of the weights, such as `float32` or `bfloat16`; by default float32 on the CPU and bfloat16 on others.
     device_map: places parts on several devices, as in transformers (`auto`, or a dictionary).
+    offload, quantise, lora, compiled: of a pipeline of diffusers, see `fitting.Fitting`.
     Raises ValueError, in one sentence, if there is no such model or its files are not complete.
     """
     check_place(device, dtype)
-    source = check_paints(fetched(resolve(name)))
-    return Painter(source, *load_model(source, device, dtype, device_map))
+    fitting = Fitting(offload, quantise, None if lora is None else str(lora), compiled)
+    source = resolve(name)
+    fitting.check(source)
+    source = check_paints(fetched(source))
+    if fitting.said():
+        fitting.check(source, here(device))
+    painter = Painter(source, *load_model(source, device, dtype, device_map, fitting))
+    if fitting.said():
+        painter.about["fitting"] = fitting.said()
+    return painter
 
 
 def _traced(events: Iterator[Event], trace: Trace) -> Iterator[Event]:

@@ -15,6 +15,7 @@ from typing import Any
 from reverie.commands.outputs import check_writable, picture_files
 from reverie.display import Display
 from reverie.events import Event, Finished, Trace
+from reverie.fitting import Fitting
 from reverie.inputs import Inputs
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, check_prompt, resolve, size_text
@@ -58,6 +59,8 @@ def generate(arguments: argparse.Namespace) -> int:
     check_prompt(arguments.prompt, silent=bool(context))
     check_place(arguments.device, arguments.dtype)
     source = resolve(arguments.model)
+    fitting = Fitting.of(arguments)
+    fitting.check(source)
     check_thinks(source, plan)
     check_canvas(source, plan)
     silent = may_be_silent(source, context)
@@ -74,7 +77,7 @@ def generate(arguments: argparse.Namespace) -> int:
         check_writable(Path(arguments.trace))
     with Display(quiet=arguments.quiet or arguments.json) as display:
         display.say(loading(source, arguments.dtype))
-        painter = load(arguments.model, arguments.device, arguments.dtype)
+        painter = load(arguments.model, arguments.device, arguments.dtype, **fitting.said())
         if judge is not None:
             display.say(loading(judge, judge_dtype(judge, str(painter.model.device))))
         events = _events(painter, plan, arguments, seeds, inputs, display.pictures)

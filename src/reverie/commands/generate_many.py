@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from reverie.commands.cluster_options import cluster_of
 from reverie.commands.outputs import check_writable, numbered, slug
 from reverie.files import claim, write_atomically
+from reverie.fitting import Fitting
 from reverie.judges.load import check_judge
 from reverie.models.prompt_length import check_length
 from reverie.models.registry import check_prompt, resolve
@@ -42,12 +43,13 @@ class Brush:
     dtype: str | None
     plan: Plan
     size: int | None
+    fitting: Fitting
 
     def __call__(self) -> Callable[[Sequence[Wanted]], list[bytes]]:
         from reverie.events import Finished
         from reverie.painter import load
 
-        painter = load(self.model, self.device, self.dtype)
+        painter = load(self.model, self.device, self.dtype, **self.fitting.said())
 
         def paint(batch: Sequence[Wanted]) -> list[bytes]:
             """The pictures as they lie on disk, with their recipes, in the order of the batch."""
@@ -77,7 +79,7 @@ def generate_many(arguments: argparse.Namespace, plan: Plan) -> int:
     wanted = all_of(prompts, arguments.n, seed)
     todo = [one for one in wanted if not (out / one.file).is_file()]
     batches = [todo[first : first + arguments.batch] for first in range(0, len(todo), arguments.batch)]
-    brush = Brush(arguments.model, arguments.device, arguments.dtype, plan, arguments.size)
+    brush = Brush(arguments.model, arguments.device, arguments.dtype, plan, arguments.size, Fitting.of(arguments))
     done = len(wanted) - len(todo)
     for number, files in _painted(brush, batches, on):
         for one, data in zip(batches[number], files, strict=True):
@@ -116,6 +118,7 @@ def _checked(arguments: argparse.Namespace, plan: Plan) -> list[str]:
     check_place(arguments.device, arguments.dtype)
     check_size(arguments.size)
     source = resolve(arguments.model)
+    Fitting.of(arguments).check(source)
     check_thinks(source, plan)
     check_canvas(source, plan)
     if plan.judges and plan.judge is None:

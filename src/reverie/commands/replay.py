@@ -17,6 +17,7 @@ from reverie.commands.generate import loading
 from reverie.commands.outputs import picture_files
 from reverie.display import Display
 from reverie.events import Finished
+from reverie.fitting import Fitting
 from reverie.inputs import Inputs
 from reverie.judges.load import check_judge
 from reverie.models.registry import Source, cached, fingerprint, resolve
@@ -97,14 +98,16 @@ def replay(arguments: argparse.Namespace) -> int:
     model, source = _source(recipe, arguments.model)
     check_inputs(source, recipe.plan, recipe.inputs)
     (file,) = picture_files(arguments.out, f"{Path(arguments.image).stem}-replay", 1)
-    if source.folder is not None and fingerprint(source.folder) != recipe.stored.get("fingerprint"):
+    if source.folder is not None and fingerprint(source.folder, source.adapters) != recipe.stored.get("fingerprint"):
         print(f"reverie: {source.name} has other weights than those that painted this picture.", file=sys.stderr)
+    fitting = Fitting.of(recipe.stored.get("fitting") or {})
+    fitting.check(source)
     kept = arguments.from_thought
     read = recipe.told.prompt if recipe.told else recipe.prompt
     thoughts = {read: recipe.answer} if kept and recipe.answer else None
     with Display(quiet=arguments.quiet) as display:
         display.say(loading(source, _dtype(recipe)))
-        painter = load(model, arguments.device or _device(recipe), _dtype(recipe))
+        painter = load(model, arguments.device or _device(recipe), _dtype(recipe), **fitting.said())
         pieces = 12 if display.pictures else 2
         events = painter.run(
             recipe.plan, [recipe.prompt], [recipe.seed], inputs=[recipe.inputs],

@@ -94,15 +94,8 @@ def load_pipeline(
     compiled: compiles the repeated blocks of the transformer; worth it for many images of one size.
     without: parts that are not read, such as a text encoder whose place is taken.
     """
-    if offload is not None and offload not in OFFLOADS:
-        raise ValueError(f"offload={offload!r}: must be one of {', '.join(OFFLOADS)}.")
-    if quantise is not None and quantise not in QUANTISED:
-        raise ValueError(f"quantise={quantise!r}: must be one of {', '.join(QUANTISED)}.")
-    if lora is not None and not Path(lora).exists():
-        raise ValueError(f"there are no LoRA weights at {lora}.")
+    check_fitting(offload, quantise, lora)
     check_library()
-    if quantise is not None and find_spec("bitsandbytes") is None:
-        raise ValueError(f"quantise={quantise!r} needs bitsandbytes: pip install bitsandbytes.")
     index = read_index(Path(folder))
     if index is None:
         raise ValueError(f"{folder} holds no {INDEX}, so it is no pipeline; give the folder that contains it.")
@@ -139,6 +132,18 @@ def load_pipeline(
         pipeline.transformer.compile_repeated_blocks()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def check_fitting(offload: str | None, quantise: str | None, lora: str | Path | None) -> None:
+    """ValueError for a way of fitting that there is not, or not here."""
+    if offload is not None and offload not in OFFLOADS:
+        raise ValueError(f"offload={offload!r}: must be one of {', '.join(OFFLOADS)}.")
+    if quantise is not None and quantise not in QUANTISED:
+        raise ValueError(f"quantise={quantise!r}: must be one of {', '.join(QUANTISED)}.")
+    if lora is not None and not Path(lora).exists():
+        raise ValueError(f"there are no LoRA weights at {lora}.")
+    if quantise is not None and find_spec("bitsandbytes") is None:
+        raise ValueError(f"quantise={quantise!r} needs bitsandbytes: pip install bitsandbytes.")
 
 
 def _processor(kind: str, folder: Path) -> Any:

@@ -100,13 +100,17 @@ def adapters_off(network: nn.Module) -> Iterator[None]:
 def swapped(live: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Iterator[None]:
     """The values of `other` in the place of the live ones of the same names."""
     held = {name: live[name].data for name in other}
-    for name, value in other.items():
-        live[name].data = value
+
+    def put(values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            live[name].data = value
+        torch.clear_autocast_cache()  # it holds weights in bf16 by their parameter, whatever its data has become
+
+    put(other)
     try:
         yield
     finally:
-        for name, value in held.items():
-            live[name].data = value
+        put(held)
 
 
 class Learning(nn.Module):
