@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote_plus
@@ -20,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from reverie.models.llamagen import CAPTION_SLOTS
+from reverie.models.quiet import quietly
 
 PUBLIC_ENCODER = "google/flan-t5-xl"
 """What the public LlamaGen was trained with."""
@@ -98,20 +97,6 @@ def _cleaned_once(text: str) -> str:
     return text.strip()
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """No progress bars of transformers: ours would be torn apart by them."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 class CaptionEncoder:
     """Token ids and T5 features of captions. Each caption is read alone, so that its numbers depend on nothing else."""
 
@@ -129,13 +114,14 @@ class CaptionEncoder:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
         from safetensors import SafetensorError
         from transformers import T5EncoderModel
+        from transformers.utils import logging
 
         here = Path(source).is_dir()
         if here and (lacking := [n for n in ("config.json", "tokenizer.json") if not (Path(source) / n).is_file()]):
             raise ValueError(f"{source} holds no {lacking[0]}, so it is no text encoder; give a T5 such as flan-t5-xl.")
         try:
             words = Path(source) / "tokenizer.json" if here else hf_hub_download(str(source), "tokenizer.json")
-            with _quietly():
+            with quietly(logging):
                 network = T5EncoderModel.from_pretrained(str(source), dtype=dtype, local_files_only=here)
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError, SafetensorError) as error:
             raise ValueError(
@@ -148,13 +134,14 @@ class CaptionEncoder:
     def save(self, folder: str | Path) -> None:
         """In the layout of transformers, the weights in bfloat16."""
         from transformers import T5EncoderModel
+        from transformers.utils import logging
 
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(str(Path(folder) / "tokenizer.json"))
         network: Any = T5EncoderModel(self.network.config)
         network.to(torch.bfloat16)
         network.load_state_dict(self.network.state_dict())
-        with _quietly():
+        with quietly(logging):
             network.save_pretrained(folder)
 
     @property
