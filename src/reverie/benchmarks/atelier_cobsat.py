@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ..atelier.inspector import Sighting
     from .eyes import Inspected
 
-NAME, VERSION = "atelier-cobsat", "v1"
+NAME, VERSION = "atelier-cobsat", "v2"
+"""v2: the lists of v1; textures and actions of things that were seen too small are read rightly."""
 SHOTS, EPISODES = (2, 4), 20
 PARTS = {"object": "thing", "attribute": "detail", "textual": "textual", "visual": "visual"}
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from ..atelier.inspector import Seen, Sighting
     from .eyes import Inspected
 
-NAME, VERSION = "atelier-rise", "v1"
+NAME, VERSION, LISTS = "atelier-rise", "v2", "v1"
+"""v2: the lists of v1; textures and actions of things that were seen too small are read rightly."""
 SAMPLES = 50
 NEAR = 0.12
 """How far a thing may be from its place, as a share of the picture's side: about one image token and a half."""
@@ -53,7 +54,7 @@ def samples() -> tuple[Sample, ...]:
     """The same on every machine; `record` holds both scenes and the reasoning that leads from one to the other."""
     found = []
     for family in FAMILIES:
-        rng, there = random.Random(f"{NAME}-{VERSION}-{family}"), set[str]()
+        rng, there = random.Random(f"{NAME}-{LISTS}-{family}"), set[str]()
         while len(there) < SAMPLES:
             one = edit(rng, family, "held-out")
             scenes = {"before": one.before.to_json(), "after": one.after.to_json()}

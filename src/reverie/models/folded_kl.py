@@ -35,14 +35,18 @@ class FoldedKL(AutoencoderKL):
         """Side of the square of pixels that is one place."""
         return isqrt(self.config.in_channels // 3)
 
+    def _length(self, latents: Tensor) -> Tensor:
+        """Unit length where the scale, which brings such latents to deviation 1, says so."""
+        return F.normalize(latents, dim=1) if self.config.scaling_factor > 1 else latents
+
     def _encode(self, x: Tensor) -> Tensor:
         factor = 2 ** (len(self.config.block_out_channels) - 1)
         mean, logvar = cell_by_cell(self.encoder, F.pixel_unshuffle(x, self.patch), factor).chunk(2, 1)
-        return torch.cat((F.normalize(mean.float(), dim=1), logvar.float()), 1)
+        return torch.cat((self._length(mean.float()), logvar.float()), 1)
 
     def _decode(self, z: Tensor, return_dict: bool = True) -> Any:
         plain: Any = super()
-        painted = plain._decode(F.normalize(z, dim=1), return_dict=False)[0]
+        painted = plain._decode(self._length(z), return_dict=False)[0]
         painted = F.pixel_shuffle(painted, self.patch)
         return DecoderOutput(sample=painted) if return_dict else (painted,)
 
@@ -98,30 +102,6 @@ def from_vq(vq: VQ16) -> Any:
     shapes = {name: tensor.shape for name, tensor in vae.state_dict().items()}
     vae.load_state_dict({name: tensor.reshape(shapes[name]) for name, tensor in weights.items()})
     return fold(vae)
-
-
-@torch.no_grad()
-def widened(vae: Any, channels: int) -> Any:
-    """A `FoldedKL` whose latents have more channels; the first write and are read as before, the others have random
-    weights until they are trained. ValueError if there would be fewer."""
-    old = vae.config.latent_channels
-    if channels < old:
-        raise ValueError(f"channels={channels}: the autoencoder has {old} already.")
-    settings = dict(vae.config) | {"latent_channels": channels, "scaling_factor": channels**0.5}
-    wide = fold(AutoencoderKL.from_config(settings))
-    weights, fresh = vae.state_dict(), wide.state_dict()
-    for name in ("encoder.conv_out.weight", "encoder.conv_out.bias"):
-        kept = fresh[name].clone()
-        for half in (0, 1):  # means, then logarithms of variances
-            kept[half * channels : half * channels + old] = weights[name][half * old : (half + 1) * old]
-        weights[name] = kept
-    weights["encoder.conv_out.weight"][channels:] = 0
-    weights["encoder.conv_out.bias"][channels:] = CERTAIN
-    read = fresh["decoder.conv_in.weight"].clone()
-    read[:, :old] = weights["decoder.conv_in.weight"] * (old / channels) ** -0.5
-    weights["decoder.conv_in.weight"] = read
-    wide.load_state_dict(weights)
-    return wide
 
 
 def _renamed(name: str) -> str:

@@ -119,23 +119,20 @@ def fresh_flux(sizes: FluxSizes, vae: Any, t5: Any, words: Any) -> Any:
 
 @torch.no_grad()
 def go_on(pipeline: Any, folder: str | Path) -> None:
-    """Takes over transformer and CLIP, its words too, of a saved pipeline. If its autoencoder has fewer channels, they
-    are the first of the new ones, as `folded_kl.widened` has them; the others are neither read nor written at first.
-    ValueError for a transformer of other sizes."""
-    from diffusers import FluxTransformer2DModel
+    """Takes over transformer and CLIP, its words too, of a saved pipeline. If its autoencoder wrote other latents, the
+    two layers that read and write latents begin anew. ValueError for a transformer of other sizes."""
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     folder = Path(folder)
     if not (folder / "transformer").is_dir():
         raise ValueError(f"{folder} holds no transformer to go on from; give the checkpoint of a FLUX.")
     old: Any = FluxTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+    vae: Any = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
     state, mine = old.state_dict(), pipeline.transformer.state_dict()
-    for name, axis in (("x_embedder.weight", 1), ("proj_out.weight", 0), ("proj_out.bias", 0)):
-        there = state[name].shape[axis]
-        if there < mine[name].shape[axis]:
-            wide = torch.zeros_like(mine[name])
-            wide.narrow(axis, 0, there).copy_(state[name])
-            state[name] = wide
+    if not same_weights(vae.encoder, pipeline.vae.encoder):
+        ends = ("x_embedder.", "proj_out.")
+        state |= {name: weight for name, weight in mine.items() if name.startswith(ends)}
     try:
         pipeline.transformer.load_state_dict(state)
     except RuntimeError as error:
@@ -144,6 +141,15 @@ def go_on(pipeline: Any, folder: str | Path) -> None:
     words = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     pipeline.register_modules(text_encoder=clip, tokenizer=words)
     pipeline.tokenizer_max_length = words.model_max_length
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules hold the same, but for what bfloat16 rounds."""
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(
+        tensor.shape == second[name].shape and torch.allclose(tensor, second[name], rtol=1e-2, atol=1e-5)
+        for name, tensor in first.items()
+    )
 
 
 def fresh_clip(sizes: FluxSizes) -> tuple[Any, Any]:

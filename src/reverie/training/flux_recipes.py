@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.t5 import load_t5
-from .autoencoder import AutoencoderTask, AutoencoderTraining, load_autoencoder, save_autoencoder
+from .autoencoder import AutoencoderTask, AutoencoderTraining, fresh_autoencoder, load_autoencoder, save_autoencoder
 from .card import write_card
 from .flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, go_on, save_flux
 from .loop import LoopConfig, train
@@ -30,9 +30,10 @@ def text_space(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 
 
 def autoencoder(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Makes a tokenizer an autoencoder and trains its decoder on; returns `out`."""
+    """Trains the decoder of a fresh transform, or of the autoencoder in `from` (a run of its own, or a tokenizer);
+    returns `out`."""
     mix, loop = section(recipe, "mix", AutoencoderTraining), section(recipe, "loop", LoopConfig)
-    model = load_autoencoder(recipe.get("tokenizer") or "runs/atelier/tokenizer")
+    model = load_autoencoder(recipe["from"]) if recipe.get("from") else fresh_autoencoder(mix, seed)
     task = AutoencoderTask(model, mix, seed)
     train(task, loop, out, lambda step, folder: reconstructions(task, step, folder), recipe)
     folder = _export(recipe, out)

@@ -279,11 +279,11 @@ def _text_space(recipe: dict[str, Any], out: Path) -> Path:
 
 
 def _autoencoder(recipe: dict[str, Any], out: Path) -> Path:
-    """tokenizer: a finished run, or a Janus that holds one. Sections: mix (AutoencoderTraining), loop; export: folder
-    for the finished weights."""
+    """from: an autoencoder, a finished run of the tokenizer, or a Janus that holds one; a fresh transform if left out.
+    Sections: mix (AutoencoderTraining), loop; export: folder for the finished weights."""
     from .flux_recipes import autoencoder
 
-    _allow(recipe, "tokenizer", "mix", "export")
+    _allow(recipe, "from", "mix", "export")
     return autoencoder(recipe, out, _seed(recipe))
 
 
