@@ -81,6 +81,7 @@ def plan_arguments(parser: Parser, judge: str = "--judge", official: str = "--of
     parser.add_argument(
         "--reflect", type=int, metavar="N", help="rounds of looking back, for each region if there are any"
     )
+    parser.add_argument("--thinker", metavar="NAME", help="who reasons before painting in the painter's place")
     parser.add_argument("--eyes", metavar="NAME", help="who looks at given pictures for a painter that only reads")
     parser.add_argument(
         judge,

@@ -85,24 +85,36 @@ def open_eyes(eyes: Any, device: str) -> Callable[[Work], Eyes]:
     return lambda work: asked(found.name, made(work), "atelier" if found.thinker == "atelier" else "instruct")
 
 
-def thinking(eyes: Any, device: str, check: Callable[[str], None], work: Work) -> Thinker:
-    """Eyes that think for a painter while it paints: a VLM, or one by name, in its own wording. ValueError for those
-    that cannot write."""
+def check_thinker(name: str | None) -> Source | None:
+    """What the name stands for as one that reasons before another paints, None for none and for Python objects;
+    ValueError for what does not write."""
+    if name is None or name.startswith(PYTHON):
+        return None
+    source = resolve(name, "judge")
+    if source.family not in (None, "served", "chat", "janus", "llava"):
+        raise ValueError(f"{name} cannot think for another model; name one that writes with --thinker: atelier-janus.")
+    return source
+
+
+def thinking(eyes: Any, device: str, check: Callable[[str], None], work: Work, wording: str = "instruct") -> Thinker:
+    """Whoever thinks for a painter, before or while it paints: a VLM, or one by name, in its own wording, or in
+    `wording` if it has none of its own. ValueError for those that cannot write."""
     if not isinstance(eyes, str | Path):
         if not hasattr(eyes, "write_batch"):
-            raise ValueError("the eyes that think are a name, a folder, or a VLM (reverie.vlms); this is none of them.")
-        return Thinker(eyes, "instruct", check, work)
+            raise ValueError("who thinks is a name, a folder, or a VLM (reverie.vlms); this is none of them.")
+        return Thinker(eyes, wording, check, work)
     source = check_eyes(str(eyes))
     if source is None:
-        raise ValueError(f"the eyes {eyes!s} are a Python object and not here; pass them as eyes=.")
+        raise ValueError(f"{eyes!s}, who thinks, is a Python object and not here; pass it as eyes= or thinker=.")
     if source.family in ("inspector", "showo"):
         raise ValueError(f"{eyes} can look but not think while a picture is painted; name a model that writes.")
     if source.family == "served":
         from reverie.vlms.named import open_vlm
 
-        return Thinker(open_vlm(str(eyes), device), "instruct", check, work)
+        return Thinker(open_vlm(str(eyes), device), wording, check, work)
     found, made = _loaded(str(eyes), device)
-    return Thinker(made(work), found.thinker or "instruct", check, work, found.dialogue)
+    own = wording if found.thinker in (None, "instruct") else found.thinker
+    return Thinker(made(work), own, check, work, found.dialogue)
 
 
 @lru_cache(maxsize=1)

@@ -91,6 +91,7 @@ class Painter:
         trace: str | Path | None = None,
         judge: Anyone = None,
         eyes: Any = None,
+        thinker: Any = None,
         **fields: Any,
     ) -> Result:
         """Paints `n` images of `prompt`, with the seeds seed, seed + 1, ...
@@ -106,11 +107,12 @@ class Painter:
             `reverie.judges.Judge`, or pairs of these with weights; None takes the model's own eyes.
         eyes: who looks at given pictures for a painter that only reads words: a name or folder, or a VLM; None takes
             the model's own.
+        thinker: who reasons before painting in the place of the model itself: likewise.
         Raises ValueError, in one sentence, for what cannot be painted.
         """
         events = self.stream(
             prompt, preset, picture=picture, context=context, think=think, seed=seed, n=n, trace=trace, judge=judge,
-            eyes=eyes, previews=trace is not None, **fields,
+            eyes=eyes, thinker=thinker, previews=trace is not None, **fields,
         )  # fmt: skip
         return result_of(list(events))
 
@@ -129,6 +131,7 @@ class Painter:
         previews: bool = True,
         judge: Anyone = None,
         eyes: Any = None,
+        thinker: Any = None,
         **fields: Any,
     ) -> Iterator[Event]:
         """The same as it happens: thoughts while they are written, `pieces` previews, finished images.
@@ -138,14 +141,24 @@ class Painter:
         from reverie import eyes as looking
         from reverie.judges.load import check_judge, name_of
 
-        plan = make_plan(preset, think=think, judge=name_of(judge), eyes=looking.name_of(eyes), **fields)
+        people = {"judge": name_of(judge), "eyes": looking.name_of(eyes), "thinker": looking.name_of(thinker)}
+        plan = make_plan(preset, think=think, **people, **fields)
+        looking.check_thinker(plan.thinker)
         check_canvas(self.source, plan)
         prompt, inputs = request_of(prompt, picture, context)
         seeds = check_request(self.source, prompt, seed, n, may_be_silent(self.source, inputs.context))
         check_inputs(self.source, plan, inputs)
         check_judge(plan, None if in_words(self.source, plan, inputs) else prompt)
         events = self.run(
-            plan, [prompt] * n, seeds, inputs=[inputs] * n, pieces=pieces, previews=previews, judge=judge, eyes=eyes
+            plan,
+            [prompt] * n,
+            seeds,
+            inputs=[inputs] * n,
+            pieces=pieces,
+            previews=previews,
+            judge=judge,
+            eyes=eyes,
+            thinker=thinker,
         )
         return events if trace is None else _traced(events, Trace(trace))
 
@@ -164,11 +177,12 @@ class Painter:
         batch: int | None = None,
         judge: Anyone = None,
         eyes: Any = None,
+        thinker: Any = None,
     ) -> Generator[Event, None, None]:
         """Any plan over any prompts, one seed for each: what all else stands on (see `reason.run`).
 
         inputs: what stands beside each prompt, or nothing at all.
-        judge, eyes: for plans with Python objects in these places; others are loaded by their names, once."""
+        judge, eyes, thinker: for plans with Python objects in these places; others are loaded by their names, once."""
         silent = bool(inputs) and all(may_be_silent(self.source, one.context) for one in inputs)
         for prompt in dict.fromkeys(prompts):
             check_prompt(prompt, silent=silent)
@@ -187,9 +201,9 @@ class Painter:
             for prompt in dict.fromkeys(prompts):
                 bench.judge.check(prompt)
         return run(
-            self.generator(plan), self.thinker(plan, eyes), plan, prompts, seeds, about=self.about, inputs=inputs,
-            relay=relay, told=told, thoughts=thoughts, answers=answers, bench=bench, pieces=pieces, previews=previews,
-            batch=batch,
+            self.generator(plan), self.thinker(plan, eyes, thinker), plan, prompts, seeds, about=self.about,
+            inputs=inputs, relay=relay, told=told, thoughts=thoughts, answers=answers, bench=bench, pieces=pieces,
+            previews=previews, batch=batch,
         )  # fmt: skip
 
     def paint(
@@ -219,16 +233,18 @@ class Painter:
 
         return generator_of(self.source, self.model, self.tokenizer, plan, self.rows)
 
-    def thinker(self, plan: Plan | None = None, eyes: Any = None) -> Thinker | None:
+    def thinker(self, plan: Plan | None = None, eyes: Any = None, thinker: Any = None) -> Thinker | None:
         """The model as one that reasons about prompts, in the wording that suits it; None if it only paints. The eyes
-        of a plan think while it paints."""
+        of a plan think while it paints, its thinker before."""
         from reverie.canvas import Work
 
         work, check = Work(), partial(check_length, self.source)
-        if plan is not None and plan.interleaved and plan.eyes is not None:
+        if plan is not None and (other := plan.eyes if plan.interleaved else plan.thinker) is not None:
             from reverie.eyes import thinking
 
-            return thinking(eyes or plan.eyes, str(self.model.device), check, work)
+            who = (eyes if plan.interleaved else thinker) or other
+            # Who reasons for another is asked as Think-then-Generate asks, which knows of edits too.
+            return thinking(who, str(self.model.device), check, work, "instruct" if plan.interleaved else "t2g")
         if self.source.family in SILENT or (self.source.family == "diffusion" and not can_write(self.source.config)):
             return None
         return Thinker(self.vlm(work), self.source.thinker, check, work, self.source.dialogue)

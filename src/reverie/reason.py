@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from reverie.inputs import Inputs
     from reverie.relay import Relay, Told
 
-# Known words of each axis, and which of them work. The others belong to the design and come with later versions.
-THINK = {"never": True, "before": True, "during": True, "after": True}
-CHOOSE = {"first": True, "orm": True, "prm": True, "parm": True}
-OTHERS = {
-    "rules": {"greedy": True, "official": True},
-    "assess": {"first": True, "every": True},
-    "correct": {"see": True, "words": True, "again": True},
-    "keep": {"last": True, "best": True},
+WORDS = {
+    "think": ("never", "before", "during", "after"),
+    "choose": ("first", "orm", "prm", "parm"),
+    "rules": ("greedy", "official"),
+    "assess": ("first", "every"),
+    "correct": ("see", "words", "again"),
+    "keep": ("last", "best"),
 }
+"""Those that each axis of a plan knows."""
 PYTHON = "python:"
 """Begins the names of judges that exist in Python only."""
 
@@ -89,14 +89,15 @@ class Plan:
     eyes: str | None = None
     """Who looks at given pictures for a painter that only reads words: a name, hub id or folder; None takes its own, or
     gives it the pictures themselves where it takes them."""
+    thinker: str | None = None
+    """Who reasons `before` painting in the model's place: a name, hub id, folder or openai:MODEL@URL."""
     official: bool = False
     """Whether thinking `during` painting follows the authors' script to the letter, its oddities included."""
 
     def __post_init__(self) -> None:
-        _known_word("think", self.think, THINK)
-        _known_word("choose", self.choose, CHOOSE)
-        for name, words in OTHERS.items():
-            _known_word(name, getattr(self, name), words)
+        for name, words in WORDS.items():
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(words)}.")
         numbers = (("candidates", 1, 1024), ("reflect", 0, 64), ("thought_tokens", 1, 8192))
         for name, least, most in (*numbers, ("judge_steps", 1, 4096), ("judge_from", 1, 4096)):
             value = getattr(self, name)
@@ -110,10 +111,12 @@ class Plan:
                 f"candidates={self.candidates}: nobody chooses among them; add choose=orm, prm or parm, "
                 f"or ask for several images."
             )
-        if self.judge is not None and not (isinstance(self.judge, str) and self.judge.strip()):
-            raise ValueError(f"judge={self.judge!r}: must be the name, hub id or folder of a model.")
-        if self.eyes is not None and not (isinstance(self.eyes, str) and self.eyes.strip()):
-            raise ValueError(f"eyes={self.eyes!r}: must be the name, hub id or folder of a model.")
+        for name in ("judge", "eyes", "thinker"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value.strip()):
+                raise ValueError(f"{name}={value!r}: must be the name, hub id or folder of a model.")
+        if self.thinker is not None and (self.think != "before" or self.interleaved):
+            raise ValueError(f"thinker={self.thinker!r} reasons before painting; add think=before, or leave it out.")
         if self.judge is not None and not self.judges:
             raise ValueError(f"judge={self.judge!r} has nothing to judge; add choose=orm, prm or parm, or reflect.")
         if self.judge_from is not None and self.judge_from > self.judge_steps:
@@ -171,14 +174,6 @@ def did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     """', did you mean ...?' in the middle of a sentence, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def _known_word(flag: str, value: str, words: Mapping[str, bool]) -> None:
-    allowed = ", ".join(word for word, works in words.items() if works)
-    if value not in words:
-        raise ValueError(f"{flag}={value!r}: must be one of {allowed}.")
-    if not words[value]:
-        raise ValueError(f"{flag}={value!r} is not part of this version yet; use one of {allowed}.")
 
 
 def run(

@@ -38,14 +38,18 @@ def check_writes(source: Source) -> None:
     """ValueError for a model that is known not to write, and so cannot think."""
     if source.family in SILENT:
         raise ValueError(
-            f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus, or name one that thinks "
-            f"while this one paints (--think during --eyes atelier-janus)."
+            f"{source.name} {SILENT[source.family]}; take a Janus, such as atelier-janus, or name one that thinks for "
+            f"it (--think before --thinker atelier-janus, --think during --eyes atelier-janus)."
         )
 
 
 def check_thinks(source: Source, plan: Plan) -> None:
-    """ValueError for a plan that thinks on a model that does not write, unless its eyes think while it paints."""
-    if plan.think != "never" and not (plan.interleaved and plan.eyes is not None):
+    """ValueError for a plan that thinks on a model that does not write, unless another thinks for it."""
+    from reverie.eyes import check_thinker
+
+    check_thinker(plan.thinker)
+    other = plan.thinker if not plan.interleaved else plan.eyes
+    if plan.think != "never" and other is None:
         check_writes(source)
 
 

@@ -131,7 +131,7 @@ def replay(arguments: argparse.Namespace) -> int:
 
 def _check_people(plan: Plan, from_thought: bool) -> None:
     """ValueError for judges and eyes that cannot be asked again."""
-    judge, eyes = ((name or "").partition(PYTHON)[2] for name in (plan.judge, plan.eyes))
+    judge, eyes, thinker = ((name or "").partition(PYTHON)[2] for name in (plan.judge, plan.eyes, plan.thinker))
     if judge:
         raise ValueError(
             f"the judge of this picture, {judge}, is a Python object and is not here; --from-choice paints the "
@@ -139,6 +139,8 @@ def _check_people(plan: Plan, from_thought: bool) -> None:
         )
     if eyes and not from_thought:
         raise ValueError(f"the eyes {eyes} are a Python object and not here; --from-thought keeps what they said.")
+    if thinker and not from_thought:
+        raise ValueError(f"the thinker {thinker} is a Python object and not here; --from-thought keeps what it wrote.")
 
 
 def _source(recipe: Recipe, model: str | None) -> tuple[str, Source]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from reverie.reason import CHOOSE, OTHERS, PRESETS, THINK, Plan
+from reverie.reason import PRESETS, WORDS, Plan
 from reverie.studio.request import KINDS, LONGEST_PROMPT, House
-
-WORDS = {"think": THINK, "choose": CHOOSE, **OTHERS}
-"""The words of those fields that are chosen from a list."""
 
 
 def plan_form(house: House) -> dict[str, Any]:
@@ -20,8 +17,8 @@ def plan_form(house: House) -> dict[str, Any]:
         kind = str(field.type).split(" ")[0]
         about = {"name": field.name, "type": kind, "default": field.default, "help": helps.get(field.name) or ""}
         if field.name in WORDS:
-            about["values"] = [word for word, works in WORDS[field.name].items() if works]
-        if field.name in ("judge", "eyes"):
+            about["values"] = list(WORDS[field.name])
+        if field.name in ("judge", "eyes", "thinker"):
             about["values"] = house.judges()
         described.append(about)
     return {

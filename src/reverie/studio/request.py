@@ -171,7 +171,7 @@ def checked(source: Source, plan: Plan, prompt: Any, seed: Any, n: Any, inputs: 
 
 def _check_served(plan: Plan, house: House) -> None:
     """A request must not make the server open or call anything that it does not offer."""
-    for what, name in (("judge", plan.judge), ("model of eyes", plan.eyes)):
+    for what, name in (("judge", plan.judge), ("model of eyes", plan.eyes), ("thinker", plan.thinker)):
         if name is not None and name not in house.judges():
             raise ValueError(f"the {what} {name!r} is not served here; take one of {', '.join(house.judges())}.")
 
