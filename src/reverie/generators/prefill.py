@@ -39,7 +39,7 @@ def prefill(entries: Sequence[Entry], kv: KVCache, chunk: int, hidden: Callable[
     Returns how many tokens were computed.
 
     hidden: (embeds (B, chunk, D), kv of B rows, prompt lengths (B, 1), positions (1, chunk), **keywords of `Llama`) to
-    hidden states (B, chunk, D).
+    hidden states (W, D) of the tokens that are `wanted`.
     """
     computed = 0
     for first in range(0, len(entries), TOGETHER):
@@ -52,10 +52,10 @@ def prefill(entries: Sequence[Entry], kv: KVCache, chunk: int, hidden: Callable[
             part = [group[i] for i in chosen]
             once = _once([identities[i][start : start + chunk] for i in chosen], chunk, kv.keys.device)
             computed += len(once[0])
-            states = _chunk(part, kv, slice(start, start + chunk), hidden, once)
-            for entry, state in zip(part, states, strict=True):
-                if start < entry.length <= start + chunk:
-                    last[entry.row] = state[entry.length - 1 - start]
+            over = [i for i, entry in enumerate(part) if start < entry.length <= start + chunk]
+            ends = torch.tensor([i * chunk + part[i].length - 1 - start for i in over], dtype=torch.long)
+            states = _chunk(part, kv, slice(start, start + chunk), hidden, once, ends.to(last.device))
+            last[[part[i].row for i in over]] = states
     return computed
 
 
@@ -84,9 +84,14 @@ def _once(rows: Sequence[Sequence[int]], chunk: int, device: torch.device) -> tu
 
 
 def _chunk(
-    entries: Sequence[Entry], kv: KVCache, slots: slice, hidden: Callable[..., Tensor], once: tuple[Tensor, Tensor]
+    entries: Sequence[Entry],
+    kv: KVCache,
+    slots: slice,
+    hidden: Callable[..., Tensor],
+    once: tuple[Tensor, Tensor],
+    ends: Tensor,
 ) -> Tensor:
-    """Hidden states (B, chunk, D) of the tokens in `slots`, which enter the cache."""
+    """Enters the tokens in `slots` into the cache; hidden states (W, D) of those at `ends` (W,) among (B * chunk)."""
     chunk = slots.stop - slots.start
     whole = entries[0].embeds.new_zeros(chunk, entries[0].embeds.shape[1])  # so that padding reaches a full chunk
     embeds = pad_sequence([*(e.embeds[slots] for e in entries), whole], batch_first=True)[:-1]
@@ -96,7 +101,9 @@ def _chunk(
     adjacent = rows == list(range(rows[0], rows[0] + len(rows)))
     # A view where that is possible; else a copy, of which the new slots go back.
     part = kv.narrow(rows[0], rows[-1] + 1) if adjacent else kv.take(rows, slots.stop)
-    states = hidden(embeds, part, lengths, positions, span=slots.stop, slots=slots, once=once)
+    # Where all are different, nothing has to be gathered.
+    shared = None if len(once[0]) == len(once[1]) else once
+    states = hidden(embeds, part, lengths, positions, span=slots.stop, slots=slots, once=shared, wanted=ends)
     if not adjacent:
         kv.keys[:, rows, :, slots], kv.values[:, rows, :, slots] = part.keys[..., slots, :], part.values[..., slots, :]
     return states

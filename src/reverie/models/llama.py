@@ -76,6 +76,17 @@ class KVCache:
         """A copy of these rows, of their first `span` slots only if it is given."""
         return KVCache(self.keys[:, rows, :, :span], self.values[:, rows, :, :span], self.rows)
 
+    def closed_up(self, rows: Sequence[int], span: int) -> tuple["KVCache", list[int]]:
+        """Of these rows (ascending) alone, in place: the last of them move to where others stood before, with their
+        first `span` slots. Also which row stands where."""
+        order = [row for row in rows if row < len(rows)]
+        holes, movers = sorted({*range(len(rows))} - {*order}), rows[len(order) :]
+        for hole, mover in zip(holes, movers, strict=True):
+            self.keys[:, hole, :, :span] = self.keys[:, mover, :, :span]
+            self.values[:, hole, :, :span] = self.values[:, mover, :, :span]
+        stands = dict(zip(order, order, strict=True)) | dict(zip(holes, movers, strict=True))
+        return self.narrow(0, len(rows)), [stands[place] for place in range(len(rows))]
+
     def places(self, positions: Tensor) -> Tensor:
         """Rows of a layer, read as (B * kv heads * capacity, d), where tokens at (B, T) go: (B * kv heads * T,)."""
         batch, heads = self.keys.shape[1:3]
@@ -224,6 +235,7 @@ class Llama(nn.Module):
         span: int | None = None,
         slots: slice | None = None,
         once: tuple[Tensor, Tensor] | None = None,
+        wanted: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, (B, T, D), of `inputs_embeds` (B, T, D).
@@ -235,6 +247,8 @@ class Llama(nn.Module):
         slots: with a cache, the slots written, if all rows share them and the caller knows; saves a scatter.
         once: with a cache, places (U,) among the B * T tokens, and (B * T,) which of these U each token is. Only the U
             go through the matrix products; attention is everybody's own.
+        wanted: with a cache, places (W,) among the B * T tokens. Only their hidden states are asked for, (W, D), so of
+            the last layer the others need keys and values alone.
         rotary: cos and sin to turn by, where they are not those of `positions` (see `rotary_tables`).
         """
         if positions is None:
@@ -244,7 +258,7 @@ class Llama(nn.Module):
         if cache is None:
             return self._whole(inputs_embeds, rotary, mask)
         span = min(span or cache.capacity, cache.capacity)
-        return self._cached(inputs_embeds, rotary, positions, cache, span, slots, once)
+        return self._cached(inputs_embeds, rotary, positions, cache, span, slots, once, wanted)
 
     def _whole(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         length = x.shape[1]
@@ -266,10 +280,11 @@ class Llama(nn.Module):
         span: int,
         slots: slice | None,
         once: tuple[Tensor, Tensor] | None,
+        wanted: Tensor | None,
     ) -> Tensor:
         batch, length, width = x.shape
         chosen, which = once or (None, None)
-        rows = cache.rows if length == 1 else max(cache.rows, length // 2)  # where many tokens enter at once
+        rows = cache.rows if length == 1 else max(cache.rows, length)  # where many tokens enter at once
 
         def gathered(tokens: Tensor) -> Tensor:
             """(B * T, D), or what of it goes through the products, in whole blocks."""
@@ -296,9 +311,24 @@ class Llama(nn.Module):
                     store[:, :, slots] = new
                 else:
                     store.view(-1, size).index_copy_(0, places, new.reshape(-1, size))
-            attended = fused(query, cache.keys[index, :, :, :span], cache.values[index, :, :, :span], bias)
+            keys, values = cache.keys[index, :, :, :span], cache.values[index, :, :, :span]
+            if wanted is not None and index == len(self.model.layers) - 1:
+                if not len(wanted):
+                    break
+                row, flat = wanted // length, flat[wanted if which is None else which[wanted]]
+                query, bias = (part.transpose(1, 2).flatten(0, 1)[wanted, :, None] for part in (query, bias))
+                return self._last(layer, flat, fused(query, keys[row], values[row], bias)[:, 0], cache.rows)
+            attended = fused(query, keys, values, bias)
             flat = fixed_rows(layer.after, rows, flat, gathered(attended.flatten(0, 1)))
-        return spread(fixed_rows(self.model.norm, rows, flat))
+        return spread(fixed_rows(self.model.norm, rows, flat)) if wanted is None else x.new_empty(0, width)
+
+    def _last(self, layer: "Layer | PackedLayer", x: Tensor, attended: Tensor, rows: int) -> Tensor:
+        """(W, D) twice, of tokens whose attention in the last layer is done, to their hidden states."""
+
+        def rest(x: Tensor, attended: Tensor) -> Tensor:
+            return self.model.norm(layer.after(x, attended))
+
+        return fixed_rows(rest, rows, pad_rows(x, rows), pad_rows(attended, rows))[: len(x)]
 
     def _layers(self) -> Iterable[Layer]:
         return cast(Iterable[Layer], self.model.layers)

@@ -115,8 +115,9 @@ class JanusEyes:
                     cache.keys[..., :kept, :] = old.keys[..., :kept, :]
                     cache.values[..., :kept, :] = old.values[..., :kept, :]
             embeds = self._embed(messages, seen)
-            *_, hidden = self._chunks(embeds, cache, kept)
-            last = hidden[None, (len(ids) - 1) % self.chunk]
+            last = embeds.new_zeros(1, embeds.shape[1])
+            entry = Entry(0, embeds, range(len(ids)), len(ids), kept)
+            self.work.prefilled += prefill([entry], cache, self.chunk, self._hidden, last)
             logits = padded_rows(self.model.text_logits, self.rows, last)[0].float().cpu()
             places = [place for place, index in enumerate(ids) if index == self.tokenizer.placeholder]
             found.append(Reading(logits, (ids, pictures, embeds[places], cache) if remember else None))
@@ -202,11 +203,10 @@ class JanusEyes:
         weight = self.model.language_model.lm_head.weight
         return KVCache.empty(self.model.config.language, batch, capacity, weight, self.rows)
 
-    def _chunks(self, embeds: Tensor, cache: KVCache, kept: int = 0):
-        """Sends (T, D) through the language model in full chunks; yields hidden states (chunk, D). The first `kept`,
-        whole chunks, are in the cache already."""
-        self.work.prefilled += len(embeds) - kept
-        for start in range(kept, len(embeds), self.chunk):
+    def _chunks(self, embeds: Tensor, cache: KVCache):
+        """Sends (T, D) through the language model in full chunks; yields hidden states (chunk, D)."""
+        self.work.prefilled += len(embeds)
+        for start in range(0, len(embeds), self.chunk):
             block = embeds[start : start + self.chunk]
             block = F.pad(block, (0, 0, 0, self.chunk - len(block)))
             positions = torch.arange(start, start + self.chunk, device=embeds.device)[None]
@@ -260,25 +260,33 @@ class JanusEyes:
         seeds: Sequence[int],
         on_ids: Callable[[list[int]], None] | None = None,
     ) -> list[list[int]]:
-        """`limit` ids for each conversation, the end of the answer repeated behind it."""
+        """`limit` ids for each conversation, the end of the answer repeated behind it. Who has ended leaves."""
         cache, hidden, counts = self._enter(conversations, limit)
         device, eos = self.model.device, self.tokenizer.eos
-        lengths, longest = torch.tensor(counts, device=device), max(counts)
+        lengths, writing = torch.tensor(counts, device=device), torch.arange(len(counts), device=device)
         uniforms = draw_uniforms(seeds, limit).to(device)
         written = torch.full((len(counts), limit), eos, device=device)
         ended = torch.zeros(len(counts), dtype=torch.bool, device=device)
         for step in range(limit):
             logits = padded_rows(self.model.text_logits, self.rows, hidden)
-            ids = pick(logits.float(), uniforms[:, step], temperature).masked_fill(ended, eos)
-            written[:, step] = ids
+            ids = pick(logits.float(), uniforms[writing, step], temperature).masked_fill(ended, eos)
+            written[writing, step] = ids
             ended |= ids == eos
             if on_ids is not None:
                 on_ids(ids.tolist())
-            if step == limit - 1 or ((step % LOOK_EVERY == 0 or on_ids is not None) and ended.all()):
+            if step == limit - 1:
                 break
+            if step % LOOK_EVERY == 0 or on_ids is not None:
+                left = (~ended).nonzero()[:, 0].tolist()
+                if not left:
+                    break
+                if len(left) < len(ended):
+                    cache, order = cache.closed_up(left, max(counts) + step)
+                    ids, ended, lengths, writing = ids[order], ended[order], lengths[order], writing[order]
+                    counts = [counts[row] for row in order]
             self.work.decoded += len(counts)
             positions = (lengths + step)[:, None]
-            span = -(-(longest + step + 1) // self.chunk) * self.chunk
+            span = -(-(max(counts) + step + 1) // self.chunk) * self.chunk
             embeds = self.model.embed_text(ids[:, None])
             hidden = self.model.hidden(embeds, cache, positions=positions, span=span)[:, 0]
         return written.tolist()
