@@ -47,7 +47,7 @@ def test_what_was_tried_is_asked_where_it_differs(tmp_path: Path) -> None:
         *common,
         f"data.prompts={out}",
         "data.differ=sure",
-        "loop.steps=1",
+        "loop.steps=2",
         "loop.precision=no",
     ]
     assert main([*train, f"out={tmp_path / 'run'}"]) == 0

@@ -32,8 +32,8 @@ class Asks:
     """Share of the wordings that become words of two of their fact, in any order: where all riddles of the training
     side are solved, there is nothing to compare."""
     differ: str = ""
-    """Of prompts that were tried: the reward in which the pictures of one must have differed; others teach a painter
-    nothing. Empty: all are asked."""
+    """Of a file of prompts that were tried: the reward in which the pictures of one must have differed; others teach a
+    painter nothing. Empty: all are asked."""
 
     def __post_init__(self) -> None:
         if not self.prompts:
