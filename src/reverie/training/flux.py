@@ -210,13 +210,9 @@ class FluxTask:
 
     def painter(self) -> Generator:
         """The model as it paints by now."""
-        from ..generators.diffusion import DiffusionPainter
+        from .samples import small_painter
 
-        side, sizes = self.mix.side, self.sizes
-        return DiffusionPainter(
-            self.pipeline, steps=sizes.steps, guidance=sizes.guidance, limit=sizes.limit, height=side, width=side,
-            together=8,
-        )  # fmt: skip
+        return small_painter(self.pipeline, self.sizes, self.mix.side)
 
     def scene(self, number: int) -> tuple[Any, list[str]]:
         """What picture `number` of the pool looks like, and its wordings."""

@@ -127,10 +127,11 @@ class LlamagenTask:
 
     def painter(self) -> LlamagenPainter:
         """The model as it is now, as one that paints."""
+        from ..generators.family import OWN_SETTINGS
         from ..generators.llamagen import LlamagenPainter
 
         own = self.network.config.own
-        settings = {name: own[name] for name in ("guidance", "temperature", "top_k", "top_p") if name in own}
+        settings = {name: own[name] for name in OWN_SETTINGS["llamagen"] if name in own}
         return LlamagenPainter(self.network, self.captions, **settings)
 
     def batch(self, step: int) -> dict[str, Any]:

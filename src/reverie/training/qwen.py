@@ -114,13 +114,9 @@ class QwenTask:
 
     def painter(self) -> Generator:
         """The model as it paints by now."""
-        from ..generators.diffusion import DiffusionPainter
+        from .samples import small_painter
 
-        side, sizes = self.mix.side, self.sizes
-        return DiffusionPainter(
-            self.pipeline, steps=sizes.steps, guidance=sizes.guidance, limit=sizes.limit, height=side, width=side,
-            together=8,
-        )  # fmt: skip
+        return small_painter(self.pipeline, self.sizes, self.mix.side)
 
     # Data.
 

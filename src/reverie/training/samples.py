@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..atelier.draw import draw
 from ..atelier.layout import random_scene
-from ..canvas import Conditions
+from ..canvas import Conditions, Generator
 from .janus import stack
 
 PROMPTS = (
@@ -51,6 +51,15 @@ def _pixels(pictures: Sequence[torch.Tensor]) -> np.ndarray:
     """Pictures (3, H, W) in [-1, 1], one above the other, as uint8."""
     column = torch.cat(list(pictures), 1).clamp(-1, 1)
     return ((column + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()
+
+
+def small_painter(pipeline: Any, sizes: Any, side: int) -> Generator:
+    """A pipeline that is being trained as one that paints; sizes: its steps, guidance and limit (of a prompt)."""
+    from ..generators.diffusion import DiffusionPainter
+
+    return DiffusionPainter(
+        pipeline, steps=sizes.steps, guidance=sizes.guidance, limit=sizes.limit, height=side, width=side, together=8
+    )
 
 
 @torch.no_grad()
