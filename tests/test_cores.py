@@ -4,11 +4,14 @@ import threading
 
 import pytest
 import torch
+from janus_toy import toy_janus
 from showo_toy import toy_showo
 
 from reverie.canvas import Conditions
 from reverie.generators.showo import ShowoPainter
 from reverie.models.cores import shares, side_by_side
+from reverie.vlms import Message
+from reverie.vlms.janus import JanusEyes
 
 
 @pytest.fixture
@@ -48,6 +51,24 @@ def test_parts_run_at_once_on_one_thread_each_and_all_is_as_before(three_threads
         side_by_side(lambda x: 1 // x, [1, 0])
     assert torch.get_num_threads() == 3
     assert side_by_side(lambda x: x, [1, 2]) == [1, 2]
+
+
+def test_prompts_that_share_no_token_enter_on_cores_of_their_own(three_threads):
+    """The work is that of one core, whoever shares what; two of these four begin alike behind their first chunk."""
+    eyes = JanusEyes(*toy_janus(), rows=16, chunk=16)
+    long = "a red cat left of two blue dogs and below a yellow boat beside an old tree"
+    asked = [[Message("user", f"{n} {long}")] for n in range(3)] + [[Message("user", f"0 {long}, too")]]
+    found = []
+    for threads in (3, 1):
+        torch.set_num_threads(threads)
+        before = eyes.work.prefilled
+        cache, last, lengths = eyes._enter(asked, 1)
+        real = [cache.keys[:, row, :, :length] for row, length in enumerate(lengths)]
+        found.append(([*real, last], eyes.work.prefilled - before))
+        assert min(lengths) > 2 * eyes.chunk
+    for mine, theirs in zip(found[0][0], found[1][0], strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+    assert found[0][1] == found[1][1] < sum(lengths)
 
 
 def test_show_o_paints_the_same_on_one_core_and_on_three(three_threads):

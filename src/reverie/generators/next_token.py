@@ -24,6 +24,7 @@ from torch import Tensor
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.next_token_cache import NextTokenCache
 from reverie.generators.prefill import Entry, prefill
+from reverie.models.cores import shares, side_by_side
 from reverie.models.llama import KVCache
 from reverie.models.rows import in_fixed_parts
 
@@ -156,8 +157,12 @@ class NextTokenPainter(ABC):
         """(N, L) to pictures, in parts of fixed size (see models/rows.py): on a CPU one at a time, on accelerators
         `together`."""
         side, size = (self.model.config.grid,) * 2, 1 if tokens.device.type == "cpu" else self.together
-        parts = in_fixed_parts(lambda part: self.model.decode_codes(part, side), size, tokens)
-        return [picture for part in parts for picture in self._bytes(part)]
+
+        def decoded(rows: slice) -> list[np.ndarray]:
+            parts = in_fixed_parts(lambda part: self.model.decode_codes(part, side), size, tokens[rows])
+            return [picture for part in parts for picture in self._bytes(part)]
+
+        return [one for part in side_by_side(decoded, shares(len(tokens), tokens.device)) for one in part]
 
     @torch.no_grad()
     def recondition(self, canvas: Canvas, conditions: Conditions) -> Canvas:

@@ -3,16 +3,19 @@
 Prompts enter in chunks counted from position 0. Chunk by chunk, the tokens of all prompts are packed one behind the
 other into the model's blocks of rows, so that short prompts leave no holes; tokens with the same past (the blank twins
 of guidance, equal beginnings) stand there once. Attention stays each prompt's own, in chunks of the same shape as if
-the prompt were alone: so a token is rounded the same whoever enters beside it (docs/determinism.md).
+the prompt were alone: so a token is rounded the same whoever enters beside it (docs/determinism.md). Parts of a chunk
+that share nothing go on cores of their own.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from reverie.models.cores import shares, side_by_side
 from reverie.models.llama import KVCache
 
 TOGETHER = 64
@@ -49,14 +52,19 @@ def prefill(entries: Sequence[Entry], kv: KVCache, chunk: int, hidden: Callable[
             chosen = [i for i, e in enumerate(group) if e.start <= start < len(e.embeds)]
             if not chosen:  # some prompts are over, and the others are known up to a later chunk
                 continue
-            part = [group[i] for i in chosen]
-            once = _once([identities[i][start : start + chunk] for i in chosen], chunk, kv.keys.device)
-            computed += len(once[0])
-            over = [i for i, entry in enumerate(part) if start < entry.length <= start + chunk]
-            ends = torch.tensor([i * chunk + part[i].length - 1 - start for i in over], dtype=torch.long)
-            states = _chunk(part, kv, slice(start, start + chunk), hidden, once, ends.to(last.device))
-            last[[part[i].row for i in over]] = states
+            tokens = [identities[i][start : start + chunk] for i in chosen]
+            apart = _strangers(tokens, kv.keys.device)
+            parts = [([group[i] for i in chosen[rows]], tokens[rows]) for rows in apart]
+            enter = partial(_chunk, kv=kv, slots=slice(start, start + chunk), hidden=hidden, last=last)
+            computed += sum(side_by_side(enter, parts))
     return computed
+
+
+def _strangers(rows: Sequence[Sequence[int]], device: torch.device) -> list[slice]:
+    """Rows as parts for several cores, of which no two share a token; one part where they would."""
+    parts = shares(len(rows), device)
+    tokens = [{token for row in rows[part] for token in row} for part in parts]
+    return parts if sum(map(len, tokens)) == len(set().union(*tokens)) else [slice(0, len(rows))]
 
 
 def _identities(entries: Sequence[Entry]) -> Iterator[list[int]]:
@@ -84,14 +92,15 @@ def _once(rows: Sequence[Sequence[int]], chunk: int, device: torch.device) -> tu
 
 
 def _chunk(
-    entries: Sequence[Entry],
+    part: tuple[Sequence[Entry], Sequence[Sequence[int]]],
     kv: KVCache,
     slots: slice,
     hidden: Callable[..., Tensor],
-    once: tuple[Tensor, Tensor],
-    ends: Tensor,
-) -> Tensor:
-    """Enters the tokens in `slots` into the cache; hidden states (W, D) of those at `ends` (W,) among (B * chunk)."""
+    last: Tensor,
+) -> int:
+    """Enters the tokens in `slots` of entries, whose identities stand beside them, into the cache, the hidden states of
+    prompts that end there into `last`. Returns how many tokens were computed."""
+    entries, tokens = part
     chunk = slots.stop - slots.start
     whole = entries[0].embeds.new_zeros(chunk, entries[0].embeds.shape[1])  # so that padding reaches a full chunk
     embeds = pad_sequence([*(e.embeds[slots] for e in entries), whole], batch_first=True)[:-1]
@@ -100,10 +109,16 @@ def _chunk(
     rows = [e.row for e in entries]
     adjacent = rows == list(range(rows[0], rows[0] + len(rows)))
     # A view where that is possible; else a copy, of which the new slots go back.
-    part = kv.narrow(rows[0], rows[-1] + 1) if adjacent else kv.take(rows, slots.stop)
+    own = kv.narrow(rows[0], rows[-1] + 1) if adjacent else kv.take(rows, slots.stop)
+    over = [i for i, e in enumerate(entries) if slots.start < e.length <= slots.stop]
+    ends = torch.tensor([i * chunk + entries[i].length - 1 - slots.start for i in over], dtype=torch.long)
+    once = _once(tokens, chunk, kv.keys.device)
     # Where all are different, nothing has to be gathered.
     shared = None if len(once[0]) == len(once[1]) else once
-    states = hidden(embeds, part, lengths, positions, span=slots.stop, slots=slots, once=shared, wanted=ends)
+    states = hidden(
+        embeds, own, lengths, positions, span=slots.stop, slots=slots, once=shared, wanted=ends.to(last.device)
+    )
+    last[[rows[i] for i in over]] = states
     if not adjacent:
-        kv.keys[:, rows, :, slots], kv.values[:, rows, :, slots] = part.keys[..., slots, :], part.values[..., slots, :]
-    return states
+        kv.keys[:, rows, :, slots], kv.values[:, rows, :, slots] = own.keys[..., slots, :], own.values[..., slots, :]
+    return len(once[0])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
 from reverie.generators.prefill import Entry, prefill
+from reverie.models.cores import shares, side_by_side
 from reverie.models.janus import Janus
 from reverie.models.janus_text import PLACEHOLDER, SYSTEM, ImageRules, JanusTokenizer
 from reverie.models.llama import KVCache
@@ -185,9 +186,15 @@ class JanusEyes:
         self.work.vision_encodes += len(fresh)
         device, left = self.model.device, list(fresh)
         size = 1 if device.type == "cpu" else self.together
-        for block in (left[i : i + size] for i in range(0, len(left), size)):
-            pixels = torch.stack([prepare(fresh[key], self.tokenizer.rules) for key in block]).to(device)
-            known |= zip(block, self.model.image_features(pixels).to(device), strict=True)
+        blocks = [left[i : i + size] for i in range(0, len(left), size)]
+
+        def looked(part: slice) -> list[Tensor]:
+            pictures = [[prepare(fresh[key], self.tokenizer.rules) for key in block] for block in blocks[part]]
+            return [self.model.image_features(torch.stack(block).to(device)).to(device) for block in pictures]
+
+        found = side_by_side(looked, shares(len(blocks), device))
+        for block, features in zip(blocks, (one for part in found for one in part), strict=True):
+            known |= zip(block, features, strict=True)
         self._seen |= {key: known[key] for key in keys}  # the latest stand last
         while len(self._seen) > self.remember:
             self._seen.pop(next(iter(self._seen)))
