@@ -13,7 +13,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Which shipped models a page needs; the others need none.
 NEEDS = {
     "README.md": ("atelier-janus",),
-    "docs/python.md": ("atelier-janus",),
+    "docs/python.md": ("atelier-janus", "atelier-showo"),
     "docs/choose.md": ("atelier-janus", "atelier-inspector"),
     "docs/during.md": ("atelier-janus",),
     "docs/pictures.md": ("atelier-janus", "atelier-inspector"),
