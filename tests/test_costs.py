@@ -10,12 +10,11 @@ from typing import Any
 import parallel_run
 import pytest
 import torch
-from diffusion_toy import qwen_image
+from diffusion_toy import qwen_image, save_thinker
 from llamagen_toy import toy_llamagen
 from PIL import Image
 from showo_toy import toy_showo
 from test_swap import saved  # noqa: F401 (a fixture)
-from test_t2g_recipes import save
 from tiny import tiny_folder
 from torch import nn
 
@@ -59,7 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_folder(folder / "janus")
     save_showo(*toy_showo(), folder / "showo")
     save_llamagen(*toy_llamagen(), folder / "llamagen")
-    save(qwen_image(), folder / "qwen")
+    save_thinker(qwen_image(), folder / "qwen")
     return folder
 
 

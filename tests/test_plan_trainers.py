@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusion_toy import qwen_image
+from diffusion_toy import qwen_image, save_thinker
 from t5_toy import t5_words, tiny_t5
 from test_atelier_grpo import needs_inspector
 from test_plan import CPU, ROOT, real
-from test_t2g_recipes import TREE, save
+from test_t2g_recipes import TREE
 from test_verifier_training import reddest, showo
 from tiny import tiny_folder
 from vlm_toy import picture, save_toy
@@ -32,7 +32,7 @@ PROMPTS = ["a cat", "a dog", "a fish", "a red box"]
 
 def sft(folder: Path) -> list[str]:
     """A text encoder learns rewrites."""
-    save(qwen_image(), folder / "toy")
+    save_thinker(qwen_image(), folder / "toy")
     assert main(["data", "build", "rewrites", "--prompts", "atelier:12", "--out", str(folder / "data"), "-q"]) == 0
     return ["t2g/sft.yaml", f"model={folder / 'toy'}", f"data={folder / 'data'}", "mix.batch=8"]
 
@@ -57,7 +57,7 @@ def grpo(folder: Path) -> list[str]:
 
 def dual_grpo(folder: Path) -> list[str]:
     """The text encoder and the transformer of a Qwen-Image."""
-    save(qwen_image(), folder / "toy")
+    save_thinker(qwen_image(), folder / "toy")
     return ["t2g/dual-grpo.yaml", f"model={folder / 'toy'}", "adapters=[]", "data.prompts=atelier:6", *TREE]
 
 
