@@ -4,7 +4,7 @@ The same numbers as `Phi.paint` up to rounding, with less work:
 
 - Below the first attention a token knows nothing but itself, so the first layer's projections and MLP run once for each
   different token of a batch: most slots hold the mask.
-- Only hidden states that somebody asks for pass the last layer's second half.
+- Only tokens whose hidden states somebody asks for pass the last layer's MLP and what follows its attention.
 - Attention and MLP stand side by side in Phi, so queries, keys and values are one product, on weights laid out
   beforehand where that is possible; keys and values go straight behind those of the text.
 """
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.models.llama import additive, fused, rotary_tables, rotate
+from reverie.models.llama import additive, fused, rotary_tables
 from reverie.models.phi import Layer, Phi, TextStates
 from reverie.models.rows import Packed, packed, pad_rows
 
@@ -26,37 +26,43 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Halves:
-    """A layer, cut around its attention: each half is products over rows, the layer norm stands before both."""
+    """A layer, cut around its attention into products over rows; the layer norm stands before the first two."""
 
     def __init__(self, layer: Layer):
         self.layer = layer
 
-    def before(self, normed: Tensor) -> tuple[Tensor, Tensor]:
-        """(M, D) to queries, keys and values side by side, and what the MLP makes of it."""
+    def qkv(self, normed: Tensor) -> Tensor:
+        """(M, D) to queries, keys and values side by side."""
         attention = self.layer.self_attn
-        parts = [product(normed) for product in (attention.q_proj, attention.k_proj, attention.v_proj)]
-        return torch.cat(parts, -1), self.layer.mlp(normed)
+        return torch.cat([product(normed) for product in (attention.q_proj, attention.k_proj, attention.v_proj)], -1)
+
+    def mlp(self, flat: Tensor, normed: Tensor) -> Tensor:
+        """What comes in, and what the MLP makes of it."""
+        return flat + self.layer.mlp(normed)
 
     def after(self, base: Tensor, attended: Tensor) -> Tensor:
         return base + self.layer.self_attn.dense(attended)
 
 
 class PackedHalves(Halves):
-    """The same in four products, on weights packed for the CPU."""
+    """The same in four products, on weights packed for the CPU, sums taken along."""
 
     def __init__(self, layer: Layer, rows: int):
         super().__init__(layer)
         attention, mlp = layer.self_attn, layer.mlp
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.qkv = Packed([part.weight for part in parts], rows, torch.cat([part.bias.detach() for part in parts]))
+        self.joined = Packed([part.weight for part in parts], rows, torch.cat([part.bias.detach() for part in parts]))
         self.fc1, self.fc2 = (Packed([part.weight], rows, part.bias) for part in (mlp.fc1, mlp.fc2))
         self.dense = Packed([attention.dense.weight], rows, attention.dense.bias)
 
-    def before(self, normed: Tensor) -> tuple[Tensor, Tensor]:
-        return self.qkv(normed), self.fc2(self.fc1(normed, "gelu_tanh"))
+    def qkv(self, normed: Tensor) -> Tensor:
+        return self.joined(normed)
+
+    def mlp(self, flat: Tensor, normed: Tensor) -> Tensor:
+        return self.fc2.added(flat, self.fc1(normed, "gelu_tanh"))
 
     def after(self, base: Tensor, attended: Tensor) -> Tensor:
-        return base + self.dense(attended)
+        return self.dense.added(base, attended)
 
 
 def halves(phi: Phi, rows: int) -> list[Halves]:
@@ -76,16 +82,20 @@ def paint(phi: Phi, ids: Tensor, text: TextStates, start: int, rows: int, wanted
     flat = phi.model.embed_tokens(tokens)
     bias: Tensor | None = None
     for index, layer in enumerate(layers):
-        qkv, base = in_blocks(layer.before, rows, layer.layer.input_layernorm(flat))
-        base = base + flat
+        normed = layer.layer.input_layernorm(flat)
+        qkv = in_blocks(layer.qkv, rows, normed)
         if index == 0:
-            qkv, base = qkv[places.flatten()], base[places.flatten()]
+            # Below the first attention equal tokens are equal.
+            flat, qkv = in_blocks(layer.mlp, rows, flat, normed)[places.flatten()], qkv[places.flatten()]
         query = shapes.enter(index, layer.layer, qkv.view(batch, length, -1))
         bias = additive(seen, query.dtype) if bias is None else bias
         attended = fused(query, shapes.keys, shapes.values, bias).flatten(0, 1)
         if wanted is not None and index == len(layers) - 1:
-            base, attended = base[wanted.flatten()], attended[wanted.flatten()]
-        (flat,) = in_blocks(lambda *both, half=layer: (half.after(*both),), rows, base, attended)
+            asked = wanted.flatten()
+            flat, attended, normed = flat[asked], attended[asked], normed[asked] if index else normed
+        if index:
+            flat = in_blocks(layer.mlp, rows, flat, normed)
+        flat = in_blocks(layer.after, rows, flat, attended)
     flat = phi.model.final_layernorm(flat)
     return flat if wanted is not None else flat.view(batch, length, -1)
 
@@ -99,8 +109,9 @@ class Shapes:
         batch, length = ids.shape
         self.sizes = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
         self.before = like.shape[2]
-        whole = (batch, config.num_key_value_heads, self.before + length, config.head_dim)
-        self.keys, self.values = like.new_empty(whole), like.new_empty(whole)
+        whole = (batch, self.before + length, config.num_key_value_heads, config.head_dim)
+        # Heads of a token side by side, as products give them, so that copies are long.
+        self.keys, self.values = like.new_empty(whole).transpose(1, 2), like.new_empty(whole).transpose(1, 2)
         positions = torch.arange(start, start + length, device=ids.device)[None]
         self.rotary = rotary_tables(positions, config.turned, config.rope_theta, like.dtype)
 
@@ -112,25 +123,24 @@ class Shapes:
         self.keys[:, :, : self.before], self.values[:, :, : self.before] = keys, values
         self._turn(attention.k_layernorm(key), self.keys[:, :, self.before :].transpose(1, 2))
         self.values[:, :, self.before :] = value.transpose(1, 2)
-        turned = query.new_empty(len(query), query.shape[2], query.shape[1], config.head_dim)
-        self._turn(attention.q_layernorm(query), turned.transpose(1, 2))
-        return turned
+        turned = query.new_empty(query.shape)
+        self._turn(attention.q_layernorm(query), turned)
+        return turned.transpose(1, 2)
 
     def _turn(self, x: Tensor, out: Tensor) -> None:
         """(B, T, heads, size): a part of each head turns by position."""
         turned = self.phi.config.turned
-        out[..., :turned] = rotate(x[..., :turned], self.rotary)
+        part, (cos, sin) = x[..., :turned], self.rotary
+        torch.addcmul(part * cos, part.roll(turned // 2, -1), sin, out=out[..., :turned])  # `llama.rotate`, in place
         out[..., turned:] = x[..., turned:]
 
 
-def in_blocks(function: Callable[..., tuple[Tensor, ...]], rows: int, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """`function` over (M, D) inputs in blocks of exactly `rows` rows, as `fixed_rows`, each result written once."""
-    count = len(inputs[0])
-    results: list[Tensor] = []
+def in_blocks(function: Callable[..., Tensor], rows: int, *inputs: Tensor) -> Tensor:
+    """`function` over (M, D) inputs in blocks of exactly `rows` rows, as `fixed_rows`, its results written once."""
+    count, whole = len(inputs[0]), None
     for begin in range(0, max(count, 1), rows):
-        found = function(*(pad_rows(x[begin : begin + rows], rows) for x in inputs))
-        if not results:
-            results = [part.new_empty(count, part.shape[1]) for part in found]
-        for whole, part in zip(results, found, strict=True):
-            whole[begin : begin + rows] = part[: count - begin]
-    return tuple(results)
+        part = function(*(pad_rows(x[begin : begin + rows], rows) for x in inputs))
+        whole = part.new_empty(count, part.shape[1]) if whole is None else whole
+        whole[begin : begin + rows] = part[: count - begin]
+    assert whole is not None
+    return whole

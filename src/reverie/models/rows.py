@@ -90,10 +90,11 @@ class Packed:
         return ACTIVATIONS[activation](product)
 
     def added(self, base: Tensor, x: Tensor) -> Tensor:
-        """base + the product, which takes no bias."""
+        """base + the product."""
         if not self.transposed:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, base, self.weight, None, "add")
-        return torch.addmm(base, x, self.weight)
+            return torch.ops.mkldnn._linear_pointwise.binary(x, base, self.weight, self.bias, "add")
+        product = torch.addmm(base, x, self.weight)
+        return product if self.bias is None else product.add_(self.bias)
 
     def times(self, other: Tensor, x: Tensor) -> Tensor:
         """other * the product, which takes no bias."""

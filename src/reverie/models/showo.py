@@ -219,7 +219,7 @@ class Showo(nn.Module):
         else:
             ready = packed(head, rows, lambda part, block: Packed([part.weight[codes]], block, part.bias[codes]))
             product = ready or (lambda x: F.linear(x, head.weight[codes], head.bias[codes]))
-            (found,) = phi_painting.in_blocks(lambda x: (product(x),), rows, flat)
+            found = phi_painting.in_blocks(product, rows, flat)
         return found.unflatten(0, hidden.shape[:-1])
 
     def slot_logits(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:
