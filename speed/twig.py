@@ -9,8 +9,9 @@ preview is decoded, written as PNG, and read again for every question; every que
 Texts, random numbers and arithmetic are the same, so texts and codes must be equal, and the script stops if they are
 not. Ways are timed in turns; the table shows medians and images an hour.
 
-`--rl` times a step of TWIG-GRPO: its roll-outs by our engine, and by the training forward, which sends the whole
-sequence through the model for every token (three lengths are timed and carried over by Simpson's rule).
+`--rl` times steps of TWIG-GRPO: their roll-outs by our engine, and by the training forward, which sends the whole
+sequence of all pictures of a prompt through the model for every token (of each thought and region three lengths are
+timed and carried over by Simpson's rule; what looks at previews and decodes them is left out).
 """
 
 import argparse
@@ -213,17 +214,42 @@ def reinforcement(arguments) -> dict:
     loaded = reverie.load(arguments.model, device="cpu", dtype="float32")
     model, words = loaded.model, loaded.tokenizer
     inspector = Inspector.load(entries()["atelier-inspector"].folder)
+    # Paid by what differs between any two pictures, so that all of them teach something.
+    rewards = {"sure": 1.0}
     config = AtelierRl(
-        tree="twig", images=arguments.images, riddles=0.0, limit=arguments.tokens, guidance=1.0, beta=0.0
+        tree="twig",
+        images=arguments.images,
+        riddles=0.0,
+        limit=arguments.tokens,
+        guidance=1.0,
+        beta=0.0,
+        rewards=rewards,
     )
-    learning = Learning(model, words, loaded.source.thinker, loaded.source.dialogue)
-    task = atelier_task(learning, inspector, config, GrpoConfig(prompts=1))
-    turn = task.batch(0)
-    whole = timed(lambda: task.loss(turn)[0].backward())
-    roll_out = timed(lambda: task.explore(turn.prompts, turn.seeds))
-    segments = [s for tree in task.latest for leaf in tree.leaves() for s in leaf.segments]
-    slow = sum(training_forward(model, words, segment, arguments.images) for segment in segments[:6]) * 1.0
-    return {"step": whole, "roll-out": roll_out, "roll-out by the training forward": slow, "learning": whole - roll_out}
+    janus = Learning(model, words, loaded.source.thinker, loaded.source.dialogue)
+    task = atelier_task(janus, inspector, config, GrpoConfig(prompts=1))
+    explore, rolled = task.explore, list[float]()
+
+    def metered(prompts, seeds):
+        found: list = []
+        rolled.append(timed(lambda: found.extend(explore(prompts, seeds))))
+        return found
+
+    task.explore, whole, slow = metered, list[float](), list[float]()
+    task.loss(task.batch(0))[0].backward()  # whatever happens once
+    for turn in range(1, arguments.repeats + 1):
+        batch = task.batch(turn)
+        whole.append(timed(lambda batch=batch: task.loss(batch)[0].backward()))
+        # Every level of the tree is one batch, which goes on to the end of its longest segment.
+        leaves = [leaf.segments for tree in task.latest for leaf in tree.leaves()]
+        longest = [max(level, key=len) for level in zip(*leaves, strict=True)]
+        slow.append(sum(training_forward(model, words, segment, arguments.images) for segment in longest))
+    step, roll_out, forward = (statistics.median(times) for times in (whole, rolled[1:], slow))
+    return {
+        "step": step,
+        "roll-out": roll_out,
+        "roll-out by the training forward": forward,
+        "learning": step - roll_out,
+    }
 
 
 @torch.no_grad()

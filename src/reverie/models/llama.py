@@ -167,17 +167,26 @@ class Layer(nn.Module):
 
 
 class PackedNorm:
-    """RMSNorm in four operations instead of six: x / hypot(|x|, sqrt(D eps)) * sqrt(D) w. Between reads of the cache
+    """RMSNorm in few operations instead of six: x / hypot(|x|, sqrt(D eps)), and its gain sqrt(D) w, which float32
+    weights behind it hold already (`before`); in bfloat16 they would be rounded once more. Between reads of the cache
     every operation starts with cold memory, so their number counts more than their size."""
 
     def __init__(self, norm: RMSNorm):
         size = norm.weight.numel()
-        self.gain = norm.weight.detach().float() * size**0.5
+        gain = norm.weight.detach().float() * size**0.5
+        exact = norm.weight.dtype == torch.float32
+        self.told: Tensor | None = gain if exact else None
+        self.gain: Tensor | None = None if exact else gain
         self.floor = torch.tensor((size * norm.eps) ** 0.5)
+
+    def before(self, layer: nn.Linear) -> Tensor:
+        """The weights of a layer that reads what this returns."""
+        return layer.weight if self.told is None else layer.weight.detach() * self.told
 
     def __call__(self, x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        return (x / torch.hypot(length, self.floor)).mul_(self.gain).to(x.dtype)
+        normed = x / torch.hypot(length, self.floor)
+        return normed if self.gain is None else normed.mul_(self.gain).to(x.dtype)
 
 
 class PackedLayer:
@@ -185,12 +194,12 @@ class PackedLayer:
 
     def __init__(self, layer: Layer, rows: int):
         attention, mlp = layer.self_attn, layer.mlp
-        self.first_norm, self.second_norm = (
+        self.first_norm, self.second_norm = first, second = (
             PackedNorm(layer.input_layernorm),
             PackedNorm(layer.post_attention_layernorm),
         )
-        self.qkv = Packed([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight], rows)
-        self.gate, self.up = Packed([mlp.gate_proj.weight], rows), Packed([mlp.up_proj.weight], rows)
+        self.qkv = Packed([first.before(part) for part in (attention.q_proj, attention.k_proj, attention.v_proj)], rows)
+        self.gate, self.up = (Packed([second.before(part)], rows) for part in (mlp.gate_proj, mlp.up_proj))
         self.o, self.down = Packed([attention.o_proj.weight], rows), Packed([mlp.down_proj.weight], rows)
 
     def joined(self, x: Tensor) -> Tensor:
