@@ -1,4 +1,4 @@
-"""Pictures beside prompts: opening them, editing, contexts, the relay through words, and replaying all of it."""
+"""Pictures beside prompts: opening them, and painters that take them."""
 
 import base64
 import json
@@ -13,35 +13,24 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures_toy import noise
 from PIL import Image
-from test_reason import Greys, Parrot
+from test_reason import Greys
 from tiny import tiny_folder
-from vlm_toy import save_toy
 
-from reverie.canvas import Conditions, Work
-from reverie.cli import main
-from reverie.events import Finished, Revised, Spent, Thought
-from reverie.eyes import check_eyes
+from reverie.canvas import Conditions
+from reverie.events import Finished, Revised
 from reverie.generators.diffusion import DiffusionPainter
 from reverie.inputs import LARGEST_COPY, NOTHING, WORKING_AREA, Inputs, Picture, from_messages
 from reverie.judges.mixed import FunctionJudge
 from reverie.look_back import Bench
 from reverie.models.registry import Source, resolve
-from reverie.painter import Painter, load
-from reverie.png import picture_hash, read_recipe
+from reverie.painter import Painter
+from reverie.png import picture_hash
 from reverie.reason import Plan, run
 from reverie.refusals import check_inputs, in_words
-from reverie.relay import JOINED, WORDS, Relay, Told, analogy, interleaved, joined_by_rule
-from reverie.vlms import IMAGE, Message
+from reverie.vlms import Message
 from reverie.vlms.text_encoder import TextEncoderWriter
-
-
-def noise(seed: int = 0, size: tuple[int, int] = (24, 16)) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-# --- Opening.
 
 
 def header_of(width: int, height: int) -> bytes:
@@ -159,100 +148,6 @@ def test_messages_are_read_as_chat_servers_take_them(tmp_path):
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"message|image_url"):
             from_messages(wrong)
-
-
-# --- The relay.
-
-
-def relay(answer: str | None = None, **changes) -> Relay:
-    writer = None if answer is None else Parrot(answer)
-    seen = lambda pictures: [f"a picture of {picture.width} points" for picture in pictures]  # noqa: E731
-    made = Relay("someone", seen, writer, WORDS["instruct"], False, lambda text: None, lambda text: None, Work())
-    return replace(made, **changes)
-
-
-def relayed(one: Relay, prompts, inputs, **more):
-    return list(run(Greys(), None, Plan(), prompts, range(len(prompts)), inputs=inputs, relay=one, **more))
-
-
-def test_the_writer_changes_what_the_eyes_see_and_events_tell():
-    one = relay("It grows.\nPicture: a large picture")
-    inputs = [Inputs.of(noise()), Inputs.of(noise()), NOTHING]
-    events = relayed(one, ["Let it grow."] * 2 + ["a cat"], inputs)
-    (asked,) = one.writer.asked  # equal orders are asked about once
-    assert "a picture of 24 points" in asked
-    assert "Let it grow." in asked
-    thoughts = [event for event in events if isinstance(event, Thought)]
-    assert thoughts[0].fragment == "Seen: a picture of 24 points\n"
-    assert thoughts[-1].whole == "Seen: a picture of 24 points\nIt grows."
-    assert thoughts[-1].prompt == "a large picture"
-    first, second, third = (event.recipe for event in events if isinstance(event, Finished))
-    assert first["told"]["prompt"] == second["told"]["prompt"] == "a large picture"
-    assert Inputs.from_json(first["inputs"]) == inputs[0]
-    assert "told" not in third
-    assert "inputs" not in third
-    plain = list(run(Greys(), None, Plan(), ["a large picture"], [0]))
-    pictures = [next(e.picture for e in run_ if isinstance(e, Finished)) for run_ in (events, plain)]
-    assert pictures[0].tobytes() == pictures[1].tobytes()
-    again = relayed(relay(), ["Let it grow."], inputs[:1], told={0: relay_told(first)})
-    assert next(e.picture for e in again if isinstance(e, Finished)).tobytes() == pictures[0].tobytes()
-
-
-def relay_told(recipe):
-    return Told.from_json(json.loads(json.dumps(recipe["told"])))
-
-
-def test_without_a_writer_words_are_joined_and_said_to_be():
-    (event,) = [e for e in relayed(relay(), ["Let it grow."], [Inputs.of(noise())]) if isinstance(e, Finished)]
-    assert event.recipe["told"]["prompt"] == "a picture of 24 points. Let it grow."
-    assert event.recipe["told"]["note"] == JOINED
-    short = relay("Picture: a", fits=lambda text: (_ for _ in ()).throw(ValueError("long")))
-    (event,) = [e for e in relayed(short, ["Let it grow."], [Inputs.of(noise())]) if isinstance(e, Finished)]
-    assert event.recipe["told"]["note"] == JOINED
-    assert short.writer.asked == []
-
-
-def test_useless_words_fall_back_and_say_so():
-    def refuse(text):
-        raise ValueError("too long")
-
-    (event,) = [
-        e
-        for e in relayed(relay("x\nPicture: y", paints=refuse), ["a"], [Inputs.of(noise())])
-        if isinstance(e, Finished)
-    ]
-    assert event.recipe["told"]["prompt"] == "a"
-    assert "too long" in event.recipe["told"]["note"]
-    (event,) = [e for e in relayed(relay("no marker"), ["a"], [Inputs.of(noise())]) if isinstance(e, Finished)]
-    assert event.recipe["told"]["prompt"] == "a picture of 24 points. a"
-    assert "no line" in event.recipe["told"]["note"]
-
-
-def test_contexts_in_words_and_in_one_turn():
-    context = [noise(0), "one", noise(1), "two"]
-    turned = joined_by_rule("box", Inputs.of(context=["car", noise(0), "hat", noise(1)]), ["a red car", "a red hat"])
-    assert turned == "a red box"
-    one = relay("They share points.\nPicture: three points")
-    (event,) = [e for e in relayed(one, ["three"], [Inputs.of(context=context)]) if isinstance(e, Finished)]
-    assert event.recipe["told"]["prompt"] == "three points"
-    assert "goes with: one" in one.writer.asked[0]
-    whole = relay("a picture of three", interleaved=True)
-    (event,) = [e for e in relayed(whole, ["three"], [Inputs.of(context=context)]) if isinstance(e, Finished)]
-    assert event.recipe["told"] == {"seen": [], "thought": "", "prompt": "a picture of three"}
-    (message,) = interleaved([noise(), "a <image> b", "c", noise()], "d <image>")
-    assert message.text.count(IMAGE) == len(message.images) == 2
-    words = joined_by_rule("four", Inputs.of(context=[noise(), noise(1)]), ["a dog.", "a cat"])
-    assert words == "a dog, a cat, four"
-
-
-def test_analogies():
-    assert analogy(["a red car", "a red hat"], ["car", "hat"], "box") == "a red box"
-    assert analogy(["a flying cow", "a swimming cow"], ["fly", "swim"], "sleep") == "a sleep cow"
-    assert analogy(["a cat in the park", "a white cow in the park"], ["cat", "cow"], "lion") == "a lion in the park"
-    assert analogy(["a green key", "a red car"], ["old", "icon"], "pixel") == "pixel a"
-
-
-# --- Painters that take pictures themselves.
 
 
 class Reader(Greys):
@@ -401,123 +296,3 @@ def test_who_cannot_look_says_what_to_do(tmp_path):
         check_inputs(janus, Plan(eyes="atelier-inspector"), NOTHING)
     with pytest.raises(ValueError, match="unknown model"):
         check_inputs(janus, Plan(eyes="nobody"), picture)
-
-
-# --- The front door.
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return str(tiny_folder(tmp_path_factory.mktemp("models") / "tiny"))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    noise(1, (300, 300)).save("photo.png")
-    noise(2).save("cat.png")
-    noise(3).save("dog.png")
-    return tmp_path
-
-
-def call(capsys, *order):
-    try:
-        code = main([*order])
-    except SystemExit as end:
-        code = end.code
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def test_edit_and_replay(capsys, here, tiny):
-    code, out, err = call(capsys, "edit", "photo.png", "make it blue", "--model", tiny, "--seed", "1", "--out", "o.png")
-    assert (code, out) == (0, "o.png\n"), err
-    assert "Seen:" in err
-    recipe = read_recipe("o.png")
-    assert recipe["inputs"]["picture"]["file"] == "photo.png"
-    assert recipe["told"]["seen"]
-    assert call(capsys, "replay", "o.png", "--quiet")[1].startswith("identical")
-    assert call(capsys, "replay", "o.png", "--quiet", "--from-thought")[1].startswith("identical")
-    os.rename("photo.png", "moved.png")
-    code, out, err = call(capsys, "replay", "o.png", "--quiet")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "photo.png is not here; --picture" in err
-    assert call(capsys, "replay", "o.png", "--quiet", "--picture", "moved.png")[1].startswith("identical")
-    assert "none of them is photo.png" in call(capsys, "replay", "o.png", "--quiet", "--picture", "cat.png")[2]
-
-
-def test_context_in_the_order_in_which_it_is_typed(capsys, here, tiny):
-    order = ["generate", "a zebra", "--context", "cat.png", "a cat", "--image", "dog.png", "--context", "cat.png", "b"]
-    code, _, err = call(capsys, *order, "--model", tiny, "--seed", "1", "--out", "o.png", "--quiet")
-    assert code == 0, err
-    (here / "cat.png").unlink()  # small pictures are kept in the recipe
-    (here / "dog.png").unlink()
-    context = read_recipe("o.png")["inputs"]["context"]
-    assert [part if isinstance(part, str) else part["file"] for part in context] == [
-        "cat.png", "a cat", "dog.png", "cat.png", "b",
-    ]  # fmt: skip
-    assert call(capsys, "replay", "o.png", "--quiet")[1].startswith("identical")
-
-
-@pytest.mark.parametrize(
-    ("order", "words"),
-    [
-        (["edit", "none.png", "a"], "no file none.png"),
-        (["edit", "photo.png", " "], "empty"),
-        (["edit", "photo.png"], "instruction"),
-        (["edit", "photo.png", "a", "--eyes", "nobody"], "unknown model 'nobody'"),
-        (["generate", "a", "--eyes", "atelier-inspector"], "nothing to look at"),
-        (["generate", "a", "--context", "cat.png"], "expected 2 arguments"),
-        (["generate", "a", "--image", "."], "cannot be read"),
-        (["generate", "a", *(["--image", "cat.png"] * 33)], "33 pictures"),
-        (["replay", "photo.png"], "no recipe"),
-    ],
-)
-def test_bad_orders_are_one_sentence(capsys, here, tiny, order, words):
-    model = [] if order[0] == "replay" else ["--model", tiny]
-    code, out, err = call(capsys, *order, *model)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert words in err
-
-
-def test_the_same_in_python_with_any_eyes(here, tiny, monkeypatch):
-    painter = load(tiny, "cpu")
-    eyes = Parrot("a red fish")
-    messages = [{"role": "user", "content": [{"type": "image", "image": "cat.png"}, {"type": "text", "text": "a dog"}]}]
-    result = painter.generate(messages, seed=1, eyes=eyes)
-    assert result.prompt == "a dog"
-    assert result.recipes[0]["plan"]["eyes"] == "python:Parrot"
-    assert result.thought.startswith("a red fish")
-    assert result.image.tobytes() == painter.generate(result.rewritten, seed=1).image.tobytes()
-    (image,) = painter.paint(["a"], [1], Plan(eyes="atelier-inspector"), [Inputs.of(noise())])
-    assert image.text
-    spent = next(e for e in painter.stream("a", picture="cat.png", seed=1) if isinstance(e, Spent))
-    assert spent.work["vision_encodes"][0] >= 1
-    with pytest.raises(ValueError, match="leave context out"):
-        painter.generate(messages, context=[noise()])
-    with pytest.raises(ValueError, match="none of them"):
-        painter.generate("a", picture=noise(), eyes=3)
-    monkeypatch.setattr("reverie.refusals.TAKES_CONTEXT", ("janus",))
-    both = [Inputs.of(noise()), Inputs.of(context=[noise()])]
-    with pytest.raises(ValueError, match="some of these inputs"):
-        painter.run(Plan(), ["a", "b"], [1, 2], inputs=both)
-
-
-def test_thirty_pictures_are_read(here, tiny):
-    result = load(tiny, "cpu").generate("a zebra", context=[noise(i) for i in range(30)], seed=1)
-    assert len(result.recipes[0]["told"]["seen"]) == 30
-
-
-def test_eyes_by_name_are_of_many_kinds(here, tiny, tmp_path):
-    painter = load(tiny, "cpu")
-    chat = str(save_toy(tmp_path / "chat"))
-    context = [noise(0), "one", noise(1), "two"]
-    told = painter.generate("three", context=context, eyes=chat, seed=1).recipes[0]["told"]
-    assert told["seen"] == []  # this model reads pictures between words, and nobody describes them first
-    other = str(tiny_folder(tmp_path / "other", thinker="instruct"))
-    told = painter.generate("three", picture=noise(), eyes=other, seed=1).recipes[0]["told"]
-    assert len(told["seen"]) == 1
-    assert check_eyes("openai:model@http://localhost:1/v1").family == "served"
-    for name, words in (("clipscore:", "cannot look"), ("openai:@x", "names no served model"), (".", "config")):
-        with pytest.raises(ValueError, match=words):
-            check_eyes(name)
