@@ -27,7 +27,16 @@ from reverie.training.autoencoder import (
 from reverie.training.captions import HEAD, pictured, worded
 from reverie.training.flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, go_on, save_flux
 from reverie.training.recipes import run
-from reverie.training.text_space import TextSizes, TextTask, TextTraining, caption_texts, fresh_t5, hide, word_pieces
+from reverie.training.text_space import (
+    TextSizes,
+    TextTask,
+    TextTraining,
+    caption_texts,
+    fresh_t5,
+    hide,
+    rescale,
+    word_pieces,
+)
 from reverie.training.tokenizer import TokenizerConfig, build_vq
 
 SIZES = FluxSizes(heads=1, head=16, double=1, single=1, pooled=8, vocabulary=514, steps=2, limit=32)
@@ -101,6 +110,19 @@ def test_common_words_are_one_piece_and_all_else_is_spelled(words):
     text = "a red Xylophone, at 4 o'clock."
     assert words.decode(words(text).input_ids, skip_special_tokens=True) == text
     assert words("a").input_ids[-1] == words.eos_token_id
+
+
+def test_a_t5_in_another_scale_says_the_same(words):
+    small = fresh_t5(TextSizes(width=16, heads=2, ffn=16, encoder_layers=1, decoder_layers=1), words).eval()
+    ids = words(["a red cat", "a box"], padding=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        before, said = small.encoder(ids).last_hidden_state, small(input_ids=ids, labels=ids).logits
+        rescale(small, 0.125)
+        after, again = small.encoder(ids).last_hidden_state, small(input_ids=ids, labels=ids).logits
+    assert torch.equal(after, before * 0.125)
+    assert torch.equal(again, said)
+    with pytest.raises(ValueError, match="above 0"):
+        TextSizes(scale=0.0)
 
 
 def test_hidden_words_leave_one_sentinel_a_run():

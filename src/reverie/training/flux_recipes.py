@@ -13,7 +13,7 @@ from .flux import FluxSizes, FluxTask, FluxTraining, fresh_flux, go_on, save_flu
 from .loop import LoopConfig, train
 from .recipes import section
 from .samples import paintings, reconstructions
-from .text_space import TextSizes, TextTask, TextTraining, caption_texts, fresh_t5, save_t5, word_pieces
+from .text_space import TextSizes, TextTask, TextTraining, caption_texts, fresh_t5, rescale, save_t5, word_pieces
 
 
 def text_space(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
@@ -23,6 +23,7 @@ def text_space(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     words = word_pieces(caption_texts(), sizes.vocabulary)
     task = TextTask(fresh_t5(sizes, words), words, mix, seed)
     train(task, loop, out, task.understood, recipe)
+    rescale(task.model, sizes.scale)
     folder = _export(recipe, out)
     save_t5(task.model, words, folder)
     write_card(out, folder, "T5 of the Atelier", ["Trained from scratch on the Atelier's captions."])

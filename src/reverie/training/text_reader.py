@@ -24,10 +24,12 @@ from .vlm_facts import GROUPS, facts
 
 
 class TextReader(nn.Module):
-    """(B, L, D) vectors and 0/1 (B, L) to logits over the names of each group."""
+    """(B, L, D) vectors and 0/1 (B, L) to logits over the names of each group. size: of the vectors that it learns
+    from, a root mean square."""
 
-    def __init__(self, width: int, hidden: int = 192):
+    def __init__(self, width: int, size: float = 1.0, hidden: int = 192):
         super().__init__()
+        self.size = size
         self.queries = nn.Parameter(torch.randn(len(GROUPS), hidden) * hidden**-0.5)
         self.keys, self.values = nn.Linear(width, hidden), nn.Linear(width, hidden)
         self.heads = nn.ModuleList(
@@ -36,6 +38,7 @@ class TextReader(nn.Module):
         )
 
     def forward(self, vectors: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        vectors = vectors / self.size
         scores = torch.einsum("gh,blh->bgl", self.queries, self.keys(vectors)) * 4
         shares = scores.masked_fill(mask[:, None] == 0, -torch.inf).softmax(-1)
         pooled = shares @ self.values(vectors)  # (B, groups, hidden)
@@ -46,15 +49,16 @@ def learn_to_read(t5: Any, tokenizer: Any, steps: int = 400, batch: int = 64, no
     """A reader taught by the T5's encoder on captions of single things; noise: relative to the size of the vectors."""
     torch.manual_seed(seed)
     rng, words = random.Random(f"reader/{seed}"), Words(tokenizer, 64)
-    reader = TextReader(t5.config.d_model)
+    size = t5.encoder.final_layer_norm.weight.float().square().mean().sqrt().item()
+    reader = TextReader(t5.config.d_model, size)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in range(steps):
         scenes = [episode(rng, rng.randint(1, 2 * len(THEMES)), 1).answer for _ in range(batch)]
         ids, mask = words.ids([caption(scene, rng) for scene in scenes])
         vectors = encode_text(t5, ids, mask).float()
-        size = vectors.square().mean(-1, keepdim=True).sqrt() * noise * torch.rand(batch, 1, 1)
-        told = reader(vectors + torch.randn_like(vectors) * size, mask)
+        loud = vectors.square().mean(-1, keepdim=True).sqrt() * noise * torch.rand(batch, 1, 1)
+        told = reader(vectors + torch.randn_like(vectors) * loud, mask)
         wanted = torch.tensor([facts(scene) for scene in scenes]).split([len(names) for names in GROUPS.values()], 1)
         loss = torch.stack([F.cross_entropy(told[n], w) for n, w in zip(GROUPS, wanted, strict=True)]).sum()
         optimizer.zero_grad()
