@@ -178,6 +178,22 @@ def test_a_second_look_reads_textures_and_actions():
             assert getattr(found.objects[0], field) == value
 
 
+def test_where_no_look_fits_what_was_seen_first_stands():
+    """Of a painting, whose strokes lie where no drawing has them; never of a drawing, which shows that it is wrong."""
+
+    def read(shown: Thing, first: Thing, trust: float) -> str | None:
+        seen = seen_in(Scene((first,)))
+        return look_again(draw(Scene((shown,))), seen, ["action"], ("sheep",), trust).objects[0].action
+
+    plain = Thing("sheep", "white", x=0.5, y=0.55, scale=0.45)
+    flying = replace(plain, action="fly")
+    askew = replace(flying, x=plain.x + 0.04)
+    assert read(askew, flying, 0) is None
+    assert read(askew, flying, 1.1) == "fly"
+    assert read(plain, flying, 1.1) is None
+    assert read(flying, plain, 1.1) == "fly"
+
+
 class Drawing:
     """A painter that draws what is asked, given what stands beside the prompt."""
 

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from .eyes import Inspected
 
 NAME, VERSION = "atelier-cobsat", "v2"
-"""v2: the lists of v1; textures and actions of things that were seen too small are read rightly."""
+"""v2: the lists of v1; textures and actions of things that were seen too small, and actions in paintings, are read
+rightly."""
 SHOTS, EPISODES = (2, 4), 20
+TRUST = 1.1
+"""See `second_look.look_again`."""
 PARTS = {"object": "thing", "attribute": "detail", "textual": "textual", "visual": "visual"}
 
 
@@ -82,7 +85,7 @@ def look_closely(one: Episode, picture: Image, sighting: Sighting) -> Sighting:
     """The sighting, with a second look at what the episode is about where the inspector needs one."""
     theme = theme_of(one.task)
     fields: list[Field] = ["texture"] if theme == "texture" else ["action"] if theme == "action" else []
-    return look_again(picture, sighting, fields, {one.answer.things[0].kind})
+    return look_again(picture, sighting, fields, {one.answer.things[0].kind}, TRUST)
 
 
 def judge(sample: Sample, shown: Inspected) -> Judgement:
