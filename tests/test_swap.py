@@ -294,6 +294,7 @@ def test_a_picture_alone_is_enough(saved, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     RED.save("a.png")
     assert main(["generate", "", "--image", "a.png", "--model", str(saved), "--seed", "3", "--out", "out.png"]) == 0
+    assert "thought:" not in capsys.readouterr().err  # a tower says nothing
     expected = reverie.load(saved).generate("", context=(RED,), seed=3).image
     assert np.array_equal(Image.open("out.png").convert("RGB"), expected)
     assert main(["generate", "", "--image", "a.png", "--model", "atelier-janus", "--out", "no.png"]) == 2

@@ -131,10 +131,10 @@ class Display:
         if event.whole is None:
             return
         self.thought, self.prompt, self.note = printable(event.whole), printable(event.prompt or ""), event.note or ""
-        self._line(f"thought: {self.thought}")
-        self._line(f"picture: {self.prompt}")
-        if self.note:
-            self._line(f"note: {self.note}")
+        # A VLM's answer is a thought without a prompt, and a vision tower says nothing.
+        for name, said in (("thought", self.thought), ("picture", self.prompt), ("note", self.note)):
+            if said:
+                self._line(f"{name}: {said}")
 
     def _judge_region(self, event: Verdict | Revised) -> None:
         """A critique of a region while it is painted, and what it is painted from again."""
