@@ -306,7 +306,14 @@ BAD = {
     ),
     "candidates": (["generate", "a cat", "--candidates", "4"], "candidates=4"),
     "reflection": (["generate", "a cat", "--reflect", "-1"], "reflect=-1"),
-    "a judge of regions": (["generate", "a cat", "--preset", "twig", "--judge", "atelier-inspector"], "painter itself"),
+    "a judge of nothing": (
+        ["generate", "a cat", "--think", "during", "--judge", "atelier-inspector"],
+        "nothing to judge",
+    ),
+    "a judge of the script": (
+        ["generate", "a cat", "--preset", "twig", "--official", "--judge", "atelier-inspector"],
+        "criticises itself",
+    ),
     "choosing among thoughts": (["generate", "a cat", "--preset", "twig", "--choose", "orm"], "leave choose=first"),
     "unknown preset": (["generate", "a cat", "--preset", "t2gg"], "did you mean t2g?"),
     "guidance": (["generate", "a cat", "--guidance", "nan"], "guidance=nan"),
