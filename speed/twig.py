@@ -167,9 +167,9 @@ def compare(arguments) -> dict:
     seeds = list(range(100, 100 + len(prompts)))
     with tempfile.TemporaryDirectory() as folder:
         checked = [literal(p, s, Path(folder)) for p, s in zip(prompts[: arguments.checked], seeds, strict=False)]
-        found = ours(model, words, literal, prompts, seeds)
+        found = ours(model, words, literal, prompts, seeds, 32, arguments.chunk)
         alone = [
-            ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows, 256)[0]
+            ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows, arguments.chunk)[0]
             for i in range(min(2, arguments.checked))
         ]
         equal = sum(a == b for a, b in zip(checked, found, strict=False))
@@ -186,7 +186,9 @@ def compare(arguments) -> dict:
             seconds["literal"].append(timed(lambda i=one: literal(prompts[i], seeds[i], Path(folder))))
             seconds["ours, one at a time"].append(
                 timed(
-                    lambda i=one: ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows, 256)
+                    lambda i=one: ours(
+                        model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows, arguments.chunk
+                    )
                 )
             )
             seconds[f"ours, {len(prompts)} at once"].append(
@@ -271,7 +273,7 @@ def parse(argv=None):
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--checked", type=int, default=4, help="pictures that are compared before timing")
     parser.add_argument("--rows", type=int, default=4, help="of a matrix product where one picture is made at a time")
-    parser.add_argument("--chunk", type=int, default=256, help="tokens of a prompt that enter at a time")
+    parser.add_argument("--chunk", type=int, default=128, help="tokens of a prompt that enter at a time")
     parser.add_argument("--tokens", type=int, default=48, help="of an answer, at most")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
