@@ -32,10 +32,12 @@ def test_what_was_tried_is_asked_where_it_differs(tmp_path: Path) -> None:
     assert all(row["demand"]["include"] for row in rows)
     assert all(len(groups) == 2 and all(len(group) == 2 for group in groups) for groups in rows[0]["rewards"].values())
 
-    # Stopped in the middle, it goes on and says the same.
-    out.write_text("\n".join(whole[:3]) + "\n")
+    # Stopped in the middle of a line, it goes on and says the same; other prompts belong into another file.
+    out.write_text("\n".join(whole[:3]) + "\n" + whole[3][:20])
     tried.main([str(DUAL), *common, "data.prompts=atelier:5", "tree.thoughts=2", "--out", str(out)])
     assert out.read_text().splitlines() == whole
+    with pytest.raises(ValueError, match="other prompts"):
+        tried.tried_in(out, ["a cat"] * 5)
 
     # How sure the inspector is differs between any two pictures; every prompt is asked again, with its truth.
     asked = questions(Asks(str(out), differ="sure"), 0)

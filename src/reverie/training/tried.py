@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from ..files import write_atomically
 from .tree import Tree
 
 
@@ -41,6 +42,18 @@ def _said(reward: float) -> float | None:
     return None if math.isnan(reward) else round(reward, 4)
 
 
+def tried_in(out: Path, prompts: Sequence[str]) -> int:
+    """How many of the prompts a file holds; a line that a stop cut off is dropped. ValueError where it holds others."""
+    text = out.read_text("utf-8") if out.is_file() else ""
+    whole, _, half = text.rpartition("\n")
+    lines = whole.splitlines()
+    if [json.loads(line)["prompt"] for line in lines] != list(prompts[: len(lines)]):
+        raise ValueError(f"{out} holds other prompts than this recipe asks; give another --out.")
+    if half:
+        write_atomically(out, lambda part: part.write_text("".join(f"{line}\n" for line in lines), "utf-8"))
+    return len(lines)
+
+
 @torch.no_grad()
 def attempt(recipe: dict[str, Any], out: Path) -> int:
     """Tries every prompt of the recipe that `out` does not hold yet; returns how many it holds."""
@@ -51,9 +64,9 @@ def attempt(recipe: dict[str, Any], out: Path) -> int:
     seed = int(recipe.get("seed", 0))
     torch.manual_seed(seed)
     _, pipeline, made, rewards = dual_parts(recipe, seed)
-    done = len(out.read_text("utf-8").splitlines()) if out.is_file() else 0
-    out.parent.mkdir(parents=True, exist_ok=True)
     prompts, together = list(made.task.prompts), made.task.config.prompts
+    done = tried_in(out, prompts)
+    out.parent.mkdir(parents=True, exist_ok=True)
     precision = torch.autocast(pipeline._execution_device.type, torch.bfloat16)
     with closing(rewards), precision, out.open("a", encoding="utf-8") as file:
         for first in range(done, len(prompts), together):
@@ -76,7 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = read(given.recipe, given.overrides)
     if recipe["task"] != "dual-grpo":
         parser.error(f"{given.recipe} is a recipe of {recipe['task']}; prompts are tried for dual-grpo")
-    print(f"{attempt(recipe, given.out)} prompts in {given.out}")
+    try:
+        print(f"{attempt(recipe, given.out)} prompts in {given.out}")
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
