@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reverie.models.quiet import quietly
+from reverie.models.quiet import unless_large
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +28,6 @@ EDITORS = ("QwenImageEditPipeline", "QwenImageEditPlusPipeline")
 PROCESSORS = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor")
 """What prepares pictures for the language model of an editor; the released ones name the first."""
 OFFLOADS = ("model", "sequential")
-LARGE = 2**30
-"""Bytes of weights whose loading is shown."""
 QUANTISED: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
     "int8": {"load_in_8bit": True},
@@ -106,6 +103,8 @@ def load_pipeline(
         raise ValueError(f"{folder} holds no {INDEX}, so it is no pipeline; give the folder that contains it.")
     import diffusers
     import torch
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
 
     from reverie.models.folded_kl import fold_pipeline
     from reverie.models.stills import quicken_stills
@@ -119,7 +118,7 @@ def load_pipeline(
     if quantise is not None:
         settings["quantization_config"] = _quantisation(index, quantise, kind)
     try:
-        with _bars(Path(folder)):
+        with unless_large(folder, of_diffusers, of_transformers):
             pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(folder, dtype=kind, **settings)
     except (OSError, ImportError) as error:
         raise ValueError(f"{folder} is not a complete pipeline: {str(error).strip().splitlines()[0]}") from error
@@ -138,15 +137,6 @@ def load_pipeline(
         pipeline.transformer.compile_repeated_blocks()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def _bars(folder: Path) -> AbstractContextManager[None]:
-    """Only of weights that take a while."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    large = sum(path.stat().st_size for path in folder.glob("*/*.safetensors")) > LARGE
-    return nullcontext() if large else quietly(of_diffusers, of_transformers)
 
 
 def check_fitting(offload: str | None, quantise: str | None, lora: str | Path | None) -> None:

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from types import ModuleType
+
+LARGE = 2**30
+"""Bytes of weights that take a while."""
+
+
+def unless_large(folder: str | Path, *libraries: ModuleType) -> AbstractContextManager[None]:
+    """`quietly`, for a folder whose weights are not large; bars stay where they are, or have to be fetched."""
+    small = Path(folder).is_dir() and sum(one.stat().st_size for one in Path(folder).rglob("*.safetensors")) <= LARGE
+    return quietly(*libraries) if small else nullcontext()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reverie.models.diffusion_checkpoint import INDEX, fetch_pipeline, load_pipeline, read_index
+from reverie.models.quiet import unless_large
 
 if TYPE_CHECKING:
     import torch
@@ -116,8 +117,10 @@ class ThinkDiff:
         """Loads the pipeline's T5 encoder, if it is not there yet."""
         if getattr(self.pipeline, self.part) is None:
             from transformers import T5EncoderModel
+            from transformers.utils import logging
 
-            encoder: Any = T5EncoderModel.from_pretrained(self.diffusion / self.part, dtype=self.dtype)
+            with unless_large(self.diffusion / self.part, logging):
+                encoder: Any = T5EncoderModel.from_pretrained(self.diffusion / self.part, dtype=self.dtype)
             self.pipeline.register_modules(**{self.part: encoder.to(self.device).eval()})
 
     def condition(self, context: Sequence[Any], prompt: str) -> Condition:

@@ -17,6 +17,7 @@ from torch import Tensor
 from reverie.canvas import Work, draw_uniforms, pick
 from reverie.models.low_rank import add_adapter, base_of
 from reverie.models.pretrained import read_config
+from reverie.models.quiet import unless_large
 from reverie.vlms import IMAGE, Message, Messages, Reading, seeds_of
 from reverie.vlms.prefixes import read
 
@@ -74,6 +75,7 @@ class TransformersVLM:
         (models/low_rank.py), whose processor is that of its base."""
         from transformers import AutoModelForImageTextToText
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        from transformers.utils import logging
 
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
@@ -83,7 +85,8 @@ class TransformersVLM:
         base = base_of(source) or source
         try:
             processor = load_processor(base, config, **({} if max_pixels is None else {"max_pixels": max_pixels}))
-            model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
+            with unless_large(base, logging):
+                model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
         except OSError as error:
             raise ValueError(f"{source} lacks weights or processor ({str(error).splitlines()[0]}).") from error
         if base != source:
