@@ -288,7 +288,7 @@ def test_a_folder_paints_through_the_command_line(tmp_path, capsys, monkeypatch)
         load(folder, "cpu").generate("a cat", temperature=0.5)
     with pytest.raises(ValueError, match="offload"):
         load_pipeline(folder, offload="cloud")
-    assert main(["replay", str(painted), "--device", "cpu", "--quiet"]) == 0
+    assert main(["replay", str(painted), "--device", "cpu", "--quiet", "--out", str(tmp_path / "again.png")]) == 0
 
 
 def test_lora_weights_are_loaded_as_the_pipeline_loads_them(tmp_path):

@@ -37,7 +37,9 @@ def test_lora_weights_come_from_the_command_line_and_a_replay_loads_them_again(
     assert adapted["fitting"] == {"lora": str(tmp_path / "lora")}
     assert "fitting" not in plain
     capsys.readouterr()
-    assert main(["replay", str(tmp_path / "cat.png"), "--device", "cpu", "--quiet"]) == 0
+    assert (
+        main(["replay", str(tmp_path / "cat.png"), "--device", "cpu", "-q", "--out", str(tmp_path / "again.png")]) == 0
+    )
     assert "identical" in capsys.readouterr().out
 
 
@@ -52,7 +54,9 @@ def test_a_replay_knows_the_weights_of_a_model_with_adapters(model: Path, tmp_pa
     order = ["generate", "a cat", "--model", str(folder), "--device", "cpu", "--seed", "3", "--quiet"]
     assert main([*order, "--out", str(tmp_path / "cat.png")]) == 0
     capsys.readouterr()
-    assert main(["replay", str(tmp_path / "cat.png"), "--device", "cpu", "--quiet"]) == 0
+    assert (
+        main(["replay", str(tmp_path / "cat.png"), "--device", "cpu", "-q", "--out", str(tmp_path / "again.png")]) == 0
+    )
     told = capsys.readouterr()
     assert "identical" in told.out
     assert "other weights" not in told.err

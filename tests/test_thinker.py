@@ -71,7 +71,7 @@ def test_a_named_thinker_stands_in_the_recipe(tmp_path: Path, capsys: pytest.Cap
     assert recipe["plan"]["thinker"] == "atelier-janus"
     assert "a sheep" in str(recipe["thought"])
     capsys.readouterr()
-    assert main(["replay", str(out), "--device", "cpu", "--quiet"]) == 0
+    assert main(["replay", str(out), "--device", "cpu", "--quiet", "--out", str(tmp_path / "again.png")]) == 0
     assert "identical" in capsys.readouterr().out
 
 
