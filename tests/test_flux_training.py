@@ -355,5 +355,7 @@ def test_the_recipe_goes_from_words_to_a_painter(tmp_path):
          "model={heads: 1, head: 16, double: 1, single: 1, pooled: 8, vocabulary: 514, steps: 1}", "mix.batch=2"],
     )  # fmt: skip
     assert reverie.load(tmp_path / "flux/checkpoint").generate("a boat", seed=0).image.size == (96, 96)
+    told = [path.read_text("utf-8") for path in (tmp_path / "flux/checkpoint").rglob("*config.json")]
+    assert not any(str(tmp_path) in text for text in told), "a checkpoint names no folder of who made it"
     with pytest.raises(ValueError, match="no tokenizer"):
         run("recipes/atelier/flux.yaml", [f"vae={tmp_path}", f"out={tmp_path / 'x'}"])

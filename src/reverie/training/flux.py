@@ -372,6 +372,9 @@ def save_flux(pipeline: Any, t5: Any, sizes: FluxSizes, side: int, folder: str |
     pipeline.save_pretrained(folder)
     pipeline.vae.__class__ = FoldedKL
     t5.to(torch.bfloat16).save_pretrained(folder / "text_encoder_2")
+    config = json.loads((folder / "vae/config.json").read_text("utf-8"))
+    config.pop("_name_or_path", None)  # where it was loaded from is nobody else's folder
+    write_atomically(folder / "vae/config.json", lambda path: path.write_text(json.dumps(config, indent=2)))
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
     own = {"steps": sizes.steps, "guidance": sizes.guidance, "limit": sizes.limit, "height": side, "width": side}
     index |= {"vae": ["diffusers", "AutoencoderKL"], "_reverie": own}
