@@ -10,9 +10,10 @@ import pytest
 from reverie.training.think_table import better, main, rows_of
 
 
-def report(path: Path, scores: dict[str, list[float]]) -> Path:
+def report(path: Path, scores: dict[str, list[float]], **value: float) -> Path:
     rows = [
         {"id": key, "cluster": key, "tag": "time" if int(key) % 2 else "space", "index": index, "score": score}
+        | ({"value": value} if value else {})
         for key, values in scores.items()
         for index, score in enumerate(values)
     ]
@@ -37,6 +38,8 @@ def test_the_same_prompts_are_compared(tmp_path: Path, capsys: pytest.CaptureFix
 
     main([f"before={worse}", f"after={good}", "--images", "1"])
     assert "**0.0 (0.0 to " in capsys.readouterr().out
+    judged = report(tmp_path / "judged.json", {"1": [0.0], "2": [0.0]}, reasoning=1.0)
+    assert [row["score"] for row in rows_of(judged, None, None, "reasoning")] == [1.0, 1.0]
     gap = better(rows_of(worse, None, None), rows_of(worse, None, None))
     assert (gap.mean, gap.low, gap.high) == (0, 0, 0)
 
@@ -48,6 +51,7 @@ def test_the_same_prompts_are_compared(tmp_path: Path, capsys: pytest.CaptureFix
         (["a={file}", "--entry", "atelier-wise/raw"], "holds atelier-wise/think; give --entry"),
         (["a={file}", "--images", "3"], "fewer than 3 pictures"),
         (["a={file}.txt"], "is no report"),
+        (["a={file}", "--value", "reasoning"], "no reasoning is told"),
     ],
 )
 def test_what_cannot_be_compared_is_said(arguments: list[str], said: str, tmp_path: Path, capsys) -> None:

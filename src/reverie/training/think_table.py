@@ -4,7 +4,8 @@ report is better than the first, over the same prompts and seeds.
     python -m reverie.training.think_table SFT=sft.json Dual-GRPO=dual.json --images 2
 
 Differences are paired by prompt and their 95% interval is a bootstrap over prompts (`benchmarks.stats.compare`); one
-that leaves out 0 is marked. `--images N` takes the first N pictures of each prompt, where one report has more of them.
+that leaves out 0 is marked. `--images N` takes the first N pictures of each prompt, where one report has more of them;
+`--value reasoning` what a judge said besides its score, such as one of the two questions about an edit.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from .think_report import summary
 Rows = list[dict[str, Any]]
 
 
-def rows_of(path: Path, entry: str | None, images: int | None) -> Rows:
-    """The rows of one entry (`atelier-wise/think`) of a report, the only one if none is named. ValueError, naming the
-    file, where there is no such entry, or fewer pictures of a prompt than asked for."""
+def rows_of(path: Path, entry: str | None, images: int | None, value: str | None = None) -> Rows:
+    """The rows of one entry (`atelier-wise/think`) of a report, the only one if none is named; value: what counts in
+    place of the score. ValueError, naming the file, where there is no such entry or value, or fewer pictures of a
+    prompt than asked for."""
     try:
         report = json.loads(path.read_text("utf-8"))
         found = {name: one["rows"] for name, one in report.items() if name != "about"}
@@ -32,6 +34,10 @@ def rows_of(path: Path, entry: str | None, images: int | None) -> Rows:
     if (len(found) != 1) if entry is None else (entry not in found):
         raise ValueError(f"{path} holds {', '.join(found)}; give --entry, one of them.")
     rows: Rows = found[entry or next(iter(found))]
+    if value is not None:
+        if any(value not in (row.get("value") or ()) for row in rows):
+            raise ValueError(f"{path} has pictures of which no {value} is told.")
+        rows = [row | {"score": float(row["value"][value])} for row in rows]
     if images is None:
         return rows
     rows = [row for row in rows if row.get("index", 0) < images]
@@ -79,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("reports", nargs="+", metavar="NAME=FILE")
     parser.add_argument("--entry", help="of each report, such as atelier-wise/think")
     parser.add_argument("--images", type=int, help="of each prompt at most")
+    parser.add_argument("--value", help="what counts in place of the score, such as reasoning")
     given = parser.parse_args(arguments)
     try:
         found = {}
@@ -86,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name, sign, file = one.partition("=")
             if not sign:
                 raise ValueError(f"{one!r} is not of the form NAME=FILE.")
-            found[name] = rows_of(Path(file), given.entry, given.images)
+            found[name] = rows_of(Path(file), given.entry, given.images, given.value)
         print(table(found))
     except ValueError as error:
         parser.error(str(error))
