@@ -292,7 +292,7 @@ def test_a_folder_paints_through_the_command_line(tmp_path, capsys, monkeypatch)
 
 
 def test_lora_weights_are_loaded_as_the_pipeline_loads_them(tmp_path):
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="needs reverie[diffusion]")
     pipe = toys.stable_diffusion_3()
     pipe.save_pretrained(tmp_path / "toy")
     pipe.transformer.add_adapter(

@@ -23,7 +23,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_lora_weights_come_from_the_command_line_and_a_replay_loads_them_again(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="needs reverie[diffusion]")
     pipe = qwen_image()
     settings = peft.LoraConfig(r=2, lora_alpha=64, target_modules=["to_q", "to_v"], init_lora_weights=False)
     pipe.transformer.add_adapter(settings)
@@ -44,7 +44,7 @@ def test_lora_weights_come_from_the_command_line_and_a_replay_loads_them_again(
 
 
 def test_a_replay_knows_the_weights_of_a_model_with_adapters(model: Path, tmp_path: Path, capsys) -> None:
-    pytest.importorskip("peft")
+    pytest.importorskip("peft", reason="needs reverie[diffusion]")
     pipe = qwen_image()
     lora = Lora(2, 4, "attn")
     inject(pipe.transformer, lora)

@@ -62,7 +62,7 @@ def test_an_external_thinker_sees_the_picture_that_is_edited() -> None:
 
 def test_a_named_thinker_stands_in_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The shipped Janus reasons in its own wording, and a replay asks it again."""
-    pytest.importorskip("diffusers")
+    pytest.importorskip("diffusers", reason="needs reverie[diffusion]")
     folder = save_thinker(qwen_image(), tmp_path / "toy")
     out = tmp_path / "wool.png"
     order = ["generate", "the animal that gives us wool", "--model", str(folder), "--device", "cpu", "--seed", "1"]

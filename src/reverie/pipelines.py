@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from reverie.generators.family import OWN_STEPS
 from reverie.models.diffusion_checkpoint import PIPELINES
 from reverie.models.registry import Source
 from reverie.painter import Painter
-
-SETTINGS = ("steps", "guidance", "negative", "height", "width", "limit", "area", "paints")
 
 
 def around(pipeline: Any, **settings: Any) -> Painter:
@@ -31,9 +30,9 @@ def around(pipeline: Any, **settings: Any) -> Painter:
     name = type(pipeline).__name__
     if name not in PIPELINES:
         raise ValueError(f"{name}: Reverie can paint with {', '.join(PIPELINES)}.")
-    strange = sorted(set(settings) - set(SETTINGS))
+    strange = sorted(set(settings) - set(OWN_STEPS))
     if strange:
-        raise ValueError(f"{strange[0]!r} is no setting of a pipeline; there are {', '.join(SETTINGS)}.")
+        raise ValueError(f"{strange[0]!r} is no setting of a pipeline; there are {', '.join(OWN_STEPS)}.")
     index = {**pipeline.config, "_class_name": name, "_reverie": settings}
     where = str(getattr(pipeline, "name_or_path", "") or name)
     return Painter(Source(where, "diffusion", thinker="t2g", config=index), pipeline, None)

@@ -151,6 +151,11 @@ def check_fitting(offload: str | None, quantise: str | None, lora: str | Path | 
         raise ValueError(f"quantise={quantise!r} needs bitsandbytes: pip install bitsandbytes.")
 
 
+def settings_of(part: Any) -> dict[str, Any]:
+    """What a part of diffusers was made with, to make another or to keep; where it was loaded from is nobody else's."""
+    return {name: value for name, value in part.config.items() if name != "_name_or_path"}
+
+
 def _processor(kind: str, folder: Path) -> Any:
     """A processor of Qwen-VL without its part for videos, for which transformers would want torchvision."""
     import transformers

@@ -173,20 +173,19 @@ class PackedNorm:
 
     def __init__(self, norm: RMSNorm):
         size = norm.weight.numel()
-        gain = norm.weight.detach().float() * size**0.5
-        exact = norm.weight.dtype == torch.float32
-        self.told: Tensor | None = gain if exact else None
-        self.gain: Tensor | None = None if exact else gain
+        self.gain = norm.weight.detach().float() * size**0.5
+        self.told = norm.weight.dtype == torch.float32
+        """Whether the weights behind it hold the gain."""
         self.floor = torch.tensor((size * norm.eps) ** 0.5)
 
     def before(self, layer: nn.Linear) -> Tensor:
         """The weights of a layer that reads what this returns."""
-        return layer.weight if self.told is None else layer.weight.detach() * self.told
+        return layer.weight.detach() * self.gain if self.told else layer.weight
 
     def __call__(self, x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         normed = x / torch.hypot(length, self.floor)
-        return normed if self.gain is None else normed.mul_(self.gain).to(x.dtype)
+        return normed if self.told else normed.mul_(self.gain).to(x.dtype)
 
 
 class PackedLayer:

@@ -151,7 +151,9 @@ def save_autoencoder(model: Any, folder: str | Path) -> None:
     """The diffusers layout, in bfloat16; it says that it is an AutoencoderKL, and any diffusers can load it."""
     from diffusers import AutoencoderKL
 
-    plain: Any = AutoencoderKL.from_config(model.config)
+    from ..models.diffusion_checkpoint import settings_of
+
+    plain: Any = AutoencoderKL.from_config(settings_of(model))
     plain.load_state_dict(model.state_dict())
     plain.to(torch.bfloat16).save_pretrained(folder)
 

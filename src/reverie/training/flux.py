@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..models.diffusion_families import Flux
 from ..models.diffusion_family import Text, pack
-from .autoencoder import latents_of
+from .autoencoder import latents_of, save_autoencoder
 from .captions import pictured, worded
 from .janus import stack
 from .pool import Pool
@@ -361,20 +361,12 @@ class FluxTask:
 
 def save_flux(pipeline: Any, t5: Any, sizes: FluxSizes, side: int, folder: str | Path) -> None:
     """The diffusers layout, in bfloat16. `text_encoder_2` holds the whole T5: its decoder teaches aligners."""
-    from diffusers import AutoencoderKL
-
     from ..files import write_atomically
-    from ..models.folded_kl import FoldedKL
 
     folder = Path(folder)
-    pipeline.to(torch.bfloat16)
-    pipeline.vae.__class__ = AutoencoderKL  # its name on disk
-    pipeline.save_pretrained(folder)
-    pipeline.vae.__class__ = FoldedKL
+    pipeline.to(torch.bfloat16).save_pretrained(folder)
+    save_autoencoder(pipeline.vae, folder / "vae")
     t5.to(torch.bfloat16).save_pretrained(folder / "text_encoder_2")
-    config = json.loads((folder / "vae/config.json").read_text("utf-8"))
-    config.pop("_name_or_path", None)  # where it was loaded from is nobody else's folder
-    write_atomically(folder / "vae/config.json", lambda path: path.write_text(json.dumps(config, indent=2)))
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
     own = {"steps": sizes.steps, "guidance": sizes.guidance, "limit": sizes.limit, "height": side, "width": side}
     index |= {"vae": ["diffusers", "AutoencoderKL"], "_reverie": own}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
+from ..models.diffusion_checkpoint import settings_of
 from .card import write_card
 from .loop import LoopConfig, train
 from .qwen import QwenTask, QwenTraining, assemble, fresh_transformer
@@ -104,7 +105,7 @@ def save_qwen(pipeline: Any, parts: str | Path, sizes: QwenSizes, side: int, fol
     import torch
 
     folder = Path(folder)
-    plain: Any = diffusers.AutoencoderKLQwenImage.from_config(pipeline.vae.config)
+    plain: Any = diffusers.AutoencoderKLQwenImage.from_config(settings_of(pipeline.vae))
     plain.load_state_dict(pipeline.vae.state_dict())
     pipeline.to("cpu")
     pipeline.to(torch.bfloat16)

@@ -155,7 +155,9 @@ def save_vae(model: Any, folder: str | Path) -> None:
     """The diffusers layout, in bfloat16."""
     import diffusers
 
-    plain: Any = diffusers.AutoencoderKLQwenImage.from_config(model.config)
+    from ..models.diffusion_checkpoint import settings_of
+
+    plain: Any = diffusers.AutoencoderKLQwenImage.from_config(settings_of(model))
     plain.load_state_dict(as_kernels(model, plain))
     plain.to(torch.bfloat16).save_pretrained(folder)
 
