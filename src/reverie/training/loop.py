@@ -216,7 +216,9 @@ class _Turns(torch.utils.data.Dataset):
         return self.task.batch(turn * self.processes + self.rank)
 
 
-def _batches(task: Task, config: LoopConfig, first: int, rank: int, processes: int) -> Iterator[Any]:
+def _batches(
+    task: Task, config: LoopConfig, first: int, rank: int, processes: int, device: torch.device
+) -> Iterator[Any]:
     share = getattr(task, "share", None)
     if share is not None:  # some must know how many batches make an update
         share(config.accumulate * processes)
@@ -227,6 +229,7 @@ def _batches(task: Task, config: LoopConfig, first: int, rank: int, processes: i
         sampler=range(first * config.accumulate, turns),
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
+        pin_memory=device.type == "cuda",  # a copy from pinned memory need not wait for the step before
     )
     return iter(loader)
 
@@ -261,7 +264,8 @@ def train(
     accelerator.init_trackers("events")
     task.model.to(accelerator.device)
     blocks = recompute(task.model) if config.recompute else []
-    several = accelerator.num_processes > 1
+    processes = accelerator.num_processes
+    several = processes > 1
     sharded = Sharded(task.model, accelerator.device) if config.shard is True and several else None
     opts = optimizers(task.model, config)
     zero = Zero(task, opts[0], config, accelerator) if config.shard in STAGES and several else None
@@ -273,7 +277,7 @@ def train(
     progress = resume(out, task.model, prepared, ema, bool(config.shard) and several, zero)
     bases = [config.lr, config.muon_lr or config.lr]  # of AdamW, of Muon
     clock = time.monotonic() - progress.seconds
-    batches = _batches(task, config, progress.step, accelerator.process_index, accelerator.num_processes)
+    batches = _batches(task, config, progress.step, accelerator.process_index, processes, accelerator.device)
     main = accelerator.is_main_process
     with (out / "log.jsonl").open("a") as log:
         while progress.step < config.steps:
@@ -334,9 +338,11 @@ def _step(
 ) -> list[dict[str, Any]]:
     """One update; returns what to log of each of its batches here."""
     rows = []
+    device = accelerator.device
+    pinned = device.type == "cuda"  # only from such memory is a copy that does not wait safe
     for _ in range(config.accumulate):
         batch = torch.utils._pytree.tree_map(
-            lambda x: x.to(accelerator.device) if isinstance(x, Tensor) else x, next(batches)
+            lambda x: x.to(device, non_blocking=pinned) if isinstance(x, Tensor) else x, next(batches)
         )
         if zero:
             loss, row = zero.learn(batch)
