@@ -67,7 +67,10 @@ SHAPES = {
     "toy": Shape(width=64, layers=2, heads=4, ffn=96, codes=64, grid=4, channels=32, vocabulary=300),
     "shipped": Shape(width=256, layers=8, heads=4, ffn=768, codes=2048, grid=12),
     "100m": Shape(width=768, layers=14, heads=12, ffn=2048, codes=16384, grid=24),
+    "pro-1b": Shape(width=2048, layers=24, heads=16, ffn=5632, codes=16384, grid=24, vocabulary=102400),
+    "pro-7b": Shape(width=4096, layers=30, heads=32, ffn=11008, codes=16384, grid=24, vocabulary=102400),
 }
+"""The last two have the language models and heads of the published Janus-Pro, but a tiny tower and decoder."""
 
 
 def config_of(shape: Shape) -> JanusConfig:
@@ -97,11 +100,12 @@ def config_of(shape: Shape) -> JanusConfig:
     )
 
 
-def our_model(shape: Shape, dtype: torch.dtype, seed: int = 0) -> Janus:
+def our_model(shape: Shape, dtype: torch.dtype, seed: int = 0, device: str = "cpu") -> Janus:
     torch.manual_seed(seed)
-    model = Janus(config_of(shape))
+    with torch.device(device):
+        model = Janus(config_of(shape))
     # Large enough that every code matters to the next: greedy runs do not get stuck, ties are rare.
-    model.initialise(std=0.15 if shape.width < 128 else 0.06)
+    model.initialise(std=0.15 if shape.width < 128 else 0.06 if shape.width < 2048 else 0.02)
     return model.to(dtype).eval()
 
 

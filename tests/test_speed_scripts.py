@@ -17,7 +17,7 @@ def script(monkeypatch):
 
     def load(name: str) -> ModuleType:
         # By path: `janus` and `memory` are too common as names to be left behind in sys.modules.
-        for other in ("twins", "memory", "janus", "group_norm", "parm", "twig", "rl_memory", "dual_grpo"):
+        for other in ("twins", "memory", "janus", "group_norm", "parm", "twig", "rl_memory", "rl_step", "dual_grpo"):
             monkeypatch.delitem(sys.modules, other, raising=False)
         return importlib.import_module(name)
 
@@ -75,7 +75,7 @@ def test_the_harness_is_timed(script, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bits_do_not_depend_on_the_batch(script, dtype):
     bits = script("batch_bits")
-    assert bits.different(bits.SHAPES["toy"], dtype, codes=3) == []
+    assert bits.different(bits.SHAPES["toy"], dtype, codes=3) == {}
 
 
 def test_parm_done_literally_keeps_the_same_candidates(script, tmp_path):
@@ -137,6 +137,13 @@ def test_memory_of_reinforcement_is_below_what_the_formula_says(script):
     seven = memory.arithmetic(memory.PRO_7B, rank=16, images=8, chunk=2, text=200)
     assert seven["total"] == pytest.approx(sum(value for name, value in seven.items() if name != "total"))
     assert seven["total"] < 80
+
+
+def test_a_whole_step_of_reinforcement_moves_the_adapters(script):
+    found = script("rl_step").steps("toy", "cpu", rank=2, images=4, chunk=2, limit=6, count=2)
+    assert found["step 1"]["gradient"] > 0
+    assert found["step 1"]["text tokens"] <= 6
+    assert found["roll-out 1"]["seconds"] < found["step 1"]["seconds"]
 
 
 def test_a_dual_grpo_step_is_the_same_batched_and_literally(script):
