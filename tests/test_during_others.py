@@ -171,7 +171,7 @@ def test_the_command_line_names_who_thinks_for_a_painter_that_does_not(tmp_path,
     recipe = read_recipe(tmp_path / "out.png")
     assert len(recipe["regions"]) == 2
     assert main([*argv, "--eyes", "atelier-inspector"]) == 2
-    assert "look but not think" in capsys.readouterr().err
+    assert "cannot think for another model" in capsys.readouterr().err
 
 
 def test_eyes_may_be_a_python_object(tmp_path):

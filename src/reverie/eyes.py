@@ -92,7 +92,7 @@ def check_thinker(name: str | None) -> Source | None:
         return None
     source = resolve(name, "judge")
     if source.family not in (None, "served", "chat", "janus", "llava"):
-        raise ValueError(f"{name} cannot think for another model; name one that writes with --thinker: atelier-janus.")
+        raise ValueError(f"{name} cannot think for another model; name one that writes, such as atelier-janus.")
     return source
 
 
@@ -103,11 +103,9 @@ def thinking(eyes: Any, device: str, check: Callable[[str], None], work: Work, w
         if not hasattr(eyes, "write_batch"):
             raise ValueError("who thinks is a name, a folder, or a VLM (reverie.vlms); this is none of them.")
         return Thinker(eyes, wording, check, work)
-    source = check_eyes(str(eyes))
+    source = check_thinker(str(eyes))
     if source is None:
         raise ValueError(f"{eyes!s}, who thinks, is a Python object and not here; pass it as eyes= or thinker=.")
-    if source.family in ("inspector", "showo"):
-        raise ValueError(f"{eyes} can look but not think while a picture is painted; name a model that writes.")
     if source.family == "served":
         from reverie.vlms.named import open_vlm
 

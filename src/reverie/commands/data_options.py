@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from reverie.commands import cluster_options, model_options, rewrites_options
+from reverie.commands import build_options, cluster_options, model_options, rewrites_options
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,7 @@ def _thoughts_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher", default="atelier", metavar="WHO", help="atelier, a VLM's name, or openai:MODEL@URL"
     )
-    parser.add_argument("--prompts", required=True, metavar="WHAT", help="atelier:N; for a VLM also a file of prompts")
-    parser.add_argument("--exclude", nargs="+", default=(), metavar="FILE", help="leave out the prompts of these files")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for the stories; goes on from here")
+    build_options.add_prompts(parser, "atelier:N; for a VLM also a file of prompts", "stories")
     parser.add_argument(
         "--regions", default="3", metavar="K", help="parts of the image (default: 3); atelier: also several, as 2,3,4"
     )
@@ -45,13 +43,8 @@ def _thoughts_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exercises", type=float, default=0.6, metavar="S", help="atelier: share of prompts as in atelier-compbench"
     )
-    parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
-    parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens")
-    parser.add_argument("--batch", type=int, default=64, metavar="N", help="stories made at a time (default: 64)")
-    parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the stories, from 0")
-    parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, which may fill one folder at a time")
-    parser.add_argument("--seed", type=int, default=0, help="of the whole build (default: 0)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    build_options.add_painting(parser, "stories")
+    build_options.add_share(parser, "stories")
 
 
 VERIFIER_DATA = {
@@ -67,23 +60,14 @@ VERIFIER_DATA = {
 
 def _verifier_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     model_options.add(parser)
-    parser.add_argument(
-        "--prompts", required=True, metavar="WHAT", help="a file of prompts, atelier:N, or things.json:N (templates)"
-    )
-    parser.add_argument("--exclude", nargs="+", default=(), metavar="FILE", help="leave out the prompts of these files")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for the data; goes on from here")
+    build_options.add_prompts(parser, "a file of prompts, atelier:N, or things.json:N (templates)", "data")
     parser.add_argument(
         "--paths", metavar="DIR", help="of painted and labelled images, for several kinds (default: in OUT)"
     )
     parser.add_argument("--judge", default="atelier-inspector", metavar="NAME", help="who says what is right")
     parser.add_argument("--per-prompt", type=int, metavar="N", help="images of each prompt (default: 20; steps: 1)")
-    parser.add_argument("--guidance", type=float, metavar="W", help="how strongly to follow the prompt; 1 is off")
-    parser.add_argument("--temperature", type=float, metavar="T", help="of the image tokens")
-    parser.add_argument("--batch", type=int, default=64, metavar="N", help="images painted at a time (default: 64)")
-    parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the images, from 0")
-    parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, which may fill one folder at a time")
-    parser.add_argument("--seed", type=int, default=0, help="of the whole build (default: 0)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    build_options.add_painting(parser, "images")
+    build_options.add_share(parser, "images")
     if kind in ("preference", "correction"):
         parser.add_argument("--each", type=int, default=1, metavar="N", help="pairs of a prompt at most (default: 1)")
         parser.add_argument("--pick", default="random", metavar="HOW", help="random, or extreme: by the judge's score")
@@ -108,9 +92,6 @@ def _features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.6, metavar="T", help="of the answers (default: 0.6)")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="pictures at a time (default: 16)")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="largest area with which a picture enters")
-    parser.add_argument("--part", type=int, default=0, metavar="I", help="which share of the pictures, from 0")
-    parser.add_argument("--parts", type=int, default=1, metavar="N", help="shares, each in an --out of its own")
-    parser.add_argument("--seed", type=int, default=0, help="of all answers (default: 0)")
+    build_options.add_share(parser, "pictures", "have an --out each")
     parser.add_argument("--device", help="cpu, cuda, mps, ... (default: a GPU if there is one)")
     parser.add_argument("--dtype", help="of the weights: float32, bfloat16 or float16 (default: float32 on the CPU)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
