@@ -36,6 +36,33 @@ def judged(task):
     return atelier_compbench.judge(sample, Inspected(sighting, picture))
 
 
+def exercises(count=240, seed=20):
+    """Prompts as training has them, scored by the share of what was asked that the inspector finds: for choosing
+    between weights without a look at the benchmarks."""
+    import random
+
+    from reverie.atelier.exercises import exercise
+    from reverie.atelier.faults import score
+    from reverie.atelier.language import say
+    from reverie.benchmarks.outcome import of_strata
+    from reverie.benchmarks.protocol import Benchmark, Judgement, Sample
+
+    rng, asked = random.Random(f"tables/{seed}"), {}
+    while len(asked) < count:
+        demand = exercise(rng, 1.0)
+        asked.setdefault(say(demand, rng, "plain", split="train"), demand)
+    samples = tuple(Sample(f"{i:03}", text, "exercise", {}, text) for i, text in enumerate(asked))
+
+    def judge(sample, sighting):
+        return Judgement(score(asked[sample.prompt], sighting.to_scene()) / 100, "", "")
+
+    def outcome(rows):
+        told = {row.cluster: [row.score] for row in rows}
+        return type("Told", (), {"scores": {"overall": of_strata({"exercise": told})}})
+
+    return Benchmark("exercises", "v1", samples, 1, judge, None, lambda sample: None, "strata", outcome=outcome)
+
+
 def items_of(benchmark, images, limit):
     from reverie.benchmarks.harness import spread
 
@@ -56,7 +83,7 @@ def painted(painter, plan, items, batch, seed):
 
 
 def row(name, benchmark, painter, plan, inspector, pool, arguments, images=None):
-    """Paints and judges one row; what its file holds."""
+    """Paints one row, and has it judged meanwhile; what gives its file's contents once they are wanted."""
     begun = time.time()
     items = items_of(benchmark, arguments.images or images, arguments.limit)
     rows, waiting, thoughts = [], [], []
@@ -73,6 +100,10 @@ def row(name, benchmark, painter, plan, inspector, pool, arguments, images=None)
         else:
             rows += [row_of(s, i, None, benchmark.judge(s, one)) for (s, i), one in zip(part, seen, strict=True)]
     spent = time.time() - begun
+    return lambda: told_of(name, benchmark, plan, rows, waiting, thoughts, spent)
+
+
+def told_of(name, benchmark, plan, rows, waiting, thoughts, spent):
     for part, verdicts in waiting:
         rows += [row_of(s, i, None, verdict) for (s, i), verdict in zip(part, verdicts.get(), strict=True)]
     scores = (benchmark.outcome or _by_tag(benchmark))(rows).scores
@@ -118,12 +149,13 @@ def main():
     from reverie.reason import make_plan
 
     inspector = Inspector.load(inspector_folder(None), usual_device())
-    painters = {}
+    painters, unwritten = {}, None
     for name in chosen:
         about = wanted[name]
         if about["model"] not in models:
             continue
-        for benchmark in map(load_benchmark, (about.get("benchmarks") or arguments.benchmarks.split(","))):
+        for named in about.get("benchmarks") or arguments.benchmarks.split(","):
+            benchmark = exercises() if named == "exercises" else load_benchmark(named)
             path = arguments.out / f"{name}.{benchmark.name}.json.gz"
             if path.exists():
                 continue
@@ -136,15 +168,28 @@ def main():
             source = painters[about["model"]].source
             painters[about["model"]].source = replace(source, dialogue=about.get("dialogue", source.dialogue))
             plan = make_plan(about.get("preset"), **about.get("plan", {}))
-            found = row(
+            judging = row(
                 name, benchmark, painters[about["model"]], plan, inspector, pool, arguments, about.get("images")
             )
             painters[about["model"]].source = source
-            found |= {"model": models[about["model"]], "version": reverie.__version__, "limit": arguments.limit}
-            path.write_bytes(gzip.compress(json.dumps(found).encode()))
-            shown = {key: f"{100 * s['mean']:.1f}" for key, s in found["scores"].items() if s["mean"] is not None}
-            print(name, benchmark.name, found["seconds"], "s", shown, flush=True)
+            facts = {"model": models[about["model"]], "version": reverie.__version__, "limit": arguments.limit}
+            keep(unwritten)  # the row before was judged while this one was painted
+            unwritten = (path, judging, facts)
+    keep(unwritten)
     pool.close()
+
+
+def keep(unwritten):
+    """Writes a row's file once all of it is judged, and says how it did."""
+    if unwritten is None:
+        return
+    path, judging, facts = unwritten
+    found = judging() | facts
+    part = path.with_suffix(".partial")
+    part.write_bytes(gzip.compress(json.dumps(found).encode()))
+    part.replace(path)
+    shown = {key: f"{100 * s['mean']:.1f}" for key, s in found["scores"].items() if s["mean"] is not None}
+    print(found["row"], found["benchmark"], found["seconds"], "s", shown, flush=True)
 
 
 if __name__ == "__main__":

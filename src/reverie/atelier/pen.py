@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
@@ -105,16 +106,21 @@ class Pen:
 
     def blob(self, points: Sequence[Point], fill: RGB, steps: int = 5) -> None:
         """A smooth closed curve through the points (Catmull-Rom)."""
-        n, out = len(points), []
-        for i in range(n):
-            p0, p1, p2, p3 = (points[(i + k) % n] for k in (-1, 0, 1, 2))
-            for s in range(steps):
-                t = s / steps
-                a, b = t * t, t * t * t
-                out.append(
-                    tuple(
-                        0.5 * (2 * q + (r - p) * t + (2 * p - 5 * q + 4 * r - u) * a + (3 * q - p - 3 * r + u) * b)
-                        for p, q, r, u in zip(p0, p1, p2, p3, strict=True)
-                    )
-                )
-        self.polygon(out, fill)  # type: ignore[arg-type]
+        self.polygon(_smooth(tuple(points), steps), fill)
+
+
+@lru_cache(8192)
+def _smooth(points: tuple[Point, ...], steps: int) -> list[Point]:
+    """Points of a Catmull-Rom curve; the same few shapes are drawn again and again."""
+    n, out = len(points), []
+    for i in range(n):
+        p0, p1, p2, p3 = (points[(i + k) % n] for k in (-1, 0, 1, 2))
+        for s in range(steps):
+            t = s / steps
+            a, b = t * t, t * t * t
+            x, y = (
+                0.5 * (2 * q + (r - p) * t + (2 * p - 5 * q + 4 * r - u) * a + (3 * q - p - 3 * r + u) * b)
+                for p, q, r, u in zip(p0, p1, p2, p3, strict=True)
+            )
+            out.append((x, y))
+    return out

@@ -307,7 +307,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "reinforce": Elsewhere(
         "story_recipes",
         "reinforced",
-        "rollouts judging tree grpo alarms from inspector prompts rewards dtype lora export",
+        "rollouts judging tree grpo alarms from inspector prompts rewards dtype lora export keep",
         "",
     ),
     "stories": Elsewhere("story_recipes", "sft", "mix lora dtype from export", "model data"),

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ..data.stories import DrawnStories, Stories, Taken
 from ..during import plainly
@@ -171,17 +172,19 @@ class StoryTask:
 
     def loss(self, batch: dict[str, Rows]) -> tuple[Tensor, dict[str, Any]]:
         weights = {kind: getattr(self.mix, f"{kind}_weight") for kind in batch}
-        losses = {
-            kind: self._region_loss(rows) if kind in ("generate", "plain") else self._answer_loss(rows)
-            for kind, rows in batch.items()
-        }
+        with parametrize.cached():  # weights with folded adapters are made once, for all kinds of rows
+            losses = {
+                kind: self._region_loss(rows) if kind in ("generate", "plain") else self._answer_loss(rows)
+                for kind, rows in batch.items()
+            }
         total = torch.stack([weights[kind] * loss for kind, loss in losses.items()]).sum()
         return total, {kind: loss.detach() for kind, loss in losses.items()}
 
     def _region_loss(self, rows: Rows) -> Tensor:
-        """Codes below the lowest region of the batch are left out."""
-        last = int(rows["span"][:, 1].max())
-        codes = self._codes(rows)[:, :last]
+        """Codes below the lowest region of the batch are left out; not on accelerators, where asking for it waits."""
+        codes = self._codes(rows)
+        last = int(rows["span"][:, 1].max()) if codes.device.type == "cpu" else codes.shape[1]
+        codes = codes[:, :last]
         place = torch.arange(last, device=codes.device)
         learned = (place >= rows["span"][:, :1]) & (place < rows["span"][:, 1:])
         return code_loss(self.janus, rows, codes, learned)

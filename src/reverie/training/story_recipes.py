@@ -17,7 +17,7 @@ from ..models.janus_checkpoint import load_janus, save_janus
 from ..models.low_rank import base_of, read_adapter, save_adapter
 from ..models.registry import Source, fetched, resolve
 from ..refusals import check_place
-from . import adapters
+from . import adapters, folded
 from .card import write_card
 from .loop import LoopConfig, train
 from .recipes import section, shipped
@@ -43,9 +43,9 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     stories = known or _drawn(model, drawn[2] if drawn else "", seed, wrong=0.5 if mix.reflect else 0.0)
     task = StoryTask(model.train(), words, stories, mix, seed)
     if lora.rank:
-        task.model = adapters.add(model, lora)
+        task.model = folded.fold(model, lora) if lora.folded else adapters.add(model, lora)
         if recipe.get("from"):
-            adapters.put(task.model, read_adapter(recipe["from"]))
+            (folded if lora.folded else adapters).put(task.model, read_adapter(recipe["from"]))
     train(task, loop, out, recipe=dict(recipe))
     _speaks(model, stories.wording)
     folder = Path(recipe.get("export") or out / "checkpoint")
@@ -74,7 +74,8 @@ def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     folder, or an adapter, which with `lora` goes on learning), the shipped one if left out; inspector: a folder of
     weights, likewise; export: folder for the finished checkpoint. With prompts (a file, see rewards.read_facts) and
     rewards (rewards.RewardChoice by name) it is any Janus in any world, tree is a JanusRl, and judging
-    (cluster.rewards.Judging) says where rewards are computed. dtype: of the weights that stay, with lora."""
+    (cluster.rewards.Judging) says where rewards are computed. dtype: of the weights that stay, with lora. keep: the
+    weights of every sample sheet, too, beside it as `kept-STEP`."""
     from ..cluster.rewards import closing
     from .alarms import Alarms
     from .grpo import GrpoConfig, reinforce
@@ -84,6 +85,8 @@ def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 
     grpo, alarms = section(recipe, "grpo", GrpoConfig), section(recipe, "alarms", Alarms)
     loop, lora = section(recipe, "loop", LoopConfig), section(recipe, "lora", adapters.Lora)
+    if lora.folded:
+        raise ValueError("lora.folded is for supervised learning; leave it out here.")
     rewards: dict[str, Any] = {}
     make, device = _rewarding(recipe, rewards), here(None)
     source = fetched(resolve(recipe.get("from") or "atelier-janus"))
@@ -97,13 +100,22 @@ def reinforced(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     twin = Twin.of(model, wrapped) if wrapped is not None or device != "cpu" else None
     learning = Learning(model, words, source.thinker, source.dialogue, twin, wrapped)
     task = make(learning, grpo, alarms, device)
-    with closing(rewards):
-        reinforce(task, loop, out, recipe, lambda step, folder: roll_sheet(task.latest, step, folder))
-    _speaks(model, source.dialogue)
-    folder = Path(recipe.get("export") or out / "checkpoint")
     home = str(recipe.get("from") or "atelier-janus") if began is None else _base_name(source)
     paid = "its rewards" if recipe.get("prompts") else "the inspector"
-    _keep(model, words, wrapped, folder, home, lora, out, f"Begun with {source.name}; paid by {paid}.")
+    _speaks(model, source.dialogue)
+
+    def kept(folder: Path) -> None:
+        _keep(model, words, wrapped, folder, home, lora, out, f"Begun with {source.name}; paid by {paid}.")
+
+    def sampled(step: int, folder: Path) -> None:
+        roll_sheet(task.latest, step, folder)
+        if recipe.get("keep"):
+            kept(folder / f"kept-{step:06}")
+
+    with closing(rewards):
+        reinforce(task, loop, out, recipe, sampled)
+    folder = Path(recipe.get("export") or out / "checkpoint")
+    kept(folder)
     return out
 
 
@@ -181,6 +193,7 @@ def _keep(
         save_janus(model, words, folder)
     else:
         base = str(Path(base).resolve()) if Path(base).is_dir() else base
-        save_adapter(folder, base, model.config.to_dict(), lora.alpha / lora.rank, adapters.parts(wrapped))
+        parts = (folded if lora.folded else adapters).parts(wrapped)
+        save_adapter(folder, base, model.config.to_dict(), lora.alpha / lora.rank, parts)
         title += ", as an adapter"
     write_card(out, folder, title, [told])
