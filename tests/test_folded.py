@@ -40,7 +40,8 @@ def test_only_adapters_learn_and_nothing_changes_at_first() -> None:
     plain = network()
     model = folded.fold(copy.deepcopy(plain), Lora(rank=2, inside="2"))
     learning = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert all("lora_" in name for name in learning) and len(learning) == 2
+    assert all("lora_" in name for name in learning)
+    assert len(learning) == 2
     x = torch.randn(3, 6)
     torch.testing.assert_close(model(x), plain(x))
 
@@ -55,5 +56,6 @@ def test_another_rank_is_refused() -> None:
 def test_weights_come_in_the_type_of_the_products() -> None:
     model = folded.fold(network(), Lora(rank=2))
     with torch.autocast("cpu", torch.bfloat16), parametrize.cached():
-        assert model[0].weight.dtype == torch.bfloat16 and model[0].weight is model[0].weight
+        assert model[0].weight.dtype == torch.bfloat16
+        assert model[0].weight is model[0].weight
     assert model[0].weight.dtype == torch.float32
