@@ -7,6 +7,7 @@ tokenizer_config.json names; encoding puts the begin-of-sentence token first and
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -18,6 +19,12 @@ SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
     "provides, and assist the user with a variety of tasks using natural language."
 )
+
+
+@lru_cache(4096)
+def _encoded(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """One text is asked for many times: for its ids, its length, its names, and by every image of a prompt."""
+    return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class JanusTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids with the begin-of-sentence token in front; special-token strings in `text` become their tokens."""
-        return [self.bos, *self.tokenizer.encode(text, add_special_tokens=False).ids]
+        return [self.bos, *_encoded(self.tokenizer, text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
