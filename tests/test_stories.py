@@ -203,7 +203,7 @@ def test_a_janus_learns_to_paint_a_region_from_its_thought(tmp_path):
     assert found["blue"] == [7] * 8 + [3] * 8
 
 
-@pytest.mark.parametrize("lora", [{}, {"rank": 2}])
+@pytest.mark.parametrize("lora", [{}, {"rank": 2}, {"rank": 2, "folded": True}])
 def test_the_recipe_trains_and_the_result_thinks_while_it_paints(folder, tmp_path, lora):
     import reverie
 

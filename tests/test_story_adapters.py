@@ -195,7 +195,8 @@ def test_reinforcement_goes_on_from_an_adapter_and_leaves_one(tmp_path, dtype):
     loop = {"steps": 2, "precision": "no", "log_every": 1, "sample_every": 1, "save_every": 2, "lr": 1e-2}
     recipe.write_text(
         json.dumps({"task": "reinforce", "out": str(tmp_path / "out"), "from": str(tmp_path / "sft"), "tree": tree,
-                    "grpo": {"prompts": 1}, "dtype": dtype, "lora": {"rank": 2, "alpha": 4}, "loop": loop})
+                    "grpo": {"prompts": 1}, "dtype": dtype, "lora": {"rank": 2, "alpha": 4}, "loop": loop,
+                    "keep": True})
     )  # fmt: skip
     out = recipes.run(recipe)
     before, after = read_adapter(tmp_path / "sft"), read_adapter(out / "checkpoint")
@@ -207,6 +208,9 @@ def test_reinforcement_goes_on_from_an_adapter_and_leaves_one(tmp_path, dtype):
     result = painter.generate("a red cat", preset="twig", regions=2, reflect=0, seed=1, thought_tokens=4)
     assert len(result.recipes[0]["regions"]) == 2
     assert (out / "rollout-000002.png").is_file()
+    assert read_adapter(out / "kept-000001").keys() == after.keys()
+    with pytest.raises(ValueError, match="folded is for supervised"):
+        recipes.run(recipe, ["lora.folded=true", f"out={tmp_path / 'no'}"])
 
 
 def test_the_shipped_adapter_is_a_model_by_its_name():
