@@ -11,7 +11,9 @@ from showo_toy import toy_showo
 
 from reverie.canvas import Conditions, copy_seed
 from reverie.generators.showo import ShowoPainter, draw, unpack
+from reverie.models import showo
 from reverie.models.showo import omni_mask
+from reverie.training.adapters import Lora, add, merged
 
 
 @functools.cache
@@ -213,3 +215,31 @@ def test_bad_calls_are_told_in_one_sentence():
         generator.start(Conditions(["a"]), [0], torch.full((1, 16), 32))
     with pytest.raises(ValueError, match="schedule"):
         ShowoPainter(generator.model, generator.tokenizer, schedule="tan")
+
+
+def test_prompts_that_are_read_several_at_once_have_the_states_of_those_read_alone(monkeypatch):
+    """As on accelerators, where a prompt alone would be bound by launches."""
+    model, words = toy_showo()
+    ids = [words.painting_ids(text) for text in ("a cat", "two dogs", "")]
+    alone = model.read_prompts(ids, 16, 16)
+    monkeypatch.setattr(showo, "TEXTS_AT_ONCE", 2)
+    together = model._read_in_parts(ids, 16)
+    assert torch.equal(alone.seen, together.seen)
+    for mine, other in zip((*alone.keys, *alone.values), (*together.keys, *together.values), strict=True):
+        seen_ones = alone.seen[:, None, :, None].expand_as(mine)
+        torch.testing.assert_close(mine[seen_ones], other[seen_ones])
+
+
+def test_adapters_that_are_not_merged_are_painted_with():
+    """Guided DPO explores so; weights packed for the CPU would leave them out."""
+    model, words = toy_showo()
+    learner = add(model, Lora(rank=2))
+    for name, part in learner.named_parameters():
+        if "lora_B" in name and "layers" in name:  # the head is taken by its rows, beside any adapter of its own
+            torch.nn.init.normal_(part)
+    conditions = Conditions(("a cat", "a dog"))
+    with_them = ShowoPainter(model, words, steps=4)
+    explored = with_them.codes(with_them.advance(with_them.start(conditions, (1, 2))))
+    merged(learner)
+    plain = ShowoPainter(model, words, steps=4)
+    assert torch.equal(explored, plain.codes(plain.advance(plain.start(conditions, (1, 2)))))

@@ -116,10 +116,12 @@ _PACKED: WeakKeyDictionary[nn.Module, tuple[tuple, Any]] = WeakKeyDictionary()
 
 
 def packed(module: M, rows: int, pack: Callable[[M, int], Any]) -> Any:
-    """pack(module, rows), kept until a weight changes; None where packing is not possible or its copy of the weights
-    would be larger than PACKING_LIMIT."""
+    """pack(module, rows), kept until a weight changes; None where packing is not possible, its copy of the weights would
+    be larger than PACKING_LIMIT, or adapters stand beside the weights, which it would leave out."""
     matrices = sum(p.nbytes for p in module.parameters() if p.dim() == 2)
     if not Packed.possible(next(module.parameters())) or matrices > PACKING_LIMIT:
+        return None
+    if any(hasattr(part, "base_layer") for part in module.modules()):
         return None
     state = (rows, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in module.parameters()))
     known = _PACKED.get(module)

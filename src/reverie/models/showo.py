@@ -30,6 +30,8 @@ from reverie.models.showo_text import SPECIAL, ShowoTokenizer
 
 TEXT_ROWS = 64
 """Rows, at most, of the products that a prompt enters with: it enters alone, and rarely has more tokens."""
+TEXTS_AT_ONCE = 64
+"""On accelerators, where a prompt alone is bound by launches, exactly so many enter together."""
 
 
 @dataclass(frozen=True)
@@ -285,16 +287,13 @@ class Showo(nn.Module):
     def read_prompts(
         self, prompts: Sequence[Sequence[int]], rows: int | None = None, width: int | None = None
     ) -> TextStates:
-        """States of prompts of any lengths. With `rows`, each enters alone, so that it notices no neighbour, and all
-        become `width` wide (as a block if it is left out)."""
+        """States of prompts of any lengths. With `rows`, each enters alone, or among always equally many, so that it
+        notices no neighbour, and all become `width` wide (as a block if it is left out)."""
         if rows is None:
-            width = max(map(len, prompts))
-            ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=self.device)
-            seen = torch.arange(width, device=self.device) >= width - torch.tensor(
-                [[len(p)] for p in prompts], device=self.device
-            )
-            return self.read(ids, seen)
+            return self._read_together(prompts, max(map(len, prompts)))
         width, rows = self.config.block if width is None else width, min(rows, TEXT_ROWS)
+        if self.device.type != "cpu":
+            return self._read_in_parts(prompts, width)
         alone = [self.read(torch.tensor([list(p)], device=self.device), rows=rows) for p in prompts]
         # One width, so that attention has one shape whatever the prompts.
         keys, values = (
@@ -306,6 +305,23 @@ class Showo(nn.Module):
         )
         place = torch.arange(width, device=self.device)
         return TextStates(keys, values, torch.stack([place >= width - len(p) for p in prompts]))
+
+    def _read_together(self, prompts: Sequence[Sequence[int]], width: int) -> TextStates:
+        """One batch, filled up to `width` on the left."""
+        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=self.device)
+        first = width - torch.tensor([[len(p)] for p in prompts], device=self.device)
+        return self.read(ids, torch.arange(width, device=self.device) >= first)
+
+    def _read_in_parts(self, prompts: Sequence[Sequence[int]], width: int) -> TextStates:
+        """The same in batches of exactly TEXTS_AT_ONCE, the last filled up with its last prompt."""
+        parts = []
+        for begin in range(0, len(prompts), TEXTS_AT_ONCE):
+            part = list(prompts[begin : begin + TEXTS_AT_ONCE])
+            states, count = self._read_together(part + part[-1:] * (TEXTS_AT_ONCE - len(part)), width), len(part)
+            layers = ([layer[:count] for layer in kind] for kind in (states.keys, states.values))
+            parts.append((*layers, states.seen[:count]))
+        keys, values = ([torch.cat(layer) for layer in zip(*(one[i] for one in parts), strict=True)] for i in (0, 1))
+        return TextStates(keys, values, torch.cat([one[2] for one in parts]))
 
     # Any sequence.
 
