@@ -111,7 +111,8 @@ def difference(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor], rank: 
     largest singular values of its change where they take less room than the change itself, and else that."""
     parts: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        change = tensor.detach().float() - base[name].detach().float()
+        tensor = tensor.detach().cpu()
+        change = tensor.float() - base[name].detach().cpu().float()
         if not change.any():
             continue
         if tensor.ndim < 2:

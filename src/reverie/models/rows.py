@@ -116,8 +116,8 @@ _PACKED: WeakKeyDictionary[nn.Module, tuple[tuple, Any]] = WeakKeyDictionary()
 
 
 def packed(module: M, rows: int, pack: Callable[[M, int], Any]) -> Any:
-    """pack(module, rows), kept until a weight changes; None where packing is not possible, its copy of the weights would
-    be larger than PACKING_LIMIT, or adapters stand beside the weights, which it would leave out."""
+    """pack(module, rows), kept until a weight changes; None where packing is not possible, where its copy of the
+    weights would be larger than PACKING_LIMIT, and where adapters stand beside the weights: it would leave them out."""
     matrices = sum(p.nbytes for p in module.parameters() if p.dim() == 2)
     if not Packed.possible(next(module.parameters())) or matrices > PACKING_LIMIT:
         return None
