@@ -164,7 +164,7 @@ def test_it_learns_to_tell_pictures_apart_and_padding_does_not_matter(student):
 def test_a_pool_goes_through_a_file_and_becomes_rows(tmp_path):
     """With a judge that always knows, ORM and PARM reach the oracle, and PARM paints less for it."""
     from reverie.training.verify_pool import save
-    from reverie.training.verify_table import Pool, draw, removed, rows
+    from reverie.training.verify_table import Pool, differences, draw, removed, rows
 
     rng = np.random.default_rng(1)
     prompts = 553 // 50 + 1
@@ -173,6 +173,12 @@ def test_a_pool_goes_through_a_file_and_becomes_rows(tmp_path):
     pool["j/potential"] = right[..., None] * np.ones(3)
     save(pool, {"every": 50, "flops": {"painting": 10.0, "question": 1.0}}, tmp_path / "pool.npz")
     made = {(row.name, row.n): row for row in rows(Pool(tmp_path / "pool.npz"), ["j"], [3, 6])}
+    table = Pool(tmp_path / "pool.npz")
+    better = {(row.name, row.n): by for row, by in differences(table, [*made.values()], [*made.values()], "one")}
+    assert better["ORM j", 6].mean == pytest.approx(made["ORM j", 6].overall.mean - made["one", 1].overall.mean)
+    assert better["ORM j", 6].low > 0
+    with pytest.raises(ValueError, match="no row 'two'"):
+        differences(table, [*made.values()], [*made.values()], "two")
     base = made["one", 1]
     assert base.overall.mean == pytest.approx(np.mean([np.mean(list(base.tasks.values()))]), abs=1e-3)
     for n in (3, 6):

@@ -84,6 +84,8 @@ class Row:
     overall: Estimate
     tasks: dict[str, float]
     cost: float
+    right: np.ndarray
+    """Of each prompt (P,) the share of subsets in which what was kept is right."""
 
     def to_json(self) -> dict[str, Any]:
         o = self.overall
@@ -106,7 +108,7 @@ class Pool:
         by_part = {json.loads(about).get("part", 0): numbers for about, numbers in parts.items()}
         if sorted(by_part) != list(range(count)):
             raise ValueError(f"{paths[0]} is of a pool of {count} parts; give the files of all of them.")
-        self.samples = samples()[:: self.about["every"]]
+        self.samples = samples()[self.about.get("offset", 0) :: self.about["every"]]
         whole = {name: self._joined([by_part[i][name] for i in range(count)]) for name in by_part[0]}
         self.samples, self.numbers = self.samples[::every], {name: array[::every] for name, array in whole.items()}
         self.tags = [sample.tag for sample in self.samples]
@@ -141,7 +143,11 @@ class Pool:
         tasks = {
             t: round(float(np.mean([x for x, tag in zip(right, self.tags, strict=True) if tag == t])), 4) for t in names
         }
-        return Row(name, n, overall, tasks, cost)
+        return Row(name, n, overall, tasks, cost, right)
+
+    def difference(self, row: Row, other: Row) -> Estimate:
+        """By how much `row` is better than `other`, prompt by prompt; both of pools of the same prompts."""
+        return estimate([float(x) for x in row.right - other.right], self.clusters, self.tags, "strata")
 
     def _subsets(self, n: int) -> list[np.ndarray]:
         """(P, n) numbers of candidates each."""
@@ -200,16 +206,29 @@ def draw(told: Mapping[str, Sequence[Mapping[str, Any]]], out: Path, against: st
     write_atomically(out, lambda part: part.write_text(text, "utf-8"))
 
 
+def differences(pool: Pool, made: Sequence[Row], others: Sequence[Row], name: str) -> list[tuple[Row, Estimate]]:
+    """By how much each row is better than the one called `name` among `others` that has as many candidates (or one)."""
+    of = {row.n: row for row in others if row.name == name}
+    if not of:
+        raise ValueError(f"there is no row {name!r}; there are {', '.join(dict.fromkeys(row.name for row in others))}.")
+    found = ((row, of.get(row.n, of.get(1))) for row in made)
+    return [(row, pool.difference(row, other)) for row, other in found if other is not None and row is not other]
+
+
 def main(given: argparse.Namespace) -> None:
     told = {}
+    first_made: list[Row] = []
     for path in given.pools:
         pool = Pool(*str(path).split(","), every=given.every)
         judges = given.judge or sorted({name.split("/")[0] for name in pool.numbers if name.endswith("/orm")})
         made = rows(pool, judges, given.ns, given.first_look)
+        first_made = first_made or made
         told[str(path)] = [row.to_json() | {"errors removed": round(removed(row, made[0]), 4)} for row in made]
         for row in made:
             tasks = " ".join(f"{share:.3f}" for share in row.tasks.values())
             print(f"{row.name:24} {row.n:3} {row.overall}  {tasks}  cost {row.cost:.2f}  -{removed(row, made[0]):.3f}")
+        for row, more in differences(pool, made, first_made, given.better_than) if given.better_than else ():
+            print(f"{row.name:24} {row.n:3} better than {given.better_than} by {more}")
     if given.draw:
         draw(told, given.draw, given.against)
     if given.out:
@@ -224,6 +243,9 @@ if __name__ == "__main__":
     parser.add_argument("--first-look", type=int, default=1, help="from which on PARM asks (a judge's clear_from)")
     parser.add_argument("--every", type=int, default=1, help="take each so-many-th of a pool's prompts only")
     parser.add_argument("--ns", nargs="+", type=int, default=[20])
+    parser.add_argument(
+        "--better-than", metavar="ROW", help="and by how much each beats this row of the first pool"
+    )
     parser.add_argument("--draw", type=Path, metavar="SVG", help="errors against --against, for all --ns")
     parser.add_argument("--against", choices=("n", "cost"), default="n")
     parser.add_argument("--out", type=Path)
