@@ -6,13 +6,14 @@ picture, so a look is worth as many examples as claims can be made of it (atelie
     data.json               the paths and the settings
     looks-000012.npy        (N, some + 1, 3, S, S) uint8: unfinished moments in their order, then the finished image
     looks-000012.jsonl      a line for each of the N: prompt, whether it is right, moments (shares painted), what is
-                            seen
+                            seen, and for each moment whether it was clear then (`as_in_the_end`)
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,16 +55,30 @@ def build_looks(
             )
             import torch
 
-            seen = inspector.look(torch.from_numpy(shown[:, -1]))
+            before, seen = (
+                inspector.look(torch.from_numpy(part).flatten(0, -4)) for part in (shown[:, :-1], shown[:, -1])
+            )
+            some = shown.shape[1] - 1
             text = "".join(
-                json.dumps({"prompt": label.prompt, "right": label.right, "moments": moments, **asdict(sighting)})
+                json.dumps(
+                    {"prompt": label.prompt, "right": label.right, "moments": moments}
+                    | {"clear": [as_in_the_end(one, end) for one in before[row * some : (row + 1) * some]]}
+                    | asdict(end)
+                )
                 + "\n"
-                for label, moments, sighting in zip(shard.labels, rows, seen, strict=True)
+                for row, (label, moments, end) in enumerate(zip(shard.labels, rows, seen, strict=True))
             )
             write_array(pictures, shown)
             write_atomically(lines, lambda part, text=text: part.write_text(text, "utf-8"))  # type: ignore[misc]
         if on_shard is not None:
             on_shard(done, len(numbers))
+
+
+def as_in_the_end(now: Sighting, end: Sighting) -> bool:
+    """Whether a picture may be judged already: things, their colours and how many there are are those of its end. The
+    published rule goes by the step alone, which a painter that is sure early, or late, makes meaningless."""
+    told = (Counter((thing.kind, thing.colour) for thing in one.objects) for one in (now, end))
+    return next(told) == next(told)
 
 
 def _shown(
@@ -90,11 +105,12 @@ def _files(folder: Path, number: int) -> tuple[Path, Path]:
 
 @dataclass(frozen=True)
 class Look:
-    """One image: `pictures` (some + 1, 3, S, S) uint8, the shares painted of all but the last, its own prompt as a
-    claim, and what is seen in the end."""
+    """One image: `pictures` (some + 1, 3, S, S) uint8, the shares painted of all but the last and whether these are
+    clear, its own prompt as a claim, and what is seen in the end."""
 
     pictures: np.ndarray
     moments: tuple[float, ...]
+    clear: tuple[bool, ...]
     own: Claim
     sighting: Sighting
 
@@ -108,7 +124,6 @@ class Looks:
         found = json.loads(about.read_text("utf-8")) if about.is_file() else {}
         if found.get("kind") != "looks":
             raise ValueError(f"{folder} holds no looks; build them with `reverie data build looks`.")
-        self.clear_after, self.unclear_before = float(found["clear_after"]), float(found["unclear_before"])
         self.rows: list[Look] = []
         for lines in sorted(self.folder.glob("looks-*.jsonl")):
             pictures = np.load(lines.with_suffix(".npy"), mmap_mode="r")
@@ -123,16 +138,22 @@ class Looks:
     def __getitem__(self, row: int) -> Look:
         return self.rows[row]
 
-    def clear(self, moment: float) -> bool | None:
-        """Whether a picture of which so much is painted counts as clear; None for what is left open."""
-        return True if moment > self.clear_after else False if moment < self.unclear_before else None
+    @property
+    def clear_from(self) -> float:
+        """How much has to be painted before a judge need be asked: the first moment at which a tenth is clear."""
+        at: dict[float, list[bool]] = {}
+        for look in self.rows:
+            for moment, clear in zip(look.moments, look.clear, strict=True):
+                at.setdefault(round(moment, 3), []).append(clear)
+        return min((moment for moment, clear in at.items() if sum(clear) >= 0.1 * len(clear)), default=1.0)
 
 
 def _look(pictures: np.ndarray, said: Mapping[str, Any]) -> Look:
     from ..atelier.inspector import Seen, Sighting
 
     seen = Sighting(tuple(Seen(**thing) for thing in said["objects"]), said["background"], said["style"])
-    return Look(pictures, tuple(said["moments"]), own_claim(said["prompt"], seen, said["right"]), seen)
+    moments, clear = tuple(said["moments"]), tuple(said["clear"])
+    return Look(pictures, moments, clear, own_claim(said["prompt"], seen, said["right"]), seen)
 
 
 def own_claim(prompt: str, sighting: Sighting, right: bool) -> Claim:

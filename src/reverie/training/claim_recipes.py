@@ -14,7 +14,6 @@ from .card import note, write_card
 from .judge_claims import ClaimTask, ClaimTraining
 from .loop import LoopConfig, train
 from .recipes import section
-from .verify_recipes import clear_from
 
 if TYPE_CHECKING:
     from .qwen_judge import QwenStudent
@@ -47,7 +46,7 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     folder = Path(recipe.get("export") or out / "checkpoint")
     about: dict[str, Any] = {"judge": wording}
     if painted:
-        about["clear_from"] = clear_from([one.unclear_before for one in painted])
+        about["clear_from"] = min(one.clear_from for one in painted)
     if recipe.get("base"):
         as_adapter(student, str(recipe["base"]), int(recipe.get("rank") or 0), folder, about)
     else:

@@ -149,10 +149,7 @@ class ClaimTask:
         if rng.random() >= self.config.unfinished:
             return look.pictures[-1], [Asked("orm", look.own), *self._claims("orm", look.sighting, rng, more)], names
         place = rng.randrange(len(look.moments))
-        clear = looks.clear(look.moments[place])
-        first = [Asked("potential", look.own)]
-        if clear is not None:
-            first.append(Asked("clarity", Claim("", (clear,), (0,))))
+        first = [Asked("potential", look.own), Asked("clarity", Claim("", (look.clear[place],), (0,)))]
         others = self._claims("potential", look.sighting, rng, self.config.claims - len(first))
         return look.pictures[place], [*first, *others], names
 

@@ -243,9 +243,7 @@ if __name__ == "__main__":
     parser.add_argument("--first-look", type=int, default=1, help="from which on PARM asks (a judge's clear_from)")
     parser.add_argument("--every", type=int, default=1, help="take each so-many-th of a pool's prompts only")
     parser.add_argument("--ns", nargs="+", type=int, default=[20])
-    parser.add_argument(
-        "--better-than", metavar="ROW", help="and by how much each beats this row of the first pool"
-    )
+    parser.add_argument("--better-than", metavar="ROW", help="and by how much each beats this row of the first pool")
     parser.add_argument("--draw", type=Path, metavar="SVG", help="errors against --against, for all --ns")
     parser.add_argument("--against", choices=("n", "cost"), default="n")
     parser.add_argument("--out", type=Path)
