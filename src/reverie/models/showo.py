@@ -317,11 +317,12 @@ class Showo(nn.Module):
         parts = []
         for begin in range(0, len(prompts), TEXTS_AT_ONCE):
             part = list(prompts[begin : begin + TEXTS_AT_ONCE])
-            states, count = self._read_together(part + part[-1:] * (TEXTS_AT_ONCE - len(part)), width), len(part)
-            layers = ([layer[:count] for layer in kind] for kind in (states.keys, states.values))
-            parts.append((*layers, states.seen[:count]))
-        keys, values = ([torch.cat(layer) for layer in zip(*(one[i] for one in parts), strict=True)] for i in (0, 1))
-        return TextStates(keys, values, torch.cat([one[2] for one in parts]))
+            parts.append(self._read_together(part + part[-1:] * (TEXTS_AT_ONCE - len(part)), width))
+        keys, values = (
+            [torch.cat(layer)[: len(prompts)] for layer in zip(*kind, strict=True)]
+            for kind in ([one.keys for one in parts], [one.values for one in parts])
+        )
+        return TextStates(keys, values, torch.cat([one.seen for one in parts])[: len(prompts)])
 
     # Any sequence.
 
