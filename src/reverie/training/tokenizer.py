@@ -34,7 +34,8 @@ class TokenizerConfig:
     """Sizes of the tokenizer; side / patch / 2^(levels - 1) is the token grid. demands: share of training pictures
     of the kinds that prompts ask for, the rest being anything the Atelier can draw;
     loose: share of those demands laid out freely (see `atelier.layout.Play`); contained: share of those demands remade
-    with one thing inside or on another, rare otherwise; cells: see `models.janus`."""
+    with one thing inside or on another, rare otherwise; exercises: share of those demands that ask for two things with
+    textures, actions and colours (`atelier.exercises`), rare otherwise; cells: see `models.janus`."""
 
     side: int = 96
     patch: int = 4
@@ -49,6 +50,7 @@ class TokenizerConfig:
     demands: float = 0.75
     loose: float = 0.25
     contained: float = 0.0
+    exercises: float = 0.0
 
 
 def build_vq(config: TokenizerConfig) -> nn.Module:
@@ -83,6 +85,7 @@ class TokenizerTask:
     def batch(self, step: int) -> Tensor:
         """(B, 3, side, side) uint8 drawn scenes."""
         from ..atelier.draw import draw
+        from ..atelier.exercises import exercise
         from ..atelier.layout import random_scene
         from ..atelier.sample import compose, random_demand
 
@@ -91,6 +94,8 @@ class TokenizerTask:
         def scene() -> Scene:
             if rng.random() >= config.demands:
                 return random_scene(rng)
+            if config.exercises and rng.random() < config.exercises:
+                return compose(exercise(rng, 1.0), rng, rng.random() < config.loose)
             theme = "contain" if config.contained and rng.random() < config.contained else None
             return compose(random_demand(rng, theme), rng, rng.random() < config.loose)
 
