@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 
 def _linear(x: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
@@ -22,20 +22,26 @@ def _linear(x: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
+    """Scores and their mixture of values. Several query heads may share a key head, which torch before 2.13 refuses to
+    count."""
+    return 2 * query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
-def _back(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
+def _back(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> int:
+    """Scores once more, and two products for each of the two that led forward."""
+    return 2 * query.shape[:-1].numel() * key.shape[-2] * (3 * query.shape[-1] + 2 * value.shape[-1])
+
+
+ATTENTION = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+"""Names of torch's kernels behind `_scaled_dot_product_`."""
 
 
 def _rules() -> dict[Any, Callable[..., int]]:
-    """Those of torch, and of what it has none for: packed products, and attention on CPUs."""
-    own = {
-        torch.ops.mkldnn._linear_pointwise: _linear,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _back,
-    }
+    """Those of torch, and our own of packed products and of attention."""
+    own: dict[Any, Callable[..., int]] = {torch.ops.mkldnn._linear_pointwise: _linear}
+    for name in ATTENTION:
+        own[getattr(torch.ops.aten, f"_scaled_dot_product_{name}")] = _attention
+        own[getattr(torch.ops.aten, f"_scaled_dot_product_{name}_backward")] = _back
     return {**flop_registry, **own}
 
 
