@@ -1,4 +1,4 @@
-"""The CPU, also where there is a GPU: what is compared to the last bit, and toys that tests make there, want one device.
+"""The CPU, also where there is a GPU: what is compared to the last bit, and toys made in tests, want one device.
 
 One thread for every test: on tensors this small, threads wait for each other longer than they compute, and on a busy
 machine the same test takes ten times as long with two."""

@@ -225,3 +225,11 @@ def test_drawn_truths_are_judged_like_painted_pictures(tmp_path):
     assert scores["scores"]["accuracy"]["mean"] >= 0.75
     with pytest.raises(ValueError, match="could be drawn"):
         write("atelier-geneval", tmp_path / "none")
+
+
+@needs_inspector
+def test_what_a_painter_could_show_at_best_is_judged_too(tmp_path):
+    assert write("atelier-compbench", tmp_path / "through", through="atelier-janus") == 360
+    scores = evaluate("atelier-compbench", None, tmp_path / "out", images=tmp_path / "through", limit=40)["scores"]
+    assert scores["spatial"]["mean"] >= 0.8
+    assert scores["texture"]["mean"] <= 0.2, "its codes show no textures: see docs/results.md"

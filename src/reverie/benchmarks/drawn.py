@@ -3,7 +3,9 @@
     python -m reverie.benchmarks.drawn atelier-rise runs/drawn/rise
     reverie evaluate atelier-rise --images runs/drawn/rise --out runs/ceiling/rise
 
-What is missing to 100% there is the error of the inspector and the rule, and no painter's.
+What is missing to 100% there is the error of the inspector and the rule, and no painter's. With
+`--through atelier-janus` each picture goes through the codes of that painter first: what is missing then, none that
+paints in these codes can mend.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..atelier.draw import draw
 from ..atelier.language_parse import Demand
@@ -20,6 +23,9 @@ from ..atelier.scene import Scene
 from .protocol import Sample
 from .registry import load
 from .sources import save
+
+if TYPE_CHECKING:
+    from ..training.damage import Rebuilder
 
 TRUTHS = {"atelier-cobsat": "answer", "atelier-rise": "after"}
 """Benchmarks whose records hold the scene that is right; those of the others hold a demand."""
@@ -35,18 +41,33 @@ def truths(name: str, samples: Sequence[Sample]) -> list[Scene]:
     return [compose(Demand.from_record(sample.record["demand"]), rng) for sample in samples]
 
 
-def write(name: str, out: str | Path) -> int:
-    """Draws a right picture for each sample into `out`; returns how many."""
+def write(name: str, out: str | Path, through: str | None = None) -> int:
+    """Draws a right picture for each sample into `out`; returns how many. through: a Janus of the Atelier by name or
+    folder, or a run of its tokenizer, to whose codes pictures go and back."""
     benchmark = load(name)
+    rebuild = None if through is None else _rebuilder(through)
     for sample, scene in zip(benchmark.samples, truths(name, benchmark.samples), strict=True):
+        picture = draw(scene)
+        if rebuild:
+            picture = rebuild([picture])[0]
         for index in range(benchmark.images_per_prompt):
-            save(draw(scene), Path(out) / benchmark.file(sample, index))
+            save(picture, Path(out) / benchmark.file(sample, index))
     return len(benchmark.samples)
+
+
+def _rebuilder(name: str) -> Rebuilder:
+    from ..models.registry import fetched, resolve
+    from ..training.damage import Rebuilder
+
+    folder = name if (Path(name) / "state.pt").is_file() else fetched(resolve(name)).folder
+    assert folder is not None
+    return Rebuilder(folder)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draws right pictures for a benchmark of the Atelier.")
     parser.add_argument("name")
     parser.add_argument("out")
+    parser.add_argument("--through", metavar="MODEL", help="a painter to whose codes the pictures go, and back")
     given = parser.parse_args()
-    print(f"{write(given.name, given.out)} samples in {given.out}")
+    print(f"{write(given.name, given.out, given.through)} samples in {given.out}")
