@@ -269,7 +269,7 @@ def test_captions_come_in_every_length_that_painting_has(task):
 def test_steps_with_little_room_hold_short_captions(task):
     task.loss(task.batch(0))
     rooms = [task._room(seed) for seed in range(300)]
-    assert {room: rooms.count(room) > 30 for room in set(rooms)} == {12: True, 16: True, 32: True}
+    assert {room: rooms.count(room) > 30 for room in set(rooms)} == {16: True, 32: True}
     longest = task.pool.kept[1][: task.pool.count].ne(0).sum(-1).max()
     latents, ids, _ = task._chosen(torch.Generator().manual_seed(0), 4)
     assert ids.shape == (8, 4)

@@ -128,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--guidance", type=float, help="of the pipeline; its own if left out")
     parser.add_argument("--device", default="cpu", help="of the VLM and the pipeline")
     parser.add_argument("--together", type=int, default=8, help="pictures that are painted at once")
+    parser.add_argument("--workers", type=int, default=0, help="processes that look at pictures (default: this one)")
     given = parser.parse_args(arguments)
     vlm = TransformersVLM.load(given.vlm, device=given.device, dtype=torch.float32)
     t5, tokenizer = load_t5(given.t5)
@@ -138,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         loaded = load_aligner(path.removesuffix(":input"), source=vlm.width, target=t5.config.d_model)
         aligners[name] = (loaded, which)
     inspector = given.inspector or shipped("atelier-inspector")
-    drawing = Drawing(given.pipeline, inspector, given.together, given.device) if given.pipeline else None
+    settings = (inspector, given.together, given.device, given.workers)
+    drawing = Drawing(given.pipeline, *settings) if given.pipeline else None
     if drawing and given.guidance:
         drawing.painter.guidance = given.guidance
     judges = Judges(t5, Words(tokenizer, 64), learn_to_read(t5, tokenizer, given.steps), drawing)

@@ -1,21 +1,24 @@
-"""The repeated blocks of a network: what is sharded over processes, and what is computed twice to save memory."""
+"""The repeated blocks of a network: what is sharded over processes, computed twice to save memory, or compiled."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The layers that a network is mostly made of, outermost first: members of a list of at least two modules of one
-    class that are called as modules, where something learns. What is frozen throughout stays out: some processes may
-    use it where others do not."""
+def blocks_of(model: nn.Module, least: int = 2) -> list[nn.Module]:
+    """The layers that a network is mostly made of, outermost first: members of a list of at least so many modules of
+    one class that are called as modules, where something learns. What is frozen throughout stays out: some processes
+    may use it where others do not."""
     found: list[nn.Module] = []
     taken: set[int] = set()
     for module in model.modules():
-        if id(module) in taken or not isinstance(module, nn.ModuleList) or len(module) < 2:
+        if id(module) in taken or not isinstance(module, nn.ModuleList) or len(module) < least:
             continue
         alike = called(module[0]) and all(type(layer) is type(module[0]) for layer in module)
         if alike and all(any(p.requires_grad for p in layer.parameters()) for layer in module):
@@ -44,6 +47,24 @@ def recompute(model: nn.Module) -> list[nn.Module]:
         for name in parts_of(block):
             setattr(block, name, partial(checkpoint, getattr(block, name), use_reentrant=False))
     return blocks
+
+
+def compiled(model: nn.Module) -> list[nn.Module]:
+    """Lets every block run as kernels of torch.compile while it learns, one compilation for blocks of one kind and each
+    shape of what comes in; in evaluation it runs as it is. `forget` undoes it. Returns the blocks; ValueError where
+    there are none. What is computed differs by the rounding of what is no longer written to memory in between."""
+    blocks = blocks_of(model, least=1)
+    if not blocks:
+        raise ValueError("loop.compile: this network has no lists of blocks that learn; leave it out.")
+    for block in blocks:
+        for name in parts_of(block):
+            plain = getattr(block, name)
+            setattr(block, name, partial(_either, block, plain, torch.compile(plain, dynamic=False)))
+    return blocks
+
+
+def _either(block: nn.Module, plain: Callable[..., Any], fast: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    return (fast if block.training else plain)(*args, **named)
 
 
 def forget(blocks: list[nn.Module]) -> None:

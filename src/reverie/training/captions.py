@@ -7,6 +7,7 @@ detail, in equal numbers for each detail, so that rare ones (styles, textures, a
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,21 +18,30 @@ HEAD = "Create an image of"
 """With which a VLM is asked to begin (see `models.thinkdiff.INSTRUCTION`)."""
 
 
-def pictured(rng: random.Random, episodes: float = 0.35, riddles: float = 0.1) -> tuple[Demand, Scene | None]:
+def pictured(
+    rng: random.Random, episodes: float = 0.35, riddles: float = 0.1, fine: float = 0.0, pairs: float = 0.0
+) -> tuple[Demand, Scene | None]:
     """What is to be shown, and the scene if it comes with one; others are for `sample.compose`.
 
-    episodes: share of answers of training episodes; riddles: share, of the rest, of answers of riddles.
+    episodes: share of answers of training episodes, fine: of these, that are about an action or a texture whatever the
+    others are about; riddles: share, of the rest, of answers of riddles; pairs: share, of what is left, of two coloured
+    things, half of them in a place.
     """
     from ..atelier.episodes import THEMES, episode
     from ..atelier.knowledge import riddle
     from ..atelier.language import Demand, demand_of
     from ..atelier.sample import random_demand
+    from ..atelier.scene import BACKGROUNDS
 
     if rng.random() < episodes:
-        answer = episode(rng, rng.randint(1, 2 * len(THEMES)), 1).answer
+        first = 2 * THEMES.index("action") + 1 if fine and rng.random() < fine else 1
+        answer = episode(rng, rng.randint(first, 2 * len(THEMES)), 1).answer
         return demand_of(answer), answer
     if rng.random() < riddles:
         return Demand.from_record(riddle(rng, "train").demand), None
+    if pairs and rng.random() < pairs:
+        place = rng.choice(BACKGROUNDS[1:]) if rng.random() < 0.5 else "plain"
+        return replace(random_demand(rng, "colour_attr"), background=place, style="plain"), None
     return random_demand(rng), None
 
 

@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..atelier.draw import draw
-from ..atelier.episodes import Episode, benchmark
+from ..atelier.episodes import Episode, benchmark, episode
 from ..atelier.inspector import Inspector
 from ..atelier.language import canonical, demand_of
 from ..benchmarks.atelier_cobsat import check, look_closely
@@ -37,9 +41,12 @@ from .vlm_report import TASKS, share
 class Drawing:
     """Paints rows of vectors, each from a seed of its own: the number of its row."""
 
-    def __init__(self, pipeline: str | Path, inspector: str | Path, together: int = 8, device: str = "cpu"):
+    def __init__(
+        self, pipeline: str | Path, inspector: str | Path, together: int = 8, device: str = "cpu", workers: int = 0
+    ):
         """pipeline: a folder of diffusers that reads through a T5; inspector: a folder of weights; together: so many
-        rows of one length are painted at once."""
+        rows of one length are painted at once; workers: so many processes take the second look at pictures, 0: this
+        one."""
         from ..generators.thinkdiff import ThinkDiffPainter
         from ..models.diffusion_checkpoint import load_pipeline, read_index
 
@@ -52,7 +59,12 @@ class Drawing:
         self.texts: list[str] = []
         loaded = load_pipeline(Path(pipeline), device=device, dtype=torch.float32)
         self.painter = ThinkDiffPainter(loaded, self._condition, together=together, **own)
-        self.inspector = Inspector.load(inspector)
+        self.inspector, self.workers = Inspector.load(inspector), workers
+
+    @cached_property
+    def lookers(self) -> ProcessPoolExecutor:
+        # Not forked: this process may hold a GPU.
+        return ProcessPoolExecutor(self.workers, get_context("spawn"))
 
     def paint(self, vectors: Tensor, mask: Tensor) -> list[Image.Image]:
         """(B, L, D) and 0/1 (B, L) to B pictures; padding is left out, as the painter knows no mask."""
@@ -80,9 +92,8 @@ class Drawing:
     def judge(self, pictures: Sequence[Image.Image], episodes: Sequence[Episode]) -> list[tuple[bool, bool]]:
         """The same of pictures that are there."""
         sightings = self.inspector.look(pictures)
-        return [
-            shown_right(one, picture, seen) for one, picture, seen in zip(episodes, pictures, sightings, strict=True)
-        ]
+        each = self.lookers.map if self.workers else map
+        return list(each(shown_right, episodes, pictures, sightings))
 
     @torch.no_grad()
     def left(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
@@ -105,6 +116,12 @@ def shown_right(episode: Episode, picture: Image.Image, sighting: Any) -> tuple[
     return found.thing, found.detail
 
 
+def training(task: int, count: int) -> list[Episode]:
+    """So many episodes of a task that are none of the benchmark's list; they show no held-out colour of a kind."""
+    rng = random.Random(f"drawn report/{task}")
+    return [episode(rng, task, 2) for _ in range(count)]
+
+
 def by_task(results: Sequence[tuple[bool, bool]], episodes: Sequence[Episode]) -> dict[str, Any]:
     """Shares over all results, and in each task."""
     each = [
@@ -119,20 +136,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pipeline", required=True, help="folder; its text_encoder_2 holds the T5")
     parser.add_argument("--guidance", type=float, nargs="+", help="weights; the pipeline's own if left out")
     parser.add_argument("--steps", type=int, help="the pipeline's own if left out")
+    parser.add_argument("--training", action="store_true", help="answers of training episodes, for choosing settings")
     parser.add_argument("-n", type=int, default=10, help="episodes of each task")
     parser.add_argument("--inspector", help="folder of its weights; the shipped ones if left out")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--together", type=int, default=8, help="pictures at once")
+    parser.add_argument("--workers", type=int, default=0, help="processes that look at pictures (default: this one)")
     parser.add_argument("--out", required=True, help="folder for oracle.json and oracle.png")
     given = parser.parse_args(arguments)
     from .samples import sheet
 
     folder = Path(given.pipeline)
-    drawing = Drawing(folder, given.inspector or shipped("atelier-inspector"), given.together, given.device)
+    inspector = given.inspector or shipped("atelier-inspector")
+    drawing = Drawing(folder, inspector, given.together, given.device, given.workers)
     drawing.painter.steps = given.steps or drawing.painter.steps
     words = Words(drawing.painter.pipeline.tokenizer_2, 64)
     t5, _ = load_t5(folder / "text_encoder_2")
-    episodes = [one for task in TASKS for one in benchmark(task, 2, given.n)]
+    episodes = [
+        one for task in TASKS for one in (training(task, given.n) if given.training else benchmark(task, 2, given.n))
+    ]
     ids, mask = words.ids([canonical(demand_of(one.answer)) for one in episodes])
     vectors, out = encode_text(t5, ids, mask).float(), Path(given.out)
     out.mkdir(parents=True, exist_ok=True)

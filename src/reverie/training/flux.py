@@ -60,7 +60,8 @@ class FluxTraining:
     vectors, relative to their size, on half of the rows; left_out: share of these rows' vectors that are missing;
     pieces, so_far: share of captions that are read piece by piece, the pieces side by side, and of those where each
     vector is written with only the words up to it in view; rich: share of wordings of several sentences; centre: mean
-    of the logit of s; episodes: share of scenes that are answers of in-context episodes."""
+    of the logit of s; again: share of captions behind whose vectors no padding comes, but the same once more in any
+    order, as many tokens of a picture say one thing; episodes, fine, pairs: of scenes, see `captions.pictured`."""
 
     batch: int = 48
     fresh: int = 12
@@ -74,7 +75,10 @@ class FluxTraining:
     so_far: float = 0.25
     rich: float = 0.06
     centre: float = 0.3
+    again: float = 0.0
     episodes: float = 0.35
+    fine: float = 0.0
+    pairs: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.batch, self.fresh, self.pool, self.wordings) < 1:
@@ -220,7 +224,7 @@ class FluxTask:
         from ..atelier.sample import compose
 
         rng = random.Random(f"{self.seed}/scene {number}")
-        demand, known = pictured(rng, self.mix.episodes)
+        demand, known = pictured(rng, self.mix.episodes, fine=self.mix.fine, pairs=self.mix.pairs)
         texts = [worded(demand, rng, float(rng.random() < self.mix.rich)) for _ in range(self.mix.wordings)]
         return draw(known or compose(demand, rng), self.mix.side), texts
 
@@ -240,6 +244,7 @@ class FluxTask:
         noise = torch.randn(latents.shape, generator=generator, device=device)
         there = self._lengths(ids, generator)
         states = encode_seen(self.pipeline.text_encoder_2, ids, self._seen(there, generator)).float()
+        states = self._repeated(states, ids, generator) if self.mix.again else states
         states, there = self._disturbed(states, there, generator)
         pooled = self.pipeline.text_encoder(clip).pooler_output
         sigma = (torch.randn(len(ids), generator=generator, device=device) + self.mix.centre).sigmoid()
@@ -299,9 +304,10 @@ class FluxTask:
         self.pool.add(found.bfloat16(), drawn["ids"].short(), drawn["clip"].short())
 
     def _room(self, seed: int) -> int:
-        """Text vectors in this step: most captions are short, so most steps have little room and cost less."""
+        """Text vectors in this step: most captions are short, so most steps have little room and cost less. There are
+        two sizes only, as each is compiled."""
         limit = self.sizes.limit
-        return random.Random(seed).choices([max(2, limit * 3 // 8), max(2, limit // 2), limit], (6, 2, 2))[0]
+        return random.Random(seed).choices([max(2, limit // 2), limit], (8, 2))[0]
 
     def _chosen(self, generator: torch.Generator, room: int) -> tuple[Tensor, Tensor, Tensor]:
         """Latents (B, S, C) packed, ids (B, room), ids of the CLIP (B, longest); some captions left blank."""
@@ -346,6 +352,15 @@ class FluxTask:
         seen = whole | torch.where(kind < self.mix.pieces, alone, so_far(length, there.device))
         # A place sees itself, so that none is left with nothing to see.
         return (seen & there[:, None]) | torch.eye(length, dtype=torch.bool, device=there.device)
+
+    def _repeated(self, states: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """Vectors (B, L, D); of some rows, those of padding (ids, (B, L)) become others of the row's own. Blank rows
+        are left alone."""
+        own = (ids != self.pipeline.tokenizer_2.pad_token_id).sum(1, keepdim=True)
+        draws = torch.rand(ids.shape[0], 1 + ids.shape[1], generator=generator, device=ids.device)
+        places = torch.arange(ids.shape[1], device=ids.device)
+        behind = (places >= own) & (own > 1) & (draws[:, :1] < self.mix.again)
+        return states.gather(1, torch.where(behind, (draws[:, 1:] * own).long(), places)[..., None].expand_as(states))
 
     def _disturbed(self, states: Tensor, there: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Half of the rows with noise, and with vectors missing."""
