@@ -75,3 +75,17 @@ def test_what_the_autoencoder_leaves_is_what_it_decodes(tmp_path):
     left = np.asarray(drawing.left([picture])[0], int)
     shown = ((expected.clamp(-1, 1) + 1) * 127.5).permute(1, 2, 0).numpy()
     assert np.abs(left - shown).max() <= 1
+
+
+def test_several_processes_judge_as_one_does(tmp_path):
+    toys.flux().save_pretrained(tmp_path / "flux")
+    torch.manual_seed(0)
+    Inspector(InspectorNet()).save(tmp_path / "inspector")
+    one, two = (Drawing(tmp_path / "flux", tmp_path / "inspector", workers=workers) for workers in (0, 2))
+    episodes = [episode for task in (1, 9) for episode in drawn_report.training(task, 2)]
+    pictures = [draw(episode.answer) for episode in episodes]
+    try:
+        assert one.judge(pictures, episodes) == two.judge(pictures, episodes)
+    finally:
+        two.lookers.shutdown()
+    assert [e.answer for e in drawn_report.training(9, 2)] == [e.answer for e in episodes[2:]]

@@ -105,6 +105,18 @@ def test_captions_keep_to_the_training_side_and_begin_as_the_vlm_is_asked_to():
     assert not any("an image of" in text for text in texts if not text.startswith(HEAD))  # a held-out head
 
 
+def test_shares_of_fine_details_and_of_pairs():
+    rng = random.Random(0)
+    answers = [pictured(rng, 1.0, fine=1.0)[1] for _ in range(50)]
+    assert all(one.things[0].action or one.things[0].texture != "plain" for one in answers)
+    demands = [pictured(rng, 0.0, 0.0, pairs=1.0)[0] for _ in range(60)]
+    assert all([clause.count for clause in one.include] == [1, 1] for one in demands)
+    assert all(clause.colour for one in demands for clause in one.include)
+    assert 15 < sum(one.background != "plain" for one in demands) < 45
+    same = [pictured(random.Random(seed), 0.5) for seed in range(30)]  # shares of nothing draw no lots
+    assert same == [pictured(random.Random(seed), 0.5, fine=0.0, pairs=0.0) for seed in range(30)]
+
+
 def test_common_words_are_one_piece_and_all_else_is_spelled(words):
     assert words.tokenize("a red cat") == ["▁a", "▁red", "▁cat"]
     text = "a red Xylophone, at 4 o'clock."
@@ -278,6 +290,17 @@ def test_steps_with_little_room_hold_short_captions(task):
     blank = task.blank[0][0, :4].tolist()
     assert all(row == blank or any(row == full[:4] and not any(full[4:]) for full in kept) for row in ids.tolist())
     assert latents.shape == (8, 36, 32)
+
+
+def test_vectors_of_some_captions_come_again_in_place_of_padding(task):
+    ids = torch.tensor([[5, 6, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0], [5, 6, 7, 8, 9, 1]])
+    states = torch.arange(18.0).view(3, 6, 1).expand(3, 6, 2)
+    task.mix.again = 1.0
+    found = task._repeated(states, ids, torch.Generator().manual_seed(0))
+    task.mix.again = 0.0
+    assert torch.equal(found[1:], states[1:])  # a blank one, and one without padding
+    assert torch.equal(found[0, :3], states[0, :3])
+    assert set(found[0, 3:, 0].tolist()) <= {0.0, 1.0, 2.0}
 
 
 def test_a_run_goes_on_from_a_saved_pipeline(task, saved, t5, words):

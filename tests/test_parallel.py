@@ -13,7 +13,7 @@ import torch
 from janus_toy import toy_janus
 from torch import nn
 
-from reverie.training.blocks import blocks_of, forget, recompute
+from reverie.training.blocks import blocks_of, compiled, forget, recompute
 from reverie.training.loop import LoopConfig, train
 from reverie.training.processes import mean_row
 
@@ -146,6 +146,45 @@ def test_blocks_are_the_layers_that_learn_and_recomputing_changes_no_gradient() 
     assert all("forward" not in vars(block) for block in blocks)
 
 
+class Narrow(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + nn.functional.gelu(self.linear(self.norm(x)))
+
+
+def test_compiled_blocks_learn_the_same_and_are_themselves_in_evaluation() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ModuleList([Narrow()]), nn.ModuleList([Narrow(), Narrow()])).train()
+    layers = [layer for group in model for layer in group]  # type: ignore[union-attr]
+
+    def gradients(x: torch.Tensor) -> list[torch.Tensor]:
+        model.zero_grad()
+        for layer in layers:
+            x = layer(x)
+        x.square().mean().backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    given = torch.randn(3, 5, 4)
+    plain = gradients(given)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    blocks = compiled(model)
+    assert len(blocks) == 3  # a list of one counts, too
+    for a, b in zip(plain, gradients(given), strict=True):
+        torch.testing.assert_close(a, b)
+    made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 0 < made - before <= 2  # blocks of one kind share; the first gets an input that does not learn
+    model.eval()
+    gradients(torch.randn(2, 7, 4))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == made
+    forget(blocks)
+    assert all("forward" not in vars(block) for block in blocks)
+    with pytest.raises(ValueError, match="no lists of blocks"):
+        compiled(nn.Linear(2, 2))
+
+
 def test_rows_are_means_over_the_batches_that_have_the_entry() -> None:
     assert mean_row([{"loss": 1.0, "a": torch.tensor(3.0)}, {"loss": 2.0}]) == {"loss": 1.5, "a": 3.0}
 
@@ -156,6 +195,7 @@ def test_rows_are_means_over_the_batches_that_have_the_entry() -> None:
         ({"accumulate": 0}, "at least 1"),
         ({"shard": True, "precision": "fp16"}, "bf16 or no"),
         ({"shard": "zero3"}, "must be true, false, zero1 or zero2"),
+        ({"compile": True, "recompute": True}, "compiled as they are"),
         ({"shard": "zero2", "muon_lr": 0.01}, "Muon needs them whole"),
     ],
 )
