@@ -82,12 +82,53 @@ def painted(painter, plan, items, batch, seed):
         yield part, [e.picture for e in done], [e.recipe for e in done]
 
 
-def row(name, benchmark, painter, plan, inspector, pool, arguments, images=None):
+def told_the_layout(painter, plan, items, batch, seed):
+    """The same, but the thoughts are not the model's: they say of a scene that shows what was asked, composed as for
+    training, what stands where, as the thoughts of its stories do. What then goes wrong is the painting."""
+    import itertools
+    import random
+
+    from PIL import Image
+
+    from reverie.atelier.language_parse import Demand
+    from reverie.atelier.lessons import band_words
+    from reverie.atelier.sample import compose
+    from reverie.canvas import Conditions
+    from reverie.dialogue import Story, dialogue
+    from reverie.schedule import bands
+
+    generator = painter.generator(plan)
+    ends = bands((1,) * plan.regions, generator.steps, generator.row)
+    shares = [0.0, *(end / generator.steps for end in ends)]
+    for start in range(0, len(items), batch):
+        part = items[start : start + batch]
+        stories, thoughts = [], []
+        for sample, index in part:
+            scene = compose(Demand.from_record(sample.record["demand"]), random.Random(f"{seed}/{sample.id}/{index}"))
+            thoughts.append([band_words(scene, low, high) for low, high in itertools.pairwise(shares)])
+            stories.append(Story(dialogue(painter.source.dialogue), sample.prompt, plan.regions))
+        canvas = None
+        for region, end in enumerate(ends):
+            texts = tuple(story.painting(told[region], False) for story, told in zip(stories, thoughts, strict=True))
+            conditions = Conditions(texts, plan.guidance)
+            if canvas is None:
+                seeds = [image_seed(seed, sample.prompt, index) for sample, index in part]
+                canvas = generator.start(conditions, seeds)
+            else:
+                canvas = generator.recondition(canvas, conditions)
+            canvas = generator.advance(canvas, end)
+            for story, told in zip(stories, thoughts, strict=True):
+                story.keep(told[region], False)
+        pictures = [Image.fromarray(picture) for picture in generator.preview(canvas)]
+        yield part, pictures, [{"thought": "\n".join(told)} for told in thoughts]
+
+
+def row(name, benchmark, painter, plan, inspector, pool, arguments, images=None, way=painted):
     """Paints one row, and has it judged meanwhile; what gives its file's contents once they are wanted."""
     begun = time.time()
     items = items_of(benchmark, arguments.images or images, arguments.limit)
     rows, waiting, thoughts = [], [], []
-    for part, pictures, recipes in painted(painter, plan, items, arguments.batch, arguments.seed):
+    for part, pictures, recipes in way(painter, plan, items, arguments.batch, arguments.seed):
         seen = inspector.look(pictures, batch=256)
         if not thoughts:
             sheet([np.asarray(picture) for picture in pictures[:: max(1, len(pictures) // 40)][:40]], 10).save(
@@ -169,8 +210,9 @@ def main():
             painters[about["model"]].source = replace(source, dialogue=about.get("dialogue", source.dialogue))
             plan = make_plan(about.get("preset"), **about.get("plan", {}))
             judging = row(
-                name, benchmark, painters[about["model"]], plan, inspector, pool, arguments, about.get("images")
-            )
+                name, benchmark, painters[about["model"]], plan, inspector, pool, arguments, about.get("images"),
+                told_the_layout if about.get("told") else painted,
+            )  # fmt: skip
             painters[about["model"]].source = source
             facts = {"model": models[about["model"]], "version": reverie.__version__, "limit": arguments.limit}
             keep(unwritten)  # the row before was judged while this one was painted
