@@ -4,7 +4,7 @@
 
 Prints for each pair and task the difference of the means in points with a 95% bootstrap interval over prompts (all
 images of a prompt stand or fall together), and how many images are better and worse. `overall` is the mean of the
-tasks, as in the tables.
+tasks, as in the tables; of `exercises` (tables.py), which are sorted by what they ask for, that of all of them.
 """
 
 import argparse
@@ -13,14 +13,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+from tables import exercises
 
 DRAWS = 4000
 
 
 def scores(path):
     """{(id, index): (task, score)} of a row's file."""
-    told = json.loads(gzip.decompress(path.read_bytes()))["images"]
-    return {(one["id"], one["index"]): (one["tag"], one["score"]) for one in told if one["score"] is not None}
+    told = json.loads(gzip.decompress(path.read_bytes()))
+    # Rows of exercises may be older than their sorting.
+    sorts = {sample.id: sample.tag for sample in exercises().samples} if told["benchmark"] == "exercises" else {}
+    images = [one for one in told["images"] if one["score"] is not None]
+    return {(one["id"], one["index"]): (sorts.get(one["id"], one["tag"]), one["score"]) for one in images}
 
 
 def paired(first, second):
@@ -65,9 +69,10 @@ def main():
             told.append(
                 f"{tag} {100 * values.mean():+.1f} ({low:+.1f} to {high:+.1f}; {(flat > 0).sum()}/{(flat < 0).sum()})"
             )
-        whole = np.mean(draws, 0)
-        low, high = np.quantile(whole, (0.025, 0.975)) * 100
-        mean = 100 * np.mean([np.mean([np.mean(one) for one in prompts.values()]) for prompts in tasks.values()])
+        sizes = [len(prompts) if arguments.benchmark == "exercises" else 1 for prompts in tasks.values()]
+        low, high = np.quantile(np.average(draws, 0, sizes), (0.025, 0.975)) * 100
+        means = [np.mean([np.mean(one) for one in prompts.values()]) for prompts in tasks.values()]
+        mean = 100 * np.average(means, weights=sizes)
         print(f"{new} - {old}: overall {mean:+.1f} ({low:+.1f} to {high:+.1f}); " + ", ".join(told))
 
 

@@ -51,16 +51,30 @@ def exercises(count=240, seed=20):
     while len(asked) < count:
         demand = exercise(rng, 1.0)
         asked.setdefault(say(demand, rng, "plain", split="train"), demand)
-    samples = tuple(Sample(f"{i:03}", text, "exercise", {}, text) for i, text in enumerate(asked))
+    samples = tuple(
+        Sample(f"{i:03}", text, sort_of(demand), {}, text) for i, (text, demand) in enumerate(asked.items())
+    )
 
     def judge(sample, sighting):
         return Judgement(score(asked[sample.prompt], sighting.to_scene()) / 100, "", "")
 
     def outcome(rows):
         told = {row.cluster: [row.score] for row in rows}
-        return type("Told", (), {"scores": {"overall": of_strata({"exercise": told})}})
+        return type("Told", (), {"scores": {"overall": of_strata({"all": told})}})
 
     return Benchmark("exercises", "v1", samples, 1, judge, None, lambda sample: None, "strata", outcome=outcome)
+
+
+def sort_of(demand):
+    """What an exercise asks for beside its two kinds."""
+    asked = {
+        "action": any(clause.action for clause in demand.include),
+        "texture": any(clause.texture != "plain" for clause in demand.include),
+        "colour": any(clause.colour for clause in demand.include),
+        "place": any(clause.position for clause in demand.include),
+        "count": any(clause.count > 1 for clause in demand.include),
+    }
+    return "+".join(name for name, there in asked.items() if there) or "kinds"
 
 
 def items_of(benchmark, images, limit):
