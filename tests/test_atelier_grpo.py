@@ -54,6 +54,37 @@ def test_rewards_know_a_true_picture_from_a_false_one() -> None:
 
 
 @needs_inspector
+def test_a_careful_reward_reads_textures_and_actions_by_drawing() -> None:
+    """Of drawn pictures it is sure, and what the network believes does not matter to it."""
+    import random
+    from dataclasses import replace
+
+    import numpy as np
+
+    from reverie.atelier.draw import draw
+    from reverie.atelier.exercises import exercise
+    from reverie.atelier.sample import compose
+    from reverie.atelier.scene import Scene
+
+    rng = random.Random(4)
+    asked = (demand for demand in iter(lambda: exercise(rng, 1.0), None))
+    wanted = [
+        d for d, _ in zip(asked, range(60), strict=False) if any(c.action or c.texture != "plain" for c in d.include)
+    ]
+    prompts, scenes = [canonical(demand) for demand in wanted[:5]], [compose(demand, rng) for demand in wanted[:5]]
+    plain = [
+        Scene(tuple(replace(thing, texture="plain", action=None) for thing in s.things), s.background, s.style)
+        for s in scenes
+    ]
+    rewards = inspector_rewards(Inspector.load(WEIGHTS), dict(zip(prompts, wanted, strict=False)), careful=True)
+    right = rewards["careful"](prompts, [np.asarray(draw(scene, 96)) for scene in scenes])
+    without = rewards["careful"](prompts, [np.asarray(draw(scene, 96)) for scene in plain])
+    assert sum(right) > 4.75  # the network may still misread a kind or a colour
+    assert all(whole > part for whole, part in zip(right, without, strict=True))
+    assert "careful" not in inspector_rewards(Inspector.load(WEIGHTS), {})
+
+
+@needs_inspector
 @pytest.mark.parametrize("tree", ["paint", "think", "twig", "dual"])
 def test_every_tree_makes_a_step_on_policy(tree: str, tmp_path: Path) -> None:
     model, words = load_janus(tiny_folder(tmp_path))

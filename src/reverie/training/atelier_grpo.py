@@ -20,6 +20,7 @@ from ..atelier.knowledge import riddle
 from ..atelier.language import say
 from ..atelier.language_parse import Demand
 from ..atelier.sample import random_demand
+from ..atelier.second_look import Field, look_again
 from .alarms import Alarms
 from .grpo import GrpoConfig, GrpoTask
 from .janus_grpo import JanusRl, Learning, janus_task
@@ -40,7 +41,7 @@ class AtelierRl(JanusRl):
     """Weight of the reward that is trained on most: the share of what was asked that the inspector finds."""
     sure: float = 0.0
     """Weight of the painter's second reward: how sure the inspector is of what it sees. `rewards`, if given, counts
-    instead of both; it may also name `exact`."""
+    instead of both; it may also name `exact` and `careful`."""
 
     def credits(self) -> tuple[dict[str, float], dict[str, float]]:
         if self.rewards:
@@ -71,9 +72,11 @@ def questions(config: AtelierRl, seed: int) -> list[Asked]:
     return list(found.values())
 
 
-def inspector_rewards(inspector: Inspector, demands: dict[str, Demand]) -> dict[str, Reward]:
+def inspector_rewards(inspector: Inspector, demands: dict[str, Demand], careful: bool = False) -> dict[str, Reward]:
     """`faithful`: share of checks passed, `exact`: nothing to object, `sure`: the inspector's mean score. The pictures
-    of a roll-out are looked at once for all three."""
+    of a roll-out are looked at once for all three. careful: one more by this name, `faithful` with textures and actions
+    read by drawing (atelier/second_look.py), a tenth of a second of CPU for each picture that is to show any: what the
+    network believes of them in paintings is often wrong, and a policy that is paid for it learns to please it."""
     latest: tuple[Sequence[Any], list[Sighting]] = ((), [])
 
     def look(images: Sequence[Any]) -> list[Sighting]:
@@ -87,11 +90,23 @@ def inspector_rewards(inspector: Inspector, demands: dict[str, Demand]) -> dict[
             rule(demands[prompt], sighting) for prompt, sighting in zip(prompts, look(images), strict=True)
         ]
 
-    return {
+    def drawn_again(prompts: Sequence[str], images: Sequence[Any]) -> list[float]:
+        seen = zip(prompts, images, look(images), strict=True)
+        return [_careful(demands[prompt], image, sighting) for prompt, image, sighting in seen]
+
+    rewards: dict[str, Reward] = {
         "faithful": each(lambda demand, sighting: score(demand, sighting.to_scene()) / 100),
         "exact": each(lambda demand, sighting: float(not faults(demand, sighting.to_scene()))),
         "sure": each(lambda _, sighting: float(np.mean([thing.score for thing in sighting.objects] or [0.0]))),
     }
+    return rewards | ({"careful": drawn_again} if careful else {})
+
+
+def _careful(demand: Demand, image: Any, sighting: Sighting) -> float:
+    fields: list[Field] = ["texture"] if any(clause.texture != "plain" for clause in demand.include) else []
+    fields += ["action"] if any(clause.action for clause in demand.include) else []
+    kinds = {clause.kind for clause in demand.include}
+    return score(demand, look_again(Image.fromarray(image), sighting, fields, kinds).to_scene()) / 100
 
 
 def atelier_task(
@@ -103,5 +118,6 @@ def atelier_task(
 ) -> GrpoTask:
     """`janus_task` on the Atelier's prompts and rewards."""
     asked = questions(config, grpo.seed)
-    rewards = inspector_rewards(inspector, {one.prompt: one.demand for one in asked})
+    demands = {one.prompt: one.demand for one in asked}
+    rewards = inspector_rewards(inspector, demands, careful="careful" in config.rewards)
     return janus_task(learning, [one.prompt for one in asked], rewards, config, grpo, alarms)
