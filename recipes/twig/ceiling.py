@@ -1,5 +1,6 @@
 """What `atelier-compbench` would score if Janus painted without a mistake: scenes drawn right, and the same through the
-model's image codes, judged as the benchmark judges.
+model's image codes, judged as the benchmark judges. And of the things with a texture, which share the inspector's
+network believes to have theirs, without the second look: what a policy is paid for by `faithful`.
 
     python recipes/twig/ceiling.py --every 3
 """
@@ -39,14 +40,18 @@ def main():
     samples = atelier_compbench.samples()[:: arguments.every]
     drawn = [draw(compose(Demand.from_record(s.record["demand"]), rng)) for s in samples]
     for name, pictures in (("drawn", drawn), ("through codes", [through_codes(model, one) for one in drawn])):
-        scores = {}
+        scores, believed = {}, []
         for sample, sighting, picture in zip(samples, inspector.look(pictures), pictures, strict=True):
             judged = atelier_compbench.judge(sample, Inspected(sighting, picture))
             scores.setdefault(sample.tag, []).append(judged.score)
+            demand = Demand.from_record(sample.record["demand"])
+            asked = [clause for clause in demand.include if clause.texture != "plain"]
+            seen = {(thing.kind, thing.texture) for thing in sighting.objects}
+            believed += [(clause.kind, clause.texture) in seen for clause in asked]
         means = {tag: 100 * float(np.mean(values)) for tag, values in scores.items()}
-        print(
-            name, f"overall {np.mean(list(means.values())):.1f}", {tag: round(mean, 1) for tag, mean in means.items()}
-        )
+        told = {tag: round(mean, 1) for tag, mean in means.items()}
+        print(name, f"overall {np.mean(list(means.values())):.1f}", told)
+        print(name, f"textures that the network believes: {sum(believed)} of {len(believed)}")
 
 
 if __name__ == "__main__":
