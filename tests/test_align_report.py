@@ -115,7 +115,7 @@ def test_the_table_has_every_row_and_the_oracle_is_right_where_its_readers_are()
     judges = Judges(t5, Words(words, 64), TextReader(t5.config.d_model))
     aligner = Aligner(AlignerConfig(8, t5.config.d_model)).initialise(t5.encoder.final_layer_norm.weight)
     rows = dict(rows_of(judges, right, {"full": (aligner, "generated"), "input": (aligner, "input")}))
-    assert list(rows) == ["VLM text", "oracle", "relay", "full", "input"]
+    assert list(rows) == ["VLM text", "oracle", "relay", "relay, so far", "full", "input"]
     assert rows["VLM text"]["text"]["both"] == 1
     assert rows["oracle"]["reader"] == rows["relay"]["reader"]  # the same captions
     assert rows["full"]["scale"] == pytest.approx(1, abs=0.1)
@@ -133,8 +133,12 @@ def test_the_report_as_a_user_makes_it(vlm, tmp_path, capsys):
     given += ["--aligner", f"full={tmp_path / 'a.safetensors'}", "--aligner", f"in={tmp_path / 'a.safetensors'}:input"]
     align_report.main([*given, "--out", str(tmp_path / "out")])
     result = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert set(result["1-shot"]) == {"VLM text", "oracle", "relay", "full", "in"}
+    assert set(result["1-shot"]) == {"VLM text", "oracle", "relay", "relay, so far", "full", "in"}
     assert "1-shot full" in capsys.readouterr().out
+    own = answer_all(vlm, 1, 1, batch=4, limit=3, own=True)
+    listed = [one for task in range(1, 11) for one in benchmark(task, 1, 1)]
+    assert [one.episode.task for one in own] == list(range(1, 11))
+    assert all(mine.episode.answer != theirs.answer for mine, theirs in zip(own, listed, strict=True))
     bad = Aligner(AlignerConfig(7, t5.config.d_model)).initialise()
     save_aligner(bad, tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match="7 wide"):

@@ -1,5 +1,6 @@
 """What pulls aligned vectors: which words belong together, what is written so far, distances that reach zero."""
 
+import json
 import random
 
 import pytest
@@ -8,7 +9,9 @@ from t5_toy import t5_words, tiny_t5
 from test_align import make_task, store
 from vlm_toy import WIDTH, toy_tokenizer
 
+from reverie.models.aligner import save_aligner
 from reverie.models.t5 import encode_text
+from reverie.training import align_distance
 from reverie.training.align import AlignConfig, Masking, Words
 from reverie.training.pull import encode_so_far, pull_of_sets, pull_of_words, same_words
 from reverie.training.text_space import caption_texts, word_pieces
@@ -75,3 +78,28 @@ def test_what_cannot_be_pulled_is_refused(tmp_path):
         make_task(store(tmp_path, kind="input"), pull=1.0)
     with pytest.raises(ValueError, match="nor both"):
         AlignConfig(read=0.0)
+
+
+def test_distances_to_the_encoder_are_told_of_files(tmp_path, capsys):
+    task = make_task(store(tmp_path / "kept"), Masking(whole=1.0), pull=1.0, read=0.0)
+    toy_tokenizer().save_pretrained(tmp_path / "kept" / "tokenizer")
+    for part in (task.t5, t5_words()):
+        part.save_pretrained(tmp_path / "t5")
+    save_aligner(task.model, tmp_path / "fresh.safetensors")
+    optimizer = torch.optim.AdamW(task.model.parameters(), lr=5e-3)
+    for step in range(60):
+        task.loss(task.batch(step % 3))[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    save_aligner(task.model, tmp_path / "pulled.safetensors")
+    given = ["--features", str(tmp_path / "kept"), "--t5", str(tmp_path / "t5"), "--every", "2"]
+    given += [part for name in ("fresh", "pulled") for part in ("--aligner", f"{name}={tmp_path}/{name}.safetensors")]
+    align_distance.main(given)
+    told = dict(
+        line.split(" ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith(("enc", "fr", "pu"))
+    )
+    found = {name: json.loads(row)["distance"] for name, row in told.items()}
+    assert found["encoder"] == pytest.approx(0, abs=1e-6)
+    assert 0 < found["pulled"] < found["fresh"] - 0.2
+    with pytest.raises(ValueError, match="every=0"):
+        align_distance.main([*given[:4], "--every", "0"])

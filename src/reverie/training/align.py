@@ -163,7 +163,7 @@ class AlignTask:
         ]
         found = self.collate(samples)
         if self.config.pull:
-            found |= _stack_words([self._words_of(number) for number in numbers.values()], found["mask"])
+            found |= stack_words([self._words_of(number) for number in numbers.values()], found["mask"])
         if self.config.noise:
             shape = (*found["mask"].shape, self.t5.config.d_model)
             found["noise"] = uneven_noise(shape, self.config.noise, f"{self.seed}/{step}/noise")
@@ -222,7 +222,7 @@ class AlignTask:
         return ranked[chosen * size : (chosen + 1) * size]
 
 
-def _stack_words(told: Sequence[tuple[list[int], Tensor]], mask: Tensor) -> dict[str, Tensor]:
+def stack_words(told: Sequence[tuple[list[int], Tensor]], mask: Tensor) -> dict[str, Tensor]:
     """Words of `same_words` as a batch; shares only of the features that are fed, whose 0/1 mask is (B, L)."""
     longest = max(len(ids) for ids, _ in told)
     ids, shares = torch.zeros(len(told), longest, dtype=torch.long), torch.zeros(*mask.shape, longest)

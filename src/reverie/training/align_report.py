@@ -4,8 +4,9 @@
         --aligner input=runs/input/aligner.safetensors:input --out runs/align-report [--pipeline FLUX]
 
 Rows: the oracle (the T5 encoder's vectors of a right caption), the VLM's own text, the relay (the T5 encoder's vectors
-of that text) and every aligner, all on the same answers to the same episodes of `atelier-cobsat`. Two readers: the T5's
-own decoder, whose greedy text is parsed, and a small classifier that knows encoder vectors alone (`text_reader.py`).
+of that text), the same with each vector written before the words behind it were known, and every aligner, all on the
+same answers to the same episodes of `atelier-cobsat`. Two readers: the T5's own decoder, whose greedy text is parsed,
+and a small classifier that knows encoder vectors alone (`text_reader.py`).
 With a pipeline, its pictures are judged as well (`drawn_report.py`).
 """
 
@@ -30,7 +31,8 @@ from ..models.aligner import Aligner, load_aligner
 from ..models.t5 import encode_text, load_t5, read_back
 from ..vlms.transformers import TransformersVLM
 from .align import Words, stack_features
-from .drawn_report import Drawing, by_task
+from .drawn_report import Drawing, by_task, training
+from .pull import encode_so_far
 from .recipes import shipped
 from .text_reader import TextReader, learn_to_read, read_scene
 from .vlm_report import TASKS, question
@@ -46,9 +48,12 @@ class Answered:
     asked: Tensor
 
 
-def answer_all(vlm: TransformersVLM, shots: int, count: int, batch: int = 20, limit: int = 40) -> list[Answered]:
-    """Greedy answers to so many episodes of each task."""
-    episodes = [one for task in TASKS for one in benchmark(task, shots, count)]
+def answer_all(
+    vlm: TransformersVLM, shots: int, count: int, batch: int = 20, limit: int = 40, own: bool = False
+) -> list[Answered]:
+    """Greedy answers to so many episodes of each task, of the benchmark's list or (own) of training ones."""
+    drawn = (training(task, count, shots) if own else benchmark(task, shots, count) for task in TASKS)
+    episodes = [one for some in drawn for one in some]
     found = []
     for first in range(0, len(episodes), batch):
         some = episodes[first : first + batch]
@@ -107,7 +112,10 @@ def rows_of(
         own = [said(one.text, one.episode) for one in answered]
         yield "VLM text", {"text": by_task(own, [one.episode for one in answered])}
         yield "oracle", judges(*encoded(judges.t5, judges.words, right), answered)
-        yield "relay", judges(*encoded(judges.t5, judges.words, [one.text for one in answered]), answered)
+        texts = [one.text for one in answered]
+        yield "relay", judges(*encoded(judges.t5, judges.words, texts), answered)
+        ids, mask = judges.words.ids(texts)
+        yield "relay, so far", judges(encode_so_far(judges.t5, ids, mask).float(), mask, answered)
     for name, (aligner, which) in aligners.items():
         yield name, judges(*aligned(aligner, answered, which), answered)
 
@@ -124,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pipeline", help="folder of a diffusion pipeline that paints from the same T5's vectors")
     parser.add_argument("--inspector", help="folder of its weights; the shipped ones if left out")
     parser.add_argument("--out", required=True, help="folder for report.json")
+    parser.add_argument("--training", action="store_true", help="training episodes, for choosing settings")
     parser.add_argument("--bare", action="store_true", help="the aligners alone, without oracle and relay")
     parser.add_argument("--guidance", type=float, help="of the pipeline; its own if left out")
     parser.add_argument("--device", default="cpu", help="of the VLM and the pipeline")
@@ -148,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
     for shots in given.shots:
-        answered = answer_all(vlm, shots, given.n)
+        answered = answer_all(vlm, shots, given.n, own=given.training)
         found = result[f"{shots}-shot"] = {}
         for name, row in rows_of(judges, answered, aligners, given.bare):
             found[name] = row

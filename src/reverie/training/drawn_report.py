@@ -116,10 +116,10 @@ def shown_right(episode: Episode, picture: Image.Image, sighting: Any) -> tuple[
     return found.thing, found.detail
 
 
-def training(task: int, count: int) -> list[Episode]:
+def training(task: int, count: int, shots: int = 2) -> list[Episode]:
     """So many episodes of a task that are none of the benchmark's list; they show no held-out colour of a kind."""
     rng = random.Random(f"drawn report/{task}")
-    return [episode(rng, task, 2) for _ in range(count)]
+    return [episode(rng, task, shots) for _ in range(count)]
 
 
 def by_task(results: Sequence[tuple[bool, bool]], episodes: Sequence[Episode]) -> dict[str, Any]:
