@@ -56,7 +56,11 @@ def parts(model: Any) -> dict[str, Tensor]:
 
 def put(model: Any, held: Mapping[str, Tensor]) -> None:
     """Sets adapters that `add` made to those that `parts` returned. ValueError where they differ in names or sizes."""
-    mine = parts(model)
+    copy_into(parts(model), held)
+
+
+def copy_into(mine: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> None:
+    """What `held` holds into the adapters `mine`. ValueError where they differ in names or sizes."""
     if mine.keys() != held.keys() or any(mine[name].shape != held[name].shape for name in mine):
         raise ValueError("the adapter to go on from has other layers or another rank than the recipe's lora section.")
     with torch.no_grad():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .adapters import Lora, targets
+from .adapters import Lora, copy_into, targets
 
 
 class LowRank(nn.Module):
@@ -54,12 +54,7 @@ def parts(model: nn.Module) -> dict[str, Tensor]:
 
 def put(model: nn.Module, held: Mapping[str, Tensor]) -> None:
     """Sets adapters that `fold` made to those that `parts` returned. ValueError where they differ in names or sizes."""
-    mine = parts(model)
-    if mine.keys() != held.keys() or any(mine[name].shape != held[name].shape for name in mine):
-        raise ValueError("the adapter to go on from has other layers or another rank than the recipe's lora section.")
-    with torch.no_grad():
-        for name, part in mine.items():
-            part.copy_(held[name])
+    copy_into(parts(model), held)
 
 
 def _pieces(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
