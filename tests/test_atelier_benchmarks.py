@@ -232,4 +232,4 @@ def test_what_a_painter_could_show_at_best_is_judged_too(tmp_path):
     assert write("atelier-compbench", tmp_path / "through", through="atelier-janus") == 360
     scores = evaluate("atelier-compbench", None, tmp_path / "out", images=tmp_path / "through", limit=40)["scores"]
     assert scores["spatial"]["mean"] >= 0.8
-    assert scores["texture"]["mean"] <= 0.2, "its codes show no textures: see docs/results.md"
+    assert 0.5 < scores["overall"]["mean"] < 0.95, "codes keep less than the drawing has"
