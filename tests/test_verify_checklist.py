@@ -279,6 +279,19 @@ def test_several_judges_by_name_and_on_one_scale():
     assert said.score == pytest.approx(redness((), [view.picture])[0])
 
 
+def test_a_judge_without_reasons_writes_none():
+    from reverie.atelier.draw import draw
+    from reverie.atelier.scene import Scene, Thing
+    from reverie.judges.vlm import NO_REASON
+
+    judge = judge_by_name("atelier-judge", "cpu")
+    apple = draw(Scene((Thing("apple", "red"),)))
+    right, wrong = judge.reflect([View("a red apple", apple), View("a blue dog", apple)])
+    assert (right.aligned, right.reason) == (True, "")
+    assert (wrong.aligned, wrong.reason) == (False, NO_REASON)
+    assert judge.work.decoded == 0
+
+
 class Silent:
     """Cannot judge, and lets everything pass."""
 

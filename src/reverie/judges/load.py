@@ -142,8 +142,8 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
         return lambda work, official: VLMJudge(served, plain, name, official, work)
     kind = dtype or judge_dtype(source, device)
     source, make = load_vlm(source, device, getattr(torch, kind) if isinstance(kind, str) else kind)
-    wording, least = Wording.of(source.judge), clear_from(source)
-    return lambda work, official: VLMJudge(make(work), wording, name, official, work, least)
+    wording, least, reasons = Wording.of(source.judge), clear_from(source), gives_reasons(source)
+    return lambda work, official: VLMJudge(make(work), wording, name, official, work, least, reasons)
 
 
 def clear_from(source: Source) -> float:
@@ -152,6 +152,14 @@ def clear_from(source: Source) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{source.name}: clear_from is {value!r} in its config.json; it is a share between 0 and 1.")
     return float(value)
+
+
+def gives_reasons(source: Source) -> bool:
+    """What `"reverie": {"reasons": ...}` in a judge's config.json says, true if nothing; ValueError for neither."""
+    value = (source.config.get("reverie") or {}).get("reasons", True)
+    if not isinstance(value, bool):
+        raise ValueError(f"{source.name}: reasons is {value!r} in its config.json; it is true or false.")
+    return value
 
 
 def judge_by_name(name: str, device: str) -> Judge:

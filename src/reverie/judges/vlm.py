@@ -98,6 +98,8 @@ class VLMJudge:
     work: Work = field(default_factory=Work)
     clear_from: float = 0.0
     """Of a picture of which less is painted its training data never said that it is clear."""
+    reasons: bool = True
+    """Whether it learnt to say what is wrong. Else nothing is written, and a stock sentence stands for the reason."""
 
     def check(self, prompt: str) -> None:
         """Any prompt can be asked about."""
@@ -132,7 +134,8 @@ class VLMJudge:
         answers = self.ask("reflection", views)
         wrong = [i for i, answer in enumerate(answers) if not passes(answer)]
         talks = [self.wording.conversation("reflection", views[i].prompt, views[i].picture) for i in wrong]
-        said = dict(zip(wrong, self.vlm.write_batch(talks, REASON_TOKENS) if talks else [], strict=True))
+        written = self.vlm.write_batch(talks, REASON_TOKENS) if talks and self.reasons else [""] * len(wrong)
+        said = dict(zip(wrong, written, strict=True))
         return [
             Reflection(i not in said, share(answer), reason_of(said[i]) if i in said else "", answer.note)
             for i, answer in enumerate(answers)
