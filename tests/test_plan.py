@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reverie.cli import main
 from reverie.commands.plan import lines, size_of
@@ -85,6 +86,9 @@ def test_views_count_once_and_peaks_are_seen() -> None:
     assert bytes_of(x, x[:10], x.view(10, 100)) == 4000
     before = alive(CPU)
     y = torch.zeros(500)
+    with FakeTensorMode():  # what torch.compile traces with has no memory
+        traced = torch.zeros(300)
+    assert traced.shape == (300,)
     assert [size for place, size in alive(CPU).items() if place not in before] == [2000]
     assert most_added(lambda: (y + 1).sum(), CPU) in range(2000, 2200)
 

@@ -11,14 +11,17 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 
 def alive(device: torch.device) -> dict[int, int]:
     """Bytes of the memory behind all tensors that exist there, by address: each counts once, however many views it
-    has."""
+    has. What torch.compile leaves behind of its tracing has no memory."""
     found: dict[int, int] = {}
     for thing in gc.get_objects():
-        if issubclass(type(thing), Tensor) and thing.device.type == device.type and thing.layout == torch.strided:
+        if not issubclass(type(thing), Tensor) or is_fake(thing):
+            continue
+        if thing.device.type == device.type and thing.layout == torch.strided:
             storage = _local(thing).untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
     return found
