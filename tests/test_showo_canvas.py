@@ -11,7 +11,6 @@ from showo_toy import toy_showo
 
 from reverie.canvas import Conditions, copy_seed
 from reverie.generators.showo import ShowoPainter, draw, unpack
-from reverie.models import showo
 from reverie.models.showo import omni_mask
 from reverie.training.adapters import Lora, add, merged
 
@@ -217,13 +216,12 @@ def test_bad_calls_are_told_in_one_sentence():
         ShowoPainter(generator.model, generator.tokenizer, schedule="tan")
 
 
-def test_prompts_that_are_read_several_at_once_have_the_states_of_those_read_alone(monkeypatch):
+def test_prompts_that_are_read_several_at_once_have_the_states_of_those_read_alone():
     """As on accelerators, where a prompt alone would be bound by launches."""
     model, words = toy_showo()
     ids = [words.painting_ids(text) for text in ("a cat", "two dogs", "")]
     alone = model.read_prompts(ids, 16, 16)
-    monkeypatch.setattr(showo, "TEXTS_AT_ONCE", 2)
-    together = model._read_in_parts(ids, 16)
+    together = model._read_in_parts(ids, 16, size=2)
     assert torch.equal(alone.seen, together.seen)
     for mine, other in zip((*alone.keys, *alone.values), (*together.keys, *together.values), strict=True):
         seen_ones = alone.seen[:, None, :, None].expand_as(mine)

@@ -36,10 +36,9 @@ def paired(first, second):
     return tasks
 
 
-def interval(values, rng):
-    """Mean and 95% bounds of (prompts,) means, prompts drawn anew."""
-    drawn = values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(1)
-    return drawn
+def drawn_means(values, rng):
+    """(DRAWS,) means of (prompts,) values, prompts drawn anew."""
+    return values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(1)
 
 
 def main():
@@ -62,7 +61,7 @@ def main():
         tasks, told, draws = paired(found(new), found(old)), [], []
         for tag, prompts in tasks.items():
             values = np.array([np.mean(one) for one in prompts.values()])
-            drawn = interval(values, rng)
+            drawn = drawn_means(values, rng)
             draws.append(drawn)
             flat = np.concatenate([np.array(one) for one in prompts.values()])
             low, high = np.quantile(drawn, (0.025, 0.975)) * 100

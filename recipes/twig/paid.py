@@ -19,12 +19,10 @@ from reverie.atelier.draw import draw
 from reverie.atelier.inspector import Inspector
 from reverie.atelier.language_parse import Demand
 from reverie.benchmarks import atelier_compbench
-from reverie.benchmarks.drawn import truths
+from reverie.benchmarks.drawn import rebuilder, truths
 from reverie.benchmarks.eyes import Inspected, inspector_folder, usual_device
-from reverie.models.registry import fetched, resolve
 from reverie.painter import load
 from reverie.reason import make_plan
-from reverie.training.damage import Rebuilder
 
 
 def textures(every):
@@ -32,7 +30,7 @@ def textures(every):
     inspector = Inspector.load(inspector_folder(None), usual_device())
     samples = atelier_compbench.samples()[::every]
     pictures = [draw(scene) for scene in truths("atelier-compbench", samples)]
-    rebuilt = Rebuilder(fetched(resolve("atelier-janus")).folder)(pictures)
+    rebuilt = rebuilder("atelier-janus")(pictures)
     for name, shown in (("drawn", pictures), ("through codes", rebuilt)):
         believed = []
         for sample, sighting in zip(samples, inspector.look(shown), strict=True):
@@ -72,7 +70,10 @@ def main():
     arguments = parser.parse_args()
     if not (arguments.drawn or arguments.model):
         parser.error("give --model, or --drawn")
-    textures(arguments.every) if arguments.drawn else actions(arguments)
+    if arguments.drawn:
+        textures(arguments.every)
+    else:
+        actions(arguments)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def write(name: str, out: str | Path, through: str | None = None) -> int:
     """Draws a right picture for each sample into `out`; returns how many. through: a Janus of the Atelier by name or
     folder, or a run of its tokenizer, to whose codes pictures go and back."""
     benchmark = load(name)
-    rebuild = None if through is None else _rebuilder(through)
+    rebuild = None if through is None else rebuilder(through)
     for sample, scene in zip(benchmark.samples, truths(name, benchmark.samples), strict=True):
         picture = draw(scene)
         if rebuild:
@@ -55,7 +55,8 @@ def write(name: str, out: str | Path, through: str | None = None) -> int:
     return len(benchmark.samples)
 
 
-def _rebuilder(name: str) -> Rebuilder:
+def rebuilder(name: str) -> Rebuilder:
+    """What sends pictures to the codes of a Janus, by name or folder, or of a run of its tokenizer, and back."""
     from ..models.registry import fetched, resolve
     from ..training.damage import Rebuilder
 

@@ -312,12 +312,12 @@ class Showo(nn.Module):
         first = width - torch.tensor([[len(p)] for p in prompts], device=self.device)
         return self.read(ids, torch.arange(width, device=self.device) >= first)
 
-    def _read_in_parts(self, prompts: Sequence[Sequence[int]], width: int) -> TextStates:
-        """The same in batches of exactly TEXTS_AT_ONCE, the last filled up with its last prompt."""
+    def _read_in_parts(self, prompts: Sequence[Sequence[int]], width: int, size: int = TEXTS_AT_ONCE) -> TextStates:
+        """The same in batches of exactly `size`, the last filled up with its last prompt."""
         parts = []
-        for begin in range(0, len(prompts), TEXTS_AT_ONCE):
-            part = list(prompts[begin : begin + TEXTS_AT_ONCE])
-            parts.append(self._read_together(part + part[-1:] * (TEXTS_AT_ONCE - len(part)), width))
+        for begin in range(0, len(prompts), size):
+            part = list(prompts[begin : begin + size])
+            parts.append(self._read_together(part + part[-1:] * (size - len(part)), width))
         keys, values = (
             [torch.cat(layer)[: len(prompts)] for layer in zip(*kind, strict=True)]
             for kind in ([one.keys for one in parts], [one.values for one in parts])
