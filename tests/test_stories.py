@@ -1,6 +1,7 @@
 """Stories: what teachers write, what a Janus learns from them, and roll-outs that think while they paint."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from janus_toy import toy_janus
 from tiny import tiny_folder
 
+from reverie.atelier.kinds import KINDS
+from reverie.atelier.language_parse import HELD_OUT_HEADS, parse
 from reverie.canvas import Conditions, Work
 from reverie.cli import main
 from reverie.data.prompts import Prompt
@@ -154,6 +157,28 @@ def test_rows_carry_loss_on_their_own_part_alone(folder):
     for name, parameter in MODEL.named_parameters():
         assert (parameter.grad is not None) == name.startswith("language_model"), name
     MODEL.zero_grad()
+
+
+def test_rows_in_parts_have_the_loss_and_the_gradient_of_all_at_once(folder):
+    found = []
+    for parts in (1, 3):
+        mix = StoryTraining(think=5, generate=6, reflect=2, plain=3, whole=True, parts=parts)
+        task = StoryTask(MODEL, WORDS, Stories(folder), mix, seed=4)
+        loss, log = task.loss(task.batch(7))
+        loss.backward()
+        found.append((loss, log, [p.grad for p in MODEL.language_model.parameters()]))
+        MODEL.zero_grad(set_to_none=True)
+    torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=1e-5)
+
+
+def test_prompts_behind_unheard_words_ask_for_the_same_things_and_keep_the_benchmarks_words_out():
+    plain, odd = atelier(exercises=1.0), atelier(exercises=1.0, unheard=1.0)
+    for number in range(40):
+        (told, _, _), (other, _, _) = plain.draw(number), odd.draw(number)
+        assert not any(other.prompt.startswith(f"{head} ") for head in HELD_OUT_HEADS)
+        kinds = [clause.kind for clause in parse(told.prompt).include]
+        assert all(re.search(rf"\b{KINDS[kind].plural}\b|\b{kind}\b", other.prompt) for kind in kinds)
+        assert other.prompt != told.prompt
 
 
 def test_canvases_look_as_they_do_while_painting(folder):

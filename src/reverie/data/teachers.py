@@ -37,13 +37,16 @@ if TYPE_CHECKING:
 
 THOUGHT_TOKENS = 128
 CRITIQUE_TOKENS = 256
+LITTLE_WORDS = ("a", "an", "the", "one", "of", "with", "for", "to", "me", "my", "this", "here", "is", "now", "in", "by")
+"""Of heads that nobody has taught (`unheard_words`)."""
 
 
 @dataclass
 class AtelierTeacher:
     """Scenes of training demands. `encode`: pixels (B, 3, H, W) in [-1, 1] to codes (B, L), as the learner paints them.
     regions: of a picture, or several numbers to draw from. wrong: share of critiques about a scene that is not what was
-    asked. exercises: share of demands that are as complex as those of `atelier-compbench`."""
+    asked. exercises: share of demands that are as complex as those of `atelier-compbench`. unheard: share of prompts that
+    stand behind words that nobody has taught, as prompts of benchmarks may; thoughts about them name the same things."""
 
     encode: Any
     steps: int
@@ -53,6 +56,7 @@ class AtelierTeacher:
     side: int = 96
     seed: int = 0
     exercises: float = 0.6
+    unheard: float = 0.0
     name: str = "atelier"
     wording: str = "story"
     """Of the requests that its answers belong to (dialogue.yaml)."""
@@ -91,6 +95,8 @@ class AtelierTeacher:
         demand = exercise(rng, self.exercises)
         regions = self.regions if isinstance(self.regions, int) else rng.choice(self.regions)
         prompt = say(demand, rng, rng.choice(("terse", "plain")), split="train")
+        if self.unheard and rng.random() < self.unheard:
+            prompt = f"{unheard_words(rng)} {canonical(demand)}"
         scene = compose(demand, rng)
         judged = spoiled(demand, rng) if rng.random() < self.wrong else scene
         ends = bands((1,) * regions, self.steps, self.row)
@@ -107,6 +113,21 @@ class AtelierTeacher:
             critiques.append(Critique(points, thought, answer))
         told = Told(f"{number:06}", prompt, ends, tuple(thoughts), tuple(critiques))
         return told, scene, judged
+
+
+def unheard_words(rng: random.Random) -> str:
+    """One to four words, some of them made up: "a tofi of", "momu me". Never a wording that benchmarks keep back."""
+    from ..atelier.language_parse import HELD_OUT_HEADS
+
+    while True:
+        words = [
+            rng.choice(LITTLE_WORDS)
+            if rng.random() < 0.5
+            else "".join(rng.choice("bdfghjklmnprstvwz") + rng.choice("aeiou") for _ in range(rng.randint(1, 3)))
+            for _ in range(rng.randint(1, 4))
+        ]
+        if " ".join(words) not in HELD_OUT_HEADS:
+            return " ".join(words)
 
 
 def _pixels(picture: np.ndarray) -> Tensor:

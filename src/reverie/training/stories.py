@@ -14,7 +14,7 @@ The language model learns, as in T2I-R1; vision tower, aligner and everything ab
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,17 @@ FILL = 0
 
 Places = Sequence[tuple[Taken, int]]
 """Stories, and a region of each from 1."""
+Chosen = Tensor | slice
+"""Which rows of a batch."""
 
 
 @dataclass
 class StoryTraining:
     """Rows of a step by kind, and what they weigh. blank: share of captions blanked for guidance. whole: GENERATE rows
-    teach the regions above theirs, too, which costs nothing more. all: everything but the image tokenizer learns."""
+    teach the regions above theirs, too, which costs nothing more. unheard: share of drawn stories whose prompt stands
+    behind made-up words, so that thoughts keep to the things that are named (teachers.AtelierTeacher). parts: rows of a
+    kind go through the network in so many parts, short ones first: the same loss with less padding, for CPUs. all:
+    everything but the image tokenizer learns."""
 
     think: int = 8
     generate: int = 8
@@ -53,14 +58,18 @@ class StoryTraining:
     reflect_weight: float = 1.0
     plain_weight: float = 1.0
     whole: bool = False
+    unheard: float = 0.0
+    parts: int = 1
     all: bool = False
 
     def __post_init__(self) -> None:
         rows = (self.think, self.generate, self.reflect, self.plain)
         if min(rows) < 0 or sum(rows) < 1:
             raise ValueError("mix: think, generate, reflect and plain are rows of a step; give one of them some.")
-        if not 0 <= self.blank < 1:
-            raise ValueError(f"blank={self.blank}: must be in [0, 1).")
+        if not 0 <= self.blank < 1 or not 0 <= self.unheard <= 1:
+            raise ValueError(f"blank={self.blank}, unheard={self.unheard}: must be in [0, 1), and in [0, 1].")
+        if self.parts < 1:
+            raise ValueError(f"parts={self.parts}: at least 1.")
 
 
 class StoryTask:
@@ -181,19 +190,36 @@ class StoryTask:
         return total, {kind: loss.detach() for kind, loss in losses.items()}
 
     def _region_loss(self, rows: Rows) -> Tensor:
-        """Codes below the lowest region of the batch are left out; not on accelerators, where asking for it waits."""
-        codes = self._codes(rows)
-        last = int(rows["span"][:, 1].max()) if codes.device.type == "cpu" else codes.shape[1]
-        codes = codes[:, :last]
-        place = torch.arange(last, device=codes.device)
-        learned = (place >= rows["span"][:, :1]) & (place < rows["span"][:, 1:])
-        return code_loss(self.janus, rows, codes, learned)
+        """Codes below the lowest region of a part are left out; not on accelerators, where asking for it waits."""
+        codes, span = self._codes(rows), rows["span"]
+        place = torch.arange(codes.shape[1], device=codes.device)
+        learned = (place >= span[:, :1]) & (place < span[:, 1:])
+
+        def part(chosen: Chosen) -> Tensor:
+            last = int(span[chosen, 1].max()) if codes.device.type == "cpu" else codes.shape[1]
+            return code_loss(self.janus, _some(rows, chosen), codes[chosen, :last], learned[chosen, :last])
+
+        return self._by_length(rows["length"] + span[:, 1], learned.sum(1), part)
 
     def _answer_loss(self, rows: Rows) -> Tensor:
-        features = None
+        features, looks = None, (rows["ids"] == self.words.placeholder).any(1)
         if "painted" in rows:
             features = self.janus.image_features(self.canvases(self._codes(rows), rows["painted"]))
-        return answer_loss(self.janus, rows, features, self.words.placeholder)
+        number = looks.cumsum(0) - 1  # of a row's picture among those that are looked at
+
+        def part(chosen: Chosen) -> Tensor:
+            seen = None if features is None else features[number[chosen][looks[chosen]]]
+            return answer_loss(self.janus, _some(rows, chosen), seen, self.words.placeholder)
+
+        return self._by_length(rows["length"], rows["length"] - 1 - rows["start"], part)
+
+    def _by_length(self, length: Tensor, counted: Tensor, part: Callable[[Chosen], Tensor]) -> Tensor:
+        """Mean over all `counted` (B,) tokens of rows that go through in parts, by `length` (B,); `part` gives the mean
+        over those of some."""
+        if self.mix.parts == 1:
+            return part(slice(None))
+        chosen = [one for one in length.argsort().tensor_split(self.mix.parts) if len(one)]
+        return torch.stack([part(one) * counted[one].sum() for one in chosen]).sum() / counted.sum()
 
     @torch.no_grad()
     def _codes(self, rows: Rows) -> Tensor:
@@ -212,3 +238,11 @@ class StoryTask:
         place = torch.arange(codes.shape[1], device=codes.device)
         pixels = self.janus.decode_codes(codes.masked_fill(place >= painted[:, None], FILL))
         return prepare_tensor(bytes_of(pixels), self.words.rules)
+
+
+def _some(rows: Rows, chosen: Chosen) -> Rows:
+    """Texts of some rows, without padding that none of them needs (CPUs alone know that without waiting)."""
+    some = {name: rows[name][chosen] for name in ("ids", "length", "start") if name in rows}
+    if some["ids"].device.type == "cpu":
+        some["ids"] = some["ids"][:, : int(some["length"].max())]
+    return some

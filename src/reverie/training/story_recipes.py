@@ -40,7 +40,7 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     folder = fetched(source).folder
     assert folder is not None
     model, words = load_janus(folder, dtype=_kind(recipe, lora), device=here(None))
-    stories = known or _drawn(model, drawn[2] if drawn else "", seed, wrong=0.5 if mix.reflect else 0.0)
+    stories = known or _drawn(model, drawn[2] if drawn else "", seed, mix)
     task = StoryTask(model.train(), words, stories, mix, seed)
     if lora.rank:
         task.model = folded.fold(model, lora) if lora.folded else adapters.add(model, lora)
@@ -55,7 +55,7 @@ def sft(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     return out
 
 
-def _drawn(model: Janus, regions: str, seed: int, wrong: float) -> DrawnStories:
+def _drawn(model: Janus, regions: str, seed: int, mix: StoryTraining) -> DrawnStories:
     """Stories that are drawn as they are wanted. ValueError for what is no list of numbers."""
     from ..data.teachers import AtelierTeacher
 
@@ -65,7 +65,8 @@ def _drawn(model: Janus, regions: str, seed: int, wrong: float) -> DrawnStories:
     grid = model.config.grid
     side = grid * model.config.pixels_per_code
     counts = tuple(map(int, parts))
-    teacher = AtelierTeacher(None, grid * grid, grid, counts, wrong, side, seed)
+    wrong = 0.5 if mix.reflect else 0.0
+    teacher = AtelierTeacher(None, grid * grid, grid, counts, wrong, side, seed, unheard=mix.unheard)
     return DrawnStories(teacher, grid * grid)
 
 
