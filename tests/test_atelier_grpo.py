@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,9 @@ def test_prompts_are_for_training_and_come_again_from_their_seed() -> None:
     for one in asked:
         kinds = [clause.kind for clause in one.demand.include]
         assert not any(held_out_pair(a, b) for a in kinds for b in kinds if a < b)
+    smooth = questions(replace(config, exercises=0.9, textures=False), 1)
+    assert len(smooth) == 300
+    assert all(clause.texture == "plain" for one in smooth for clause in one.demand.include)
     with pytest.raises(ValueError, match="must be one of paint"):
         AtelierRl(tree="graph")
 
@@ -57,7 +61,6 @@ def test_rewards_know_a_true_picture_from_a_false_one() -> None:
 def test_a_careful_reward_reads_textures_and_actions_by_drawing() -> None:
     """Of drawn pictures it is sure, and what the network believes does not matter to it."""
     import random
-    from dataclasses import replace
 
     import numpy as np
 

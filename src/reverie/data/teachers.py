@@ -45,8 +45,8 @@ LITTLE_WORDS = ("a", "an", "the", "one", "of", "with", "for", "to", "me", "my", 
 class AtelierTeacher:
     """Scenes of training demands. `encode`: pixels (B, 3, H, W) in [-1, 1] to codes (B, L), as the learner paints them.
     regions: of a picture, or several numbers to draw from. wrong: share of critiques about a scene that is not what was
-    asked. exercises: share of demands that are as complex as those of `atelier-compbench`. unheard: share of prompts that
-    stand behind words that nobody has taught, as prompts of benchmarks may; thoughts about them name the same things."""
+    asked. exercises: share of demands that are as complex as those of `atelier-compbench`. unheard: share of prompts
+    that stand behind words that nobody has taught; thoughts about them name the same things as ever."""
 
     encode: Any
     steps: int

@@ -37,6 +37,8 @@ class AtelierRl(JanusRl):
     """Share of prompts that say what is meant only to those who know; the others name it. `paint` takes none."""
     exercises: float = 0.0
     """Share of prompts, riddles apart, that are as complex as those of `atelier-compbench` (atelier/exercises.py)."""
+    textures: bool = True
+    """Whether prompts ask for textures, which not every painter's codes can show (benchmarks/drawn.py)."""
     faithful: float = 1.0
     """Weight of the reward that is trained on most: the share of what was asked that the inspector finds."""
     sure: float = 0.0
@@ -68,7 +70,8 @@ def questions(config: AtelierRl, seed: int) -> list[Asked]:
         else:
             demand = exercise(rng, config.exercises) if config.exercises else random_demand(rng)
             asked = Asked(say(demand, rng, split="train"), demand)
-        found.setdefault(asked.prompt, asked)
+        if config.textures or all(clause.texture == "plain" for clause in asked.demand.include):
+            found.setdefault(asked.prompt, asked)
     return list(found.values())
 
 
