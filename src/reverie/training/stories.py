@@ -242,7 +242,7 @@ class StoryTask:
 
 def _some(rows: Rows, chosen: Chosen) -> Rows:
     """Texts of some rows, without padding that none of them needs (CPUs alone know that without waiting)."""
-    some = {name: rows[name][chosen] for name in ("ids", "length", "start") if name in rows}
+    some: Rows = {name: rows[name][chosen] for name in ("ids", "length", "start") if name in rows}
     if some["ids"].device.type == "cpu":
         some["ids"] = some["ids"][:, : int(some["length"].max())]
     return some
