@@ -97,14 +97,11 @@ class AutoencoderTask:
     def _chosen(self, batch: dict[str, Any]) -> Tensor:
         """(B, 3, side, side): what is new and some of what was met. A run that goes on draws what it met again."""
         device = next(self.model.parameters()).device
-        for first in range(self.pool.count, batch["first"], 256):
-            self.pool.add(self._drawn(first, min(first + 256, batch["first"]))["pixels"].to(device))
-        new = [batch["pixels"]] if "pixels" in batch else []
-        if new and self.pool.count == batch["first"]:
-            self.pool.add(*new)
-        draws, lacking = torch.Generator().manual_seed(batch["seed"]), self.config.batch - sum(map(len, new))
+        new = {"pixels": batch["pixels"]} if "pixels" in batch else {}
+        self.pool.meet(batch["first"], new, self._drawn, lambda drawn: [drawn["pixels"].to(device)])
+        draws, lacking = torch.Generator().manual_seed(batch["seed"]), self.config.batch - len(new.get("pixels", ()))
         old = torch.randint(self.pool.count, (lacking,), generator=draws)
-        return torch.cat((*new, self.pool.kept[0][old.to(device)]))
+        return torch.cat((*new.values(), self.pool.kept[0][old.to(device)]))
 
     def reconstruct(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] to what is left of it in the latents."""

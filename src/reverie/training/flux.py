@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,7 +238,8 @@ class FluxTask:
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         device = self.pipeline.transformer.device
         self.place(device)
-        self._meet(batch, device)
+        new = {name: batch[name] for name in ("pixels", "ids", "clip") if name in batch}
+        self.pool.meet(batch["first"], new, self._drawn, self._rows)
         generator = torch.Generator(device).manual_seed(batch["seed"])
         latents, ids, clip = self._chosen(generator, self._room(batch["seed"]))
         noise = torch.randn(latents.shape, generator=generator, device=device)
@@ -287,21 +288,13 @@ class FluxTask:
         )
         return first, second
 
-    def _meet(self, batch: dict[str, Any], device: torch.device) -> None:
-        """Takes the batch's scenes into the pool. A run that goes on draws those of its earlier steps once more."""
-        if self.pool.count < batch["first"]:
-            for first in range(self.pool.count, batch["first"], 256):
-                again = self._drawn(first, min(first + 256, batch["first"]))
-                self._keep({name: tensor.to(device) for name, tensor in again.items()})
-        if "pixels" in batch and self.pool.count == batch["first"]:
-            self._keep(batch)
-
     @torch.no_grad()
-    def _keep(self, drawn: dict[str, Any]) -> None:
+    def _rows(self, drawn: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """What the pool keeps of scenes: latents, ids, ids of the CLIP."""
         vae = self.pipeline.vae
-        found = latents_of(vae, drawn["pixels"].float() / 127.5 - 1)
+        found = latents_of(vae, drawn["pixels"].to(vae.device).float() / 127.5 - 1)
         found = pack((found - vae.config.shift_factor) * vae.config.scaling_factor)
-        self.pool.add(found.bfloat16(), drawn["ids"].short(), drawn["clip"].short())
+        return tuple(part.to(vae.device) for part in (found.bfloat16(), drawn["ids"].short(), drawn["clip"].short()))
 
     def _room(self, seed: int) -> int:
         """Text vectors in this step: most captions are short, so most steps have little room and cost less. There are

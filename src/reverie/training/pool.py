@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -26,3 +29,20 @@ class Pool:
         for old, part in zip(self.kept, rows, strict=True):
             old[self.count : end] = part
         self.count = end
+
+    def meet(
+        self,
+        first: int,
+        new: Mapping[str, Any],
+        draw: Callable[[int, int], Mapping[str, Any]],
+        rows: Callable[[Mapping[str, Any]], Sequence[Tensor]],
+    ) -> None:
+        """Takes what a step brought: `new`, numbered from `first`; {} if it brought nothing, or nothing is new any more.
+
+        A run that goes on has an empty pool: draw(first, end) draws what the steps before it brought once more, a few
+        at a time. rows: what is kept of it.
+        """
+        for start in range(self.count, first, 256):
+            self.add(*rows(draw(start, min(start + 256, first))))
+        if new and self.count == first:
+            self.add(*rows(new))
