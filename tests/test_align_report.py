@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from PIL import Image
 from t5_toy import t5_words, tiny_t5
 from test_vlm_training import SIZES
 
@@ -18,9 +19,13 @@ from reverie.training import align_report
 from reverie.training.align import Words
 from reverie.training.align_clip import read_captions
 from reverie.training.align_report import Answered, Judges, aligned, answer_all, encoded, rows_of
+from reverie.training.episode_book import entry, write_episodes
+from reverie.training.episode_book import main as draw_episodes
 from reverie.training.text_reader import TextReader, learn_to_read, read_scene
 from reverie.training.vlm_build import build_processor, build_tokenizer, build_vlm, save_vlm
 from reverie.training.vlm_facts import GROUPS, facts
+from reverie.training.vlm_report import question
+from reverie.vlms.states import FeatureStates
 from reverie.vlms.transformers import TransformersVLM
 
 
@@ -47,6 +52,25 @@ def test_a_picture_book_goes_on_and_repeats(tmp_path, capsys):
     assert len(read_items(path)) == 4
     with pytest.raises(ValueError, match="at least one"):
         write_book(tmp_path, 0)
+
+
+def test_a_book_of_episodes_asks_what_the_report_asks_and_tells_no_answer(tmp_path, capsys):
+    draw_episodes(["--count", "5", "--out", str(tmp_path)])
+    path = tmp_path / "episodes.jsonl"
+    assert capsys.readouterr().out.strip() == str(path)
+    for number, item in enumerate(read_items(path)):
+        one = entry(number)
+        (asked,) = question(one)
+        assert item.request == asked.text
+        for file, picture in zip(item.paths, asked.images, strict=True):
+            with Image.open(file) as kept:
+                assert kept.tobytes() == picture.tobytes()
+    listed = {(e.query, e.answer) for task in range(1, 11) for shots in (2, 4) for e in benchmark(task, shots, 20)}
+    assert not any((entry(number).query, entry(number).answer) in listed for number in range(300))
+    before = path.read_text()
+    assert write_episodes(tmp_path, 5).read_text() == before
+    with pytest.raises(ValueError, match="at least one"):
+        write_episodes(tmp_path, 0)
 
 
 def test_no_picture_of_a_book_is_held_out():
@@ -139,6 +163,11 @@ def test_the_report_as_a_user_makes_it(vlm, tmp_path, capsys):
     listed = [one for task in range(1, 11) for one in benchmark(task, 1, 1)]
     assert [one.episode.task for one in own] == list(range(1, 11))
     assert all(mine.episode.answer != theirs.answer for mine, theirs in zip(own, listed, strict=True))
+    states = FeatureStates((-1, -2), read=True)
+    save_aligner(Aligner(AlignerConfig(4 * vlm.width, t5.config.d_model, states=states)), tmp_path / "c.safetensors")
+    given[-1] = f"c={tmp_path / 'c.safetensors'}"  # the question's features cannot be had with those that have read
+    align_report.main([*given, "--bare", "--out", str(tmp_path / "states")])
+    assert set(json.loads((tmp_path / "states" / "report.json").read_text())["1-shot"]) == {"full", "c"}
     bad = Aligner(AlignerConfig(7, t5.config.d_model)).initialise()
     save_aligner(bad, tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match="7 wide"):

@@ -19,6 +19,7 @@ from reverie.data.webdataset import open_features
 from reverie.models.aligner import load_aligner
 from reverie.models.thinkdiff import in_context, think
 from reverie.training import recipes
+from reverie.vlms.states import FeatureStates
 from reverie.vlms.transformers import TransformersVLM
 
 
@@ -90,6 +91,79 @@ def test_an_epoch_sees_every_sample_once(shards, seed, window):
         assert sorted(order[epoch * count + place] for place in range(count)) == list(range(count))
     again, places = Order(shards, seed, window), (3 * count - 1, 0, count)
     assert [again[place] for place in places] == [order[place] for place in places]
+
+
+def test_states_are_kept_narrowed_trained_on_and_checked(tmp_path):
+    """From the command line: two layers and what has read; the recipe takes one of them; think wants the same."""
+    save_toy(tmp_path / "vlm")
+    for number in range(5):
+        picture(number).save(tmp_path / f"{number}.png")
+    asked = {"key": "episode", "images": ["1.png", "2.png"], "request": "red <image> blue <image> then?"}
+    (tmp_path / "episodes.jsonl").write_text(json.dumps(asked))
+    (tmp_path / "captions.jsonl").write_text("\n".join(json.dumps({"image": f"{n}.png"}) for n in range(5)))
+    build = [
+        "data",
+        "build",
+        "features",
+        "--model",
+        str(tmp_path / "vlm"),
+        "--quiet",
+        "--tokens",
+        "6",
+        "--device",
+        "cpu",
+        "--images",
+        *(str(tmp_path / f"{name}.jsonl") for name in ("captions", "episodes")),
+    ]
+    folder = tmp_path / "features"
+    assert main([*build, "--layers", "-1", "-2", "--read", "--out", str(folder)]) == 0
+    whole, narrow = open_features(folder), open_features(folder, states=FeatureStates((-2,), True))
+    assert whole.states == FeatureStates((-1, -2), True)
+    assert (len(whole), whole.width, narrow.width) == (6, 4 * WIDTH, 2 * WIDTH)
+    assert (whole[5].key, whole[5].question) == ("episode", asked["request"])
+    for number in range(6):
+        kept = whole[number].features.unflatten(1, (4, WIDTH))
+        assert torch.equal(narrow[number].features, kept[:, [1, 3]].flatten(1))
+        assert torch.equal(kept[1:, 0], kept[:-1, 2])  # what has read a token writes the next
+        assert not kept[-1, 2:].any()
+        assert narrow.tokens(number) == len(whole[number].ids)
+    with pytest.raises(ValueError, match="choose another folder"):
+        FeatureWriter(folder, FeatureKind("generated", 4 * WIDTH, str(tmp_path / "vlm")))
+    with pytest.raises(ValueError, match="cannot be taken from"):
+        open_features(folder, states=FeatureStates((-3,)))
+
+    tiny_t5().save_pretrained(tmp_path / "t5")
+    t5_words().save_pretrained(tmp_path / "t5")
+    recipe = {
+        "task": "thinkdiff-lvlm", "out": str(tmp_path / "run"), "features": str(folder), "t5": str(tmp_path / "t5"),
+        "states": {"layers": [-1], "read": True}, "data": {"batch": 2, "text": 12, "pull": 1.0},
+        "loop": {"steps": 2, "precision": "no", "ema": 0.0, "workers": 0},
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    aligner = load_aligner(recipes.run(tmp_path / "recipe.yaml") / "aligner.safetensors", source=WIDTH)
+    assert (aligner.config.source, aligner.config.states) == (2 * WIDTH, FeatureStates(read=True))
+    vlm = TransformersVLM.load(tmp_path / "vlm")
+    talk = in_context([(picture(1), "red")], "green")
+    with pytest.raises(ValueError, match="the states that the aligner was trained on"):
+        think(vlm, aligner, talk, tokens=5)
+    vlm = TransformersVLM.load(tmp_path / "vlm", states=aligner.config.states)
+    assert think(vlm, aligner, talk, tokens=5).vectors.shape == (1, 5, WIDTH)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe | {"states": {"layers": [-3]}}))
+    with pytest.raises(ValueError, match="cannot be taken from"):
+        recipes.run(tmp_path / "recipe.yaml")
+
+
+def test_questions_about_several_pictures_mark_their_places(tmp_path):
+    for row, words in (
+        ({"images": ["a.png", "b.png"]}, "line 1"),
+        ({"image": "a.png", "request": "<image><image>"}, "1 times"),
+    ):
+        (tmp_path / "list.jsonl").write_text(json.dumps({"key": "k", **row}))
+        with pytest.raises(ValueError, match=words):
+            read_items(tmp_path / "list.jsonl")
+    (tmp_path / "list.jsonl").write_text(json.dumps({"images": ["a.png"], "request": "<image>?"}))
+    with pytest.raises(ValueError, match="or key, images, request"):
+        read_items(tmp_path / "list.jsonl")
 
 
 def test_building_resumes_and_training_runs_on_it(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from vlm_toy import FAMILIES, WIDTH, picture, toy_vlm
 
 from reverie.vlms import Message, Reader
+from reverie.vlms.states import FeatureStates, all_of
 from reverie.vlms.transformers import TransformersVLM, nucleus
 
 
@@ -48,6 +49,55 @@ def test_features_are_what_the_head_read(family, talks):
                 inputs[name] = torch.nn.functional.pad(inputs[name], (0, count), value=filler)
         hidden = family.model.base_model(**inputs).last_hidden_state[0]
         torch.testing.assert_close(answer.features, hidden[first : first + count], atol=1e-4, rtol=1e-4)
+
+
+def test_states_of_chosen_layers_are_those_that_transformers_records(family, talks):
+    """Beside them, those that have read each token: of a conversation in a batch, too, and zeros behind the last."""
+    chosen = FeatureStates((-1, -3), read=True)
+    seeing = TransformersVLM(family.model, family.processor, states=chosen)
+    together = seeing.answers(talks, 9)
+    assert seeing.width == 4 * WIDTH
+    for talk, found in zip(talks, together, strict=True):
+        told = family.model.generate(
+            **family.inputs([talk]), generation_config=family._how(10, 0), output_hidden_states=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        recorded = [torch.cat([step[layer][:, -1] for step in told.hidden_states]) for layer in chosen.layers]
+        count = len(found.ids)
+        wrote, read = (torch.cat([rows[at : at + count] for rows in recorded], 1) for at in (0, 1))
+        read = torch.cat((read[: count - 1], torch.zeros(1, 2 * WIDTH)))
+        torch.testing.assert_close(found.features, torch.cat((wrote, read), 1), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="leave out `read`"):
+        seeing.features(talks[0])
+    lower = TransformersVLM(family.model, family.processor, states=FeatureStates((-2, -1)))
+    last = family.features_batch(talks)
+    for rows, alone in zip(lower.features_batch(talks), last, strict=True):
+        torch.testing.assert_close(rows[:, WIDTH:], alone)
+        assert not torch.allclose(rows[:, :WIDTH], alone)
+
+
+def test_states_that_a_model_lacks_are_refused(vlm):
+    with pytest.raises(ValueError, match="there is no -4; a model of 2 blocks has -1 to -3"):
+        TransformersVLM(vlm.model, vlm.processor, states=FeatureStates((-1, -4)))
+    for wrong in ((), (0,), (-1, -1)):
+        with pytest.raises(ValueError, match="counted from the top"):
+            FeatureStates(wrong)
+    with pytest.raises(ValueError, match="no use for 'layer'"):
+        FeatureStates.told({"layer": [-1]})
+
+
+@given(st.permutations([-1, -2, -3, -4]), st.integers(1, 4), st.booleans(), st.booleans())
+def test_states_are_found_among_others(layers, count, read, wanted):
+    """A feature whose numbers name layer and place shows that the right columns are taken."""
+    whole, part = FeatureStates(layers, read), FeatureStates(layers[-count:], wanted)
+    named = torch.tensor([[-layer + 10 * place] * 3 for place in range(1 + read) for layer in layers]).flatten()
+    if wanted and not read:
+        with pytest.raises(ValueError, match="build them anew"):
+            part.within(whole, 3)
+        assert part.within(all_of([whole, part]), 3).max() < all_of([whole, part]).parts * 3
+        return
+    expected = [[-layer + 10 * place] * 3 for place in range(1 + wanted) for layer in part.layers]
+    assert named[part.within(whole, 3)].tolist() == torch.tensor(expected).flatten().tolist()
 
 
 def test_a_batch_gives_what_single_conversations_give(family, talks):

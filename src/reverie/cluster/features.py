@@ -14,6 +14,7 @@ from ..data.build_features import Answered, FeatureBuild, Item, answered, build_
 from .pool import Cluster, Pool
 
 if TYPE_CHECKING:
+    from ..vlms.states import FeatureStates
     from ..vlms.transformers import TransformersVLM
 
 
@@ -22,6 +23,7 @@ class _About:
     """What this process must know of a VLM that it never loads."""
 
     width: int
+    states: FeatureStates
     tokenizer: Any
 
 
@@ -34,7 +36,7 @@ class _Opened:
         vlm = self.open()
 
         def answer(items: Sequence[Item] | None) -> Answered | _About:
-            return _About(vlm.width, vlm.tokenizer) if items is None else answered(vlm, items, self.build)
+            return _About(vlm.width, vlm.states, vlm.tokenizer) if items is None else answered(vlm, items, self.build)
 
         return answer
 
@@ -49,7 +51,7 @@ def features_on(
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """As `build_features`, with VLMs in actors."""
-    items = [replace(item, path=item.path.resolve()) for item in items]
+    items = [replace(item, paths=tuple(path.resolve() for path in item.paths)) for item in items]
     with Pool(cluster, _Opened(open, build)) as pool:
         ((_, about),) = pool.each([None])
 

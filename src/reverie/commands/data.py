@@ -40,7 +40,7 @@ def features(arguments: argparse.Namespace) -> int:
         part=arguments.part,
         parts=arguments.parts,
     )
-    items = read_items(arguments.images)
+    items = read_items(*arguments.images)
     opened = partial(_open_vlm, arguments)
     tell = None if arguments.quiet else _tell
     if on is None:
@@ -56,11 +56,13 @@ def features(arguments: argparse.Namespace) -> int:
 
 
 def _open_vlm(arguments: argparse.Namespace) -> TransformersVLM:
+    from reverie.vlms.states import FeatureStates
     from reverie.vlms.transformers import TransformersVLM
 
     return TransformersVLM.load(
-        arguments.model, device=here(arguments.device), dtype=arguments.dtype, max_pixels=arguments.max_pixels
-    )
+        arguments.model, device=here(arguments.device), dtype=arguments.dtype, max_pixels=arguments.max_pixels,
+        states=FeatureStates(tuple(arguments.layers), arguments.read),
+    )  # fmt: skip
 
 
 def verifier(arguments: argparse.Namespace) -> int:

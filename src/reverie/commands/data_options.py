@@ -85,9 +85,14 @@ def _verifier_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
 
 def _features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="NAME", help="a vision-language model: hub id or folder")
-    parser.add_argument("--images", required=True, metavar="PATH", help="a folder of pictures, or a JSONL list of them")
+    parser.add_argument(
+        "--images", required=True, nargs="+", metavar="PATH", help="folders of pictures, or JSONL lists"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="for the shards; goes on from here")
     parser.add_argument("--kind", default="generated", help="features of generated tokens, or of the input's")
+    layers = "whose states are kept, from the top: -1 -2 ... (default: -1, as published)"
+    parser.add_argument("--layers", type=int, nargs="+", default=[-1], metavar="N", help=layers)
+    parser.add_argument("--read", action="store_true", help="keep the states that have read each token, too")
     parser.add_argument("--tokens", type=int, default=256, metavar="N", help="of the longest answer (default: 256)")
     parser.add_argument("--temperature", type=float, default=0.6, metavar="T", help="of the answers (default: 0.6)")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="pictures at a time (default: 16)")

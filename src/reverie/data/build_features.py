@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from PIL import Image, UnidentifiedImageError
 
-from ..vlms import Message
+from ..vlms import IMAGE, Message
 from .features import KINDS, FeatureKind, FeatureWriter, Sample
 
 if TYPE_CHECKING:
+    from ..vlms.states import FeatureStates
     from ..vlms.transformers import TransformersVLM
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
@@ -46,10 +47,10 @@ REQUESTS = (
 
 @dataclass(frozen=True)
 class Item:
-    """A picture to be described, and the request if it brings one of its own."""
+    """A picture to be described, or several that are asked about, and the request if it brings one of its own."""
 
     key: str
-    path: Path
+    paths: tuple[Path, ...]
     request: str = ""
 
 
@@ -81,35 +82,43 @@ class FeatureBuild:
             )
 
 
-def read_items(source: str | Path) -> list[Item]:
-    """The pictures of a folder, in the order of their names, or the lines of a JSONL file: image (path relative to
-    the file), and optionally key and request. ValueError names the first line that cannot be used."""
-    source = Path(source)
-    if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURES)
-        items = [Item(path.relative_to(source).as_posix(), path) for path in paths]
-    elif source.is_file():
-        items = [_item(source, number, line) for number, line in enumerate(source.read_text("utf-8").splitlines(), 1)]
-    else:
-        raise ValueError(f"There are no pictures at {source}; give a folder of pictures or a JSONL file.")
+def read_items(*sources: str | Path) -> list[Item]:
+    """The pictures of folders, in the order of their names, or the lines of JSONL files: image (path relative to the
+    file), and optionally key and request; or key, images and a request that marks the place of each as `<image>`.
+    ValueError names the first line that cannot be used."""
+    items = [item for source in sources for item in _items(Path(source))]
+    told = ", ".join(map(str, sources))
     if not items:
-        raise ValueError(f"{source} holds no pictures ({', '.join(PICTURES)}).")
+        raise ValueError(f"{told} holds no pictures ({', '.join(PICTURES)}).")
     seen: set[str] = set()
     for item in items:
         if item.key in seen:
-            raise ValueError(f"{source} has the key {item.key} twice; give every picture a key of its own.")
+            raise ValueError(f"{told} has the key {item.key} twice; give every picture a key of its own.")
         seen.add(item.key)
     return items
+
+
+def _items(source: Path) -> list[Item]:
+    if source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURES)
+        return [Item(path.relative_to(source).as_posix(), (path,)) for path in paths]
+    if not source.is_file():
+        raise ValueError(f"There are no pictures at {source}; give a folder of pictures or a JSONL file.")
+    return [_item(source, number, line) for number, line in enumerate(source.read_text("utf-8").splitlines(), 1)]
 
 
 def _item(source: Path, number: int, line: str) -> Item:
     try:
         row = json.loads(line)
-        image, request = row["image"], row.get("request", "")
-        key = str(row.get("key", image))
+        images, request = row.get("images") or [row["image"]], row.get("request", "")
+        key, paths = str(row.get("key") or row["image"]), tuple(source.parent / image for image in images)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{source}, line {number}: needs {{'image': ...}}, and may have key and request.") from error
-    return Item(key, source.parent / image, request)
+        raise ValueError(
+            f"{source}, line {number}: needs {{'image': ...}}, and may have key and request; or key, images, request."
+        ) from error
+    if request.count(IMAGE) != len(paths) and (request.count(IMAGE) or len(paths) > 1):
+        raise ValueError(f"{source}, line {number}: the request must mark {len(paths)} times, with {IMAGE}, a picture.")
+    return Item(key, paths, request)
 
 
 class Described(Protocol):
@@ -117,6 +126,9 @@ class Described(Protocol):
 
     @property
     def width(self) -> int: ...
+
+    @property
+    def states(self) -> FeatureStates: ...
 
     @property
     def tokenizer(self) -> Any: ...
@@ -146,11 +158,11 @@ def build_features(
     """Fills `folder` with the features of these pictures; goes on where it was stopped.
 
     name: what the VLM is called in the index. The VLM's tokenizer is kept in `folder/tokenizer`, for training.
-    on_batch(done, all) is told after each batch. answers: who answers in place of `vlm`, of which then only width and
-    tokenizer count. Returns the keys of pictures that could not be opened.
+    on_batch(done, all) is told after each batch. answers: who answers in place of `vlm`, of which then only width,
+    states and tokenizer count. Returns the keys of pictures that could not be opened.
     """
     items = items[build.part :: build.parts]
-    writer = FeatureWriter(folder, FeatureKind(build.kind, vlm.width, name, build.dtype), build.shard)
+    writer = FeatureWriter(folder, FeatureKind(build.kind, vlm.width, name, build.dtype, vlm.states), build.shard)
     if not (Path(folder) / "tokenizer").is_dir():
         vlm.tokenizer.save_pretrained(Path(folder) / "tokenizer")
     broken: list[str] = []
@@ -175,18 +187,24 @@ def answered(vlm: TransformersVLM, items: Sequence[Item], build: FeatureBuild) -
     return Answered(list(_samples(vlm, list(_open(items, broken)), build)), broken)
 
 
-def _open(items: Sequence[Item], broken: list[str]) -> Iterator[tuple[Item, Image.Image]]:
+def _open(items: Sequence[Item], broken: list[str]) -> Iterator[tuple[Item, tuple[Image.Image, ...]]]:
     for item in items:
         try:
-            with Image.open(item.path) as picture:
-                yield item, picture.convert("RGB")
+            yield item, tuple(map(_picture, item.paths))
         except (UnidentifiedImageError, OSError):  # one of a million pictures: left out, and told at the end
             broken.append(item.key)
 
 
-def _samples(vlm: TransformersVLM, opened: Sequence[tuple[Item, Image.Image]], build: FeatureBuild) -> Iterator[Sample]:
+def _picture(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def _samples(
+    vlm: TransformersVLM, opened: Sequence[tuple[Item, tuple[Image.Image, ...]]], build: FeatureBuild
+) -> Iterator[Sample]:
     requests = [item.request or request_of(item.key, build.seed) for item, _ in opened]
-    talks = [[Message("user", text, (picture,))] for text, (_, picture) in zip(requests, opened, strict=True)]
+    talks = [[Message("user", text, pictures)] for text, (_, pictures) in zip(requests, opened, strict=True)]
     seeds = [seed_of(item.key, build.seed) for item, _ in opened]
     answers = vlm.answers(talks, build.limit, build.temperature, seeds, top_p=build.top_p, min_new_tokens=1)
     features = [answer.features for answer in answers]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import write_atomically
+from ..vlms.states import LAST, FeatureStates
 
 KINDS = ("generated", "input")
 FORMAT = "reverie-features/1"
@@ -50,15 +51,18 @@ class FeatureKind:
     """What all samples of a folder share.
 
     kind: `generated`: feature i is what the output head read when it wrote token i of the answer; `input`: the last
-    states of the question's own tokens. width: of a feature. model: the VLM that wrote.
+    states of the question's own tokens. width: of a feature. model: the VLM that wrote. states: of which a feature is
+    made, where that is not the last layer's alone.
     """
 
     kind: str
     width: int
     model: str
     dtype: str = "bfloat16"
+    states: FeatureStates = LAST
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "states", FeatureStates.told(self.states))  # an index has a mapping
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r}: must be one of {', '.join(KINDS)}.")
         if self.dtype not in ("bfloat16", "float16", "float32"):
@@ -70,6 +74,7 @@ class FeatureSource(Protocol):
 
     kind: str
     width: int
+    states: FeatureStates
     shards: Sequence[int]
     """Samples of each shard, in the order in which they are numbered."""
 
@@ -203,8 +208,9 @@ class FeatureFolder:
         index = json.loads(path.read_text("utf-8"))
         if index.get("format") != FORMAT:
             raise ValueError(f"{path} has the format {index.get('format')!r}, but {FORMAT!r} is read here.")
-        self.what = FeatureKind(index["kind"], index["width"], index["model"], index["dtype"])
-        self.kind, self.width, self.entries = self.what.kind, self.what.width, list(index["shards"])
+        told = {field.name: index[field.name] for field in fields(FeatureKind) if field.name in index}
+        self.what, self.entries = FeatureKind(**told), list(index["shards"])
+        self.kind, self.width, self.states = self.what.kind, self.what.width, self.what.states
         self.shards = [entry["samples"] for entry in self.entries]
         self.first = np.concatenate(([0], np.cumsum(self.shards, dtype=np.int64)))
         self.open: OrderedDict[int, _Shard] = OrderedDict()
@@ -241,6 +247,23 @@ class FeatureFolder:
     def __getstate__(self) -> dict[str, Any]:
         # Mapped files stay behind when worker processes are started afresh.
         return self.__dict__ | {"open": OrderedDict()}
+
+
+class Narrowed:
+    """A `FeatureSource` that holds some of the states of another's features."""
+
+    def __init__(self, source: FeatureSource, states: FeatureStates):
+        """ValueError if the other lacks a state."""
+        self.source, self.kind, self.shards, self.states = source, source.kind, source.shards, states
+        self.columns = states.within(source.states, source.width // source.states.parts)
+        self.width = len(self.columns)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.source[index]
+        return replace(sample, features=sample.features[:, self.columns])
+
+    def tokens(self, index: int) -> int:
+        return self.source.tokens(index)
 
 
 class _Shard:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from ..files import write_atomically
-from .features import KINDS, Sample
+from ..vlms.states import LAST, FeatureStates
+from .features import KINDS, FeatureFolder, Narrowed, Sample
 
 MEMBERS = {"generated": "model.norm.output_embed.pth", "input": "model.norm.input_embed.pth"}
 
@@ -42,7 +43,7 @@ class TarFeatures:
         if not len(self.table):
             raise ValueError(f"{self.paths[0]} and what comes with it hold no samples.")
         self.shards = [len(table) for table in tables]
-        self.width = self[0].features.shape[1]
+        self.width, self.states = self[0].features.shape[1], LAST
 
     def _table(self, number: int, path: Path) -> np.ndarray:
         rows = tar_index(path)
@@ -112,9 +113,14 @@ def _read(path: Path, place: Sequence[int]) -> bytes:
         return file.read(place[1])
 
 
-def open_features(source: str | Path, kind: str = "generated") -> Any:
-    """The `FeatureSource` of a folder: ours if it has an index.json, else the authors' .tar shards in it."""
-    from .features import FeatureFolder
+def open_features(source: str | Path, kind: str = "generated", states: FeatureStates | None = None) -> Any:
+    """The `FeatureSource` of a folder: ours if it has an index.json, else the authors' .tar shards in it. states: those
+    of the folder's that a feature is to have; None: all."""
+    found = _opened(source, kind)
+    return found if states in (None, found.states) else Narrowed(found, states)
+
+
+def _opened(source: str | Path, kind: str) -> Any:
 
     folder = Path(source)
     if not folder.is_dir():

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..files import write_atomically
+from ..vlms.states import LAST, FeatureStates
 
 PREFIX = "mm_projector."
 NORMS = ("t5", "rms", "layer", "none")
@@ -42,8 +43,13 @@ class AlignerConfig:
     norm: str = "t5"
     flat: bool = False
     """A lone linear layer whose keys carry no number, as the authors' type `linear` has them."""
+    states: FeatureStates = LAST
+    """Of which features of a language model are made; the authors' aligners all take the last layer's."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "states", FeatureStates.told(self.states))  # a file's header has a mapping
+        if self.source % self.states.parts:
+            raise ValueError(f"Features of {self.states} cannot be {self.source} wide: all their states are as wide.")
         if self.norm not in NORMS:
             raise ValueError(f"norm={self.norm!r}: must be one of {', '.join(NORMS)}.")
         if self.depth < 0 or (self.flat and self.depth != 1):
@@ -52,23 +58,25 @@ class AlignerConfig:
             raise ValueError(f"Without layers, features stay {self.source} wide and cannot become {self.target} wide.")
 
     @classmethod
-    def from_type(cls, name: str, source: int, target: int, variant: str = "lvlm") -> AlignerConfig:
+    def from_type(
+        cls, name: str, source: int, target: int, variant: str = "lvlm", states: FeatureStates = LAST
+    ) -> AlignerConfig:
         """What the authors' `mm_projector_type` means in either variant, `lvlm` or `clip`.
 
         They differ in one name: `mlp2x_gelu` has no norm in the first and a LayerNorm in the second, which knows no
         others. ValueError for names the variant does not know.
         """
         if name == "linear":
-            return cls(source, target, 1, "none", flat=True)
+            return cls(source, target, 1, "none", flat=True, states=states)
         if name == "identity":
-            return cls(source, source, 0, "none")
+            return cls(source, source, 0, "none", states=states)
         match = PROJECTOR.fullmatch(name)
         kinds = {None: "none", "t5_norm": "t5", "norm": "layer", "rms_norm": "rms"}
         if variant == "clip":
             kinds = {None: "layer", "t5_norm": "t5"}
         if match is None or match[1] == "0" or match[2] not in kinds:
             raise ValueError(f"There is no projector type {name!r} in the {variant} variant; use mlp2x_gelu_t5_norm.")
-        return cls(source, target, int(match[1]), kinds[match[2]])
+        return cls(source, target, int(match[1]), kinds[match[2]], states=states)
 
 
 class T5Norm(nn.RMSNorm):
@@ -163,7 +171,8 @@ def load_aligner(
 ) -> Aligner:
     """An aligner from the authors' checkpoint or ours, in float32 and evaluation mode.
 
-    source, target: the widths it must have, if the caller knows them. kind: the `norm` of its config where keys cannot
+    source, target: the widths it must have, if the caller knows them: of one of the states that make a feature, which
+    for the authors' is the feature, and of what it writes. kind: the `norm` of its config where keys cannot
     tell: `rms` has the same keys as `t5`. Whatever else the file holds (optimizer, leftovers of the T5) is ignored.
     ValueError, in one sentence, for files without an aligner, with wrong widths, damaged or unsafe to open.
     """
@@ -173,7 +182,8 @@ def load_aligner(
     weights, config = _read(path)
     if config is None:
         config = infer(weights, kind or "t5", path)
-    for what, wanted, found in (("features", source, config.source), ("T5 vectors", target, config.target)):
+    state = config.source // config.states.parts
+    for what, wanted, found in (("features", source, state), ("T5 vectors", target, config.target)):
         if wanted is not None and wanted != found:
             raise ValueError(f"{path} is an aligner for {what} {found} wide, but here they are {wanted} wide.")
     return Aligner(config).take(weights).eval()

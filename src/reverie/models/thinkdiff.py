@@ -103,6 +103,16 @@ def choose(generated: Tensor, asked: Tensor, which: str = "generated") -> Tensor
     return asked if which == "input" else asked[SYSTEM_TOKENS:]
 
 
+def check_fit(vlm: TransformersVLM, aligner: Aligner) -> None:
+    """ValueError if the aligner was trained on features of other states or of another width."""
+    takes = aligner.config
+    if (vlm.width, vlm.states) != (takes.source, takes.states):
+        raise ValueError(
+            f"The model's features are {vlm.width} wide ({vlm.states}), and the aligner takes {takes.source} "
+            f"({takes.states}); use the model and the states that the aligner was trained on."
+        )
+
+
 @torch.no_grad()
 def think(
     vlm: TransformersVLM,
@@ -118,11 +128,7 @@ def think(
 ) -> Condition:
     """ThinkDiff-LVLM. run_on: the answer always has `tokens` tokens, whatever the model would say (the authors' way);
     otherwise it ends where the model ends it, as in training."""
-    if vlm.width != aligner.config.source:
-        raise ValueError(
-            f"The model's features are {vlm.width} wide, and the aligner takes {aligner.config.source}; "
-            "use the model that the aligner was trained on."
-        )
+    check_fit(vlm, aligner)
     least, before = tokens if run_on else 1, replace(vlm.work)
     answer = vlm.answers([messages], tokens, temperature, [seed], top_p=top_p, min_new_tokens=least)[0]
     asked = answer.features[:0] if features == "generated" else vlm.features(messages).cpu()

@@ -168,6 +168,7 @@ def t5_part(index: dict[str, Any]) -> str:
 def load_thinkdiff(folder: str | Path, *, dtype: torch.dtype | None = None, device: str = "cpu") -> ThinkDiff:
     """All parts but the T5 encoder; hub ids are fetched now."""
     from reverie.models.aligner import load_aligner
+    from reverie.models.thinkdiff import check_fit
     from reverie.models.vision_tokens import load_tower
     from reverie.vlms.transformers import TransformersVLM
 
@@ -181,11 +182,12 @@ def load_thinkdiff(folder: str | Path, *, dtype: torch.dtype | None = None, devi
     pipeline = load_pipeline(diffusion, dtype=dtype, device=device, without=[t5_part(index)])
     vlm = aligner = tower = tower_aligner = None
     if said.vlm and said.aligner:
-        source = placed(folder, said.vlm)
+        source, aligner = placed(folder, said.vlm), load_aligner(placed(folder, said.aligner)).to(device)
         vlm = TransformersVLM.load(
-            source if source.is_dir() else said.vlm, device=device, dtype=dtype, number_pictures=said.number_pictures
-        )
-        aligner = load_aligner(placed(folder, said.aligner), source=vlm.width).to(device)
+            source if source.is_dir() else said.vlm, device=device, dtype=dtype, number_pictures=said.number_pictures,
+            states=aligner.config.states,
+        )  # fmt: skip
+        check_fit(vlm, aligner)
     if said.tower and said.tower_aligner:
         source = placed(folder, said.tower)
         tower = to_device(load_tower(source if source.is_dir() else said.tower, dtype), device)

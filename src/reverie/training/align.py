@@ -142,9 +142,10 @@ class AlignTask:
         seed: int = 0,
     ):
         """words: the T5's tokenizer; answers: that of the VLM which wrote the answers."""
-        if source.width != aligner.config.source:
+        if (source.width, source.states) != (aligner.config.source, aligner.config.states):
             raise ValueError(
-                f"The features are {source.width} wide, and the aligner takes {aligner.config.source}; make them equal."
+                f"The features are {source.width} wide ({source.states}), and the aligner takes "
+                f"{aligner.config.source} ({aligner.config.states}); make them equal."
             )
         self.model, self.t5, self.source, self.answers = aligner, attached(aligner, t5), source, answers
         self.t5.train(config.dropout)

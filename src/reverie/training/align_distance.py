@@ -4,8 +4,9 @@ said they tell: what masking and the pull (pull.py) do to an aligner.
     python -m reverie.training.align_distance --features FOLDER --t5 T5 --aligner split=FILE --aligner whole=FILE
 
 A row for the encoder itself, each vector with only the words so far in view, then one for each aligner, on stored
-answers. `distance` is `pull.pull_of_words`: 0 for the encoder's own vectors, 2 for strangers of the same size. `rest`
-is the decoder's mean cross-entropy on the second half of an answer when it is given the vectors of the first half.
+answers, which may hold more states than an aligner takes. `distance` is `pull.pull_of_words`: 0 for the encoder's own
+vectors, 2 for strangers of the same size. `rest` is the decoder's mean cross-entropy on the second half of an answer
+when it is given the vectors of the first half.
 """
 
 from __future__ import annotations
@@ -78,9 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("encoder", json.dumps(ask(ask.own())), flush=True)
     for told in given.aligner:
         name, _, path = told.partition("=")
-        aligner = load_aligner(path, source=source.width, target=t5.config.d_model)
+        width = source.width // source.states.parts
+        aligner = load_aligner(path, source=width, target=t5.config.d_model)
+        columns = aligner.config.states.within(source.states, width)
         with torch.no_grad():
-            print(name, json.dumps(ask(aligner(ask.features))), flush=True)
+            print(name, json.dumps(ask(aligner(ask.features[..., columns]))), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ..data.webdataset import open_features
 from ..models.aligner import Aligner, AlignerConfig, load_aligner, save_aligner
 from ..models.t5 import load_t5, read_back
 from ..models.vision_tokens import load_blip2, load_tower
+from ..vlms.states import LAST, FeatureStates
 from .align import AlignConfig, AlignTask, Masking, Words, stack_features
 from .align_clip import ClipAlignTask, read_captions
 from .encoder_space import SpacedAligner, principal_space
@@ -37,19 +38,21 @@ class AlignerSetup:
 
 
 def lvlm(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
-    """Trains on stored features; returns `out`, where aligner.safetensors then lies."""
+    """Trains on stored features, or on the `states` of them that the recipe names; returns `out`, where
+    aligner.safetensors then lies."""
     from transformers import AutoTokenizer
 
     setup, config = section(recipe, "aligner", AlignerSetup), section(recipe, "data", AlignConfig)
     masking, loop = section(recipe, "masking", Masking), section(recipe, "loop", LoopConfig)
-    source = open_features(_needed(recipe, "features"), recipe.get("kind", "generated"))
+    states = FeatureStates.told(recipe["states"]) if recipe.get("states") else None
+    source = open_features(_needed(recipe, "features"), recipe.get("kind", "generated"), states)
     kept = Path(recipe["features"]) / "tokenizer"
     if not recipe.get("answers") and not kept.is_dir():
         raise ValueError(f"{recipe['features']} holds no tokenizer; name the VLM that wrote the answers as `answers`.")
     answers = AutoTokenizer.from_pretrained(recipe.get("answers") or kept)
-    begun = _begun(recipe, source.width)
+    begun = _begun(recipe, source.width // source.states.parts)
     t5, words = load_t5(_needed(recipe, "t5"), encoder=setup.space > 0 or config.pull > 0, dtype=_dtype())
-    aligner: Any = _fresh(setup, source.width, t5, "lvlm") if begun is None else begun
+    aligner: Any = _fresh(setup, source.width, t5, "lvlm", source.states) if begun is None else begun
     if setup.space:
         texts = [source[number].text for number in range(min(sum(source.shards), 4096))]
         aligner = SpacedAligner(aligner, *principal_space(t5, Words(words, config.text), texts, setup.space))
@@ -102,9 +105,9 @@ def _begun(recipe: Mapping[str, Any], width: int | None) -> Aligner | None:
     return load_aligner(recipe["from"], source=width).train() if recipe.get("from") else None
 
 
-def _fresh(setup: AlignerSetup, width: int, t5: Any, variant: str) -> Aligner:
+def _fresh(setup: AlignerSetup, width: int, t5: Any, variant: str, states: FeatureStates = LAST) -> Aligner:
     norm = t5.encoder.final_layer_norm.weight.float() if setup.copy_norm else None
-    config = AlignerConfig.from_type(setup.type, width, t5.config.d_model, variant)
+    config = AlignerConfig.from_type(setup.type, width, t5.config.d_model, variant, states)
     return Aligner(config).initialise(norm, setup.std)
 
 

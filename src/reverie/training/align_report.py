@@ -29,6 +29,7 @@ from ..atelier.language import canonical, demand_of
 from ..files import write_atomically
 from ..models.aligner import Aligner, load_aligner
 from ..models.t5 import encode_text, load_t5, read_back
+from ..vlms.states import LAST, FeatureStates, all_of
 from ..vlms.transformers import TransformersVLM
 from .align import Words, stack_features
 from .drawn_report import Drawing, by_task, training
@@ -40,18 +41,27 @@ from .vlm_report import TASKS, question
 
 @dataclass(frozen=True)
 class Answered:
-    """An episode, what the VLM wrote, and its features: of the answer's tokens, and of the question's."""
+    """An episode, what the VLM wrote, and its features: of the answer's tokens, and of the question's. states: of
+    which the former are made; aligners may take some of them."""
 
     episode: Episode
     text: str
     features: Tensor
     asked: Tensor
+    states: FeatureStates = LAST
 
 
 def answer_all(
-    vlm: TransformersVLM, shots: int, count: int, batch: int = 20, limit: int = 40, own: bool = False
+    vlm: TransformersVLM,
+    shots: int,
+    count: int,
+    batch: int = 20,
+    limit: int = 40,
+    own: bool = False,
+    asked: bool = True,
 ) -> list[Answered]:
-    """Greedy answers to so many episodes of each task, of the benchmark's list or (own) of training ones."""
+    """Greedy answers to so many episodes of each task, of the benchmark's list or (own) of training ones. asked: with
+    the questions' features."""
     drawn = (training(task, count, shots) if own else benchmark(task, shots, count) for task in TASKS)
     episodes = [one for some in drawn for one in some]
     found = []
@@ -59,15 +69,17 @@ def answer_all(
         some = episodes[first : first + batch]
         talks = [question(one) for one in some]
         answers = vlm.answers(talks, limit)
-        asked = [rows.cpu() for rows in vlm.features_batch(talks)]
-        found += [Answered(e, a.text, a.features, q) for e, a, q in zip(some, answers, asked, strict=True)]
+        read = [rows.cpu() for rows in vlm.features_batch(talks)] if asked else [a.features[:0] for a in answers]
+        found += [Answered(e, a.text, a.features, q, vlm.states) for e, a, q in zip(some, answers, read, strict=True)]
     return found
 
 
 @torch.no_grad()
 def aligned(aligner: Aligner, answered: Sequence[Answered], which: str = "generated") -> tuple[Tensor, Tensor]:
     """Vectors (B, L, D) and their mask, of the answers' features or of the questions' (`input`)."""
-    rows = [(one.features if which == "generated" else one.asked).float() for one in answered]
+    states = aligner.config.states
+    columns = states.within(answered[0].states, aligner.config.source // states.parts)
+    rows = [(one.features if which == "generated" else one.asked)[:, columns].float() for one in answered]
     features, mask = stack_features(rows)
     return aligner(features), mask
 
@@ -139,14 +151,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--together", type=int, default=8, help="pictures that are painted at once")
     parser.add_argument("--workers", type=int, default=0, help="processes that look at pictures (default: this one)")
     given = parser.parse_args(arguments)
-    vlm = TransformersVLM.load(given.vlm, device=given.device, dtype=torch.float32)
     t5, tokenizer = load_t5(given.t5)
+    vlm = TransformersVLM.load(given.vlm, device=given.device, dtype=torch.float32)
     aligners = {}
     for told in given.aligner:
         name, _, path = told.partition("=")
         which = "input" if path.endswith(":input") else "generated"
         loaded = load_aligner(path.removesuffix(":input"), source=vlm.width, target=t5.config.d_model)
         aligners[name] = (loaded, which)
+    vlm.states = all_of(loaded.config.states for loaded, _ in aligners.values())
     inspector = given.inspector or shipped("atelier-inspector")
     settings = (inspector, given.together, given.device, given.workers)
     drawing = Drawing(given.pipeline, *settings) if given.pipeline else None
@@ -157,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
     for shots in given.shots:
-        answered = answer_all(vlm, shots, given.n, own=given.training)
+        asked = any(which == "input" for _, which in aligners.values())
+        answered = answer_all(vlm, shots, given.n, own=given.training, asked=asked)
         found = result[f"{shots}-shot"] = {}
         for name, row in rows_of(judges, answered, aligners, given.bare):
             found[name] = row

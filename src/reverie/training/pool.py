@@ -37,9 +37,9 @@ class Pool:
         draw: Callable[[int, int], Mapping[str, Any]],
         rows: Callable[[Mapping[str, Any]], Sequence[Tensor]],
     ) -> None:
-        """Takes what a step brought: `new`, numbered from `first`; {} if it brought nothing, or nothing is new any more.
+        """Takes what a step brought: `new`, numbered from `first`; {} if nothing in it is new.
 
-        A run that goes on has an empty pool: draw(first, end) draws what the steps before it brought once more, a few
+        A run that goes on has an empty pool: draw(first, end) draws once more what the steps before it brought, a few
         at a time. rows: what is kept of it.
         """
         for start in range(self.count, first, 256):

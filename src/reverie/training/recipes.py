@@ -240,7 +240,7 @@ def _thinkdiff_lvlm(recipe: dict[str, Any], out: Path) -> Path:
     (AlignerSetup), masking (Masking), data (AlignConfig), loop."""
     from .align_recipes import lvlm
 
-    _allow(recipe, "features", "kind", "t5", "answers", "aligner", "masking", "data", "from", "export")
+    _allow(recipe, "features", "kind", "states", "t5", "answers", "aligner", "masking", "data", "from", "export")
     return lvlm(recipe, out, _seed(recipe))
 
 

@@ -20,6 +20,7 @@ from reverie.models.pretrained import read_config
 from reverie.models.quiet import unless_large
 from reverie.vlms import IMAGE, Message, Messages, Reading, seeds_of
 from reverie.vlms.prefixes import read
+from reverie.vlms.states import LAST, FeatureStates, Kept
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Answer:
     """What a model wrote: text, token ids (the end token too, if it came), and a feature (n, D) for each token.
 
     Feature i is what the output head read when it wrote token i: the last state behind the final norm at the position
-    before the token, which has not seen the token yet.
+    before the token, which has not seen the token yet. Others can be asked for, see states.py.
     """
 
     text: str
@@ -41,14 +42,22 @@ class TransformersVLM:
     interleaves = True
 
     def __init__(
-        self, model: Any, processor: Any, *, number_pictures: bool = False, batch: int = 8, work: Work | None = None
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        number_pictures: bool = False,
+        batch: int = 8,
+        work: Work | None = None,
+        states: FeatureStates = LAST,
     ):
         """number_pictures: the chat template numbers the pictures in the text, if it can (Qwen's `add_vision_id`).
-        batch: conversations that are read at once."""
+        batch: conversations that are read at once. states: of which features are made."""
         if not processor.chat_template and not getattr(processor.tokenizer, "chat_template", None):
             raise ValueError("The model's processor has no chat template, so it is no chat model; choose another one.")
         self.model, self.processor, self.work = model.eval(), processor, work or Work()
-        self.number_pictures, self.batch = number_pictures, batch
+        self.number_pictures, self.batch, self.states = number_pictures, batch, states
+        states.check(model.config.get_text_config().num_hidden_layers)
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"
         stop = model.generation_config.eos_token_id
@@ -69,10 +78,11 @@ class TransformersVLM:
         dtype: torch.dtype | str | None = None,
         max_pixels: int | None = None,
         number_pictures: bool = False,
+        states: FeatureStates = LAST,
     ) -> TransformersVLM:
         """From a folder or hub id. dtype: by default bfloat16 on accelerators and float32 on the CPU. max_pixels:
-        largest area a picture enters with, for processors that have such a limit (Qwen). The folder may hold an adapter
-        (models/low_rank.py), whose processor is that of its base."""
+        largest area a picture enters with, for processors that have such a limit (Qwen). states: of which features are
+        made. The folder may hold an adapter (models/low_rank.py), whose processor is that of its base."""
         from transformers import AutoModelForImageTextToText
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         from transformers.utils import logging
@@ -93,12 +103,12 @@ class TransformersVLM:
             weights = dict(model.named_parameters())  # a tied one stands there once
             add_adapter(source, weights)
             model.load_state_dict(weights, strict=False)
-        return cls(model.to(device), processor, number_pictures=number_pictures)
+        return cls(model.to(device), processor, number_pictures=number_pictures, states=states)
 
     @property
     def width(self) -> int:
         """Of its features."""
-        return self.model.get_output_embeddings().in_features
+        return self.model.get_output_embeddings().in_features * self.states.parts
 
     def write(
         self,
@@ -149,9 +159,14 @@ class TransformersVLM:
 
     @torch.no_grad()
     def features_batch(self, conversations: Sequence[Messages]) -> list[Tensor]:
-        """What `features` gives for each: (T, D) at every position, those of pictures and of the template included."""
-        inputs = self.inputs(conversations)
-        hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
+        """What `features` gives for each: (T, D) at every position, those of pictures and of the template included.
+        ValueError if states behind the tokens are asked for: here, all have read their token."""
+        if self.states.read:
+            raise ValueError("States of a question have read their tokens as they are; leave out `read`.")
+        inputs, layers = self.inputs(conversations), self.states.layers
+        found = self.model.base_model(**inputs, use_cache=False, output_hidden_states=layers != LAST.layers)
+        several = [found.last_hidden_state if layer == -1 else found.hidden_states[layer] for layer in layers]
+        hidden = torch.cat(several, -1)
         return [row[mask.bool()] for row, mask in zip(hidden, inputs["attention_mask"], strict=True)]
 
     @torch.no_grad()
@@ -180,19 +195,21 @@ class TransformersVLM:
         draws = Draws(draw_uniforms(seeds, max_new_tokens).to(self.model.device), temperature, top_p)
         if on_text is not None:
             draws.on_ids = _teller(self.tokenizer, self.stop, on_text)
-        states = States(self.model.get_output_embeddings(), len(conversations), max_new_tokens)
+        states = Kept(self.model, self.states, len(conversations), max_new_tokens)
         with states:
             written = self.model.generate(
                 **inputs, generation_config=self._how(max_new_tokens, min_new_tokens), logits_processor=[draws]
             )
         rows = written[:, inputs["input_ids"].shape[1] :].tolist()
         self.work.decoded += sum(map(len, rows))
-        return [self._answer(row, states.of(number)) for number, row in enumerate(rows)]
+        answers = [tuple(row[: self._end(row)]) for row in rows]
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
+        told = enumerate(zip(texts, answers, strict=True))
+        return [Answer(text, ids, states.of(number, len(ids))) for number, (text, ids) in told]
 
-    def _answer(self, row: list[int], states: Tensor) -> Answer:
-        end = next((place + 1 for place, index in enumerate(row) if index in self.stop), len(row))
-        ids = tuple(row[:end])
-        return Answer(self.tokenizer.decode(ids, skip_special_tokens=True), ids, states[:end])
+    def _end(self, row: list[int]) -> int:
+        """Length of an answer, its end token included."""
+        return next((place + 1 for place, index in enumerate(row) if index in self.stop), len(row))
 
     def _how(self, most: int, least: int) -> Any:
         """Plain decoding with our own draws: what the checkpoint recommends (sampling, penalties) is left out."""
@@ -286,33 +303,6 @@ def nucleus(logits: Tensor, share: float) -> Tensor:
     probabilities = ranked.softmax(-1)
     out = probabilities.cumsum(-1) - probabilities >= share
     return logits.masked_fill(out.gather(1, order.argsort(-1)), -torch.inf)
-
-
-class States:
-    """Keeps what an output head reads at the last position of every call; (steps, B, D), allocated once."""
-
-    def __init__(self, head: torch.nn.Module, rows: int, steps: int):
-        self.head, self.rows, self.steps, self.count = head, rows, steps, 0
-        self.kept: Tensor | None = None
-
-    def __enter__(self) -> States:
-        self.handle = self.head.register_forward_pre_hook(self._keep)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.handle.remove()
-
-    def of(self, row: int) -> Tensor:
-        """(steps made, D), of one row, in memory of the CPU."""
-        assert self.kept is not None
-        return self.kept[: self.count, row].cpu()
-
-    def _keep(self, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        last = inputs[0][:, -1]
-        if self.kept is None:
-            self.kept = last.new_empty(self.steps, *last.shape)
-        self.kept[self.count] = last
-        self.count += 1
 
 
 def load_processor(source: str | Path, config: Any, **values: Any) -> Any:
