@@ -238,7 +238,7 @@ class FluxTask:
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         device = self.pipeline.transformer.device
         self.place(device)
-        new = {name: batch[name] for name in ("pixels", "ids", "clip") if name in batch}
+        new: dict[str, Any] = {name: batch[name] for name in ("pixels", "ids", "clip") if name in batch}
         self.pool.meet(batch["first"], new, self._drawn, self._rows)
         generator = torch.Generator(device).manual_seed(batch["seed"])
         latents, ids, clip = self._chosen(generator, self._room(batch["seed"]))
