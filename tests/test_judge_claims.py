@@ -10,21 +10,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from test_verifier_data import ASKED, Toy
 from test_vlm_training import vlm  # noqa: F401
 
 from reverie.atelier import claims
+from reverie.atelier.draw import draw
 from reverie.atelier.language_parse import parse
 from reverie.atelier.sample import allowed, compose, random_demand
 from reverie.benchmarks import atelier_geneval
 from reverie.benchmarks.protocol import Sample
 from reverie.data.build_verifier import Build, build
-from reverie.data.looks import Looks
-from reverie.data.paths import PathBuild, Paths
+from reverie.data.looks import Look, Looks, surely_right
+from reverie.data.paths import Label, PathBuild, Paths
 from reverie.data.verifier import VerifierData
 from reverie.judges import View
 from reverie.judges.load import judge_by_name
-from reverie.judges.vlm import Wording
+from reverie.judges.vlm import VLMJudge, Wording
 from reverie.models.low_rank import difference
 from reverie.training import recipes
 from reverie.training.judge_claims import UNASKED, Asked, ClaimTask, ClaimTraining
@@ -119,6 +121,79 @@ def test_a_batch_is_learnt_by_heart_with_all_that_stands_beside_the_verdict(stud
     assert all(about[name] < 0.7 * first[name] for name in ("verdict", "match", "where", "tell"))
 
 
+def painted(prompt: str, scenes, reason: str = "") -> Looks:
+    """Looks at drawn scenes as if they had been painted for this prompt."""
+    found = Looks.__new__(Looks)
+    found.folder, found.rows = Path("drawn"), []
+    for scene in scenes:
+        picture, seen = np.asarray(draw(scene).convert("RGB")).transpose(2, 0, 1), claims.seen_in(scene)
+        own = claims.said_of(parse(prompt).include, seen, "a photo of")
+        why = "" if own.holds else reason
+        found.rows.append(Look(np.stack([picture] * 2), (0.5,), (True,), own, seen, 0.8 if own.holds else 0.2, why))
+    return found
+
+
+@pytest.fixture
+def cats() -> Looks:
+    scenes = [
+        compose(parse(f"a photo of a {colour} cat"), random.Random(seed)) for seed, colour in enumerate(("red", "blue"))
+    ]
+    return painted("a photo of a red cat", scenes, "The cat is blue, not red.")
+
+
+def test_a_right_and_a_wrong_picture_of_a_prompt_come_together_and_are_ranked(student, cats):
+    config = ClaimTraining(pictures=4, claims=2, drawn=0.0, unfinished=0.0, pairs=1.0, rank=1.0)
+    task = ClaimTask(student, WORDING, config, painted=[cats])
+    batch = task.batch(0)
+    assert batch["ranked"].tolist() == [[0, 2], [4, 6]]
+    assert batch["sure"][batch["ranked"]].tolist() == [[pytest.approx(0.8), pytest.approx(0.2)]] * 2
+    loss, about = task.loss(batch)
+    hidden = student.behind_pictures(batch, student.shown(student.look(batch["pixels"])))
+    scores = task.verdicts(hidden)[torch.arange(8), batch["last"]]
+    better, worse = scores[batch["ranked"]].unbind(1)
+    torch.testing.assert_close(about["rank"], -torch.sigmoid(better - worse).log().mean(), atol=1e-5, rtol=0)
+    config.rank = 0.0
+    torch.testing.assert_close(loss - task.loss(batch)[0], about["rank"], atol=1e-4, rtol=0)
+    opts = torch.optim.Adam(task.model.parameters(), 3e-3)
+    config.rank = 1.0
+    for _ in range(40):
+        opts.zero_grad()
+        loss, about = task.loss(batch)
+        loss.backward()
+        opts.step()
+    assert about["rank"] < 0.3
+
+
+def test_a_verdict_is_learnt_as_surely_as_it_is_so(student, cats):
+    task = ClaimTask(student, WORDING, ClaimTraining(drawn=0.0), painted=[cats])
+    hidden = torch.randn(3, student.model.config.text_config.hidden_size)
+    sure = torch.tensor([1.0, 0.0, 0.3])
+    logs = student.model.lm_head(hidden).log_softmax(-1)
+    wanted = torch.stack((logs[0, task.yes], logs[1, task.no], 0.3 * logs[2, task.yes] + 0.7 * logs[2, task.no]))
+    torch.testing.assert_close(task._answered(hidden, sure), -wanted.mean())
+
+
+def test_the_judge_learns_to_say_what_is_wrong(student, cats):
+    config = ClaimTraining(pictures=2, claims=2, drawn=0.0, unfinished=0.0, pairs=1.0, reasons=1.0, match=0.0)
+    task = ClaimTask(student, WORDING, config, painted=[cats])
+    batch = task.batch(0)
+    words = student.words
+    told = [words.decode(row.roll(-1)[why]) for row, why in zip(batch["ids"], batch["why"], strict=True)]
+    assert told[2] == ". The cat is blue, not red.<|im_end|>"
+    assert not any(told[:2] + told[3:]), "only what is wrong is explained"
+    assert words.decode(batch["ids"][2, : batch["last"][2] + 1]).endswith("assistant\n")
+    opts = torch.optim.Adam(task.model.parameters(), 3e-3)
+    for _ in range(100):
+        opts.zero_grad()
+        task.loss(batch)[0].backward()
+        opts.step()
+    student.model.eval()
+    wrong = Image.fromarray(cats[1].pictures[-1].transpose(1, 2, 0))
+    said = VLMJudge(student.vlm, WORDING).reflect([View("a photo of a red cat", wrong)])[0]
+    assert not said.aligned
+    assert said.reason == "The cat is blue, not red."
+
+
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory) -> Path:
     """Of the toy painter, seen by the shipped inspector."""
@@ -128,6 +203,19 @@ def looks(tmp_path_factory) -> Path:
     assert stats is not None
     assert stats["images"] == 12
     return folder
+
+
+def test_a_look_says_why_it_is_wrong_and_how_surely_it_is_right(looks):
+    found, inspector = Looks(looks / "looks").rows, judge_by_name("atelier-inspector", "cpu").inspector
+    labels = [label for shard in Paths(looks / "paths").shards() for label in shard.labels]
+    assert [look.reason for look in found] == [label.reason for label in labels]
+    assert all(look.sure in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) for look in found)
+    rng = random.Random(0)
+    demand = parse("a photo of a red cat")
+    clean = np.asarray(draw(compose(demand, rng)).convert("RGB")).transpose(2, 0, 1)
+    both = np.stack((clean, np.full_like(clean, 230)))
+    told = [Label("a photo of a red cat", i, 0, i == 0) for i in range(2)]
+    assert surely_right(inspector, told, both, inspector.look(torch.from_numpy(both))) == [1.0, 0.0]
 
 
 def test_looks_hold_the_moments_of_a_path_and_what_is_seen_in_the_end(looks):
@@ -181,5 +269,10 @@ def test_the_recipe_trains_on_looks_and_leaves_an_adapter_that_judges_alike(vlm,
 def test_what_cannot_be_is_refused(student):
     with pytest.raises(ValueError, match="needs painted pictures"):
         ClaimTask(student, WORDING, ClaimTraining(drawn=0.5))
+    alone = painted("a photo of a red cat", [compose(parse("a photo of a red cat"), random.Random(0))])
+    with pytest.raises(ValueError, match="one picture is right and another wrong"):
+        ClaimTask(student, WORDING, ClaimTraining(drawn=0.5, pairs=0.5), painted=[alone])
+    with pytest.raises(ValueError, match="shares between"):
+        ClaimTraining(pairs=2.0)
     with pytest.raises(ValueError, match="two claims"):
         ClaimTraining(claims=1)

@@ -143,7 +143,7 @@ def _wanted(arguments: argparse.Namespace) -> Build:
         arguments.what,
         PathBuild(per_prompt, arguments.batch, arguments.guidance, arguments.seed, arguments.part, arguments.parts),
         Wording.of(wording),
-        VerifierData(**settings("looks", "rollouts", "batch", "seed")),
+        VerifierData(**settings("looks", "rollouts", "batch", "seed", "copies")),
         PairData(**settings("each", "pick", "seed")),
         arguments.temperature,
     )

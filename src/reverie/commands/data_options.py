@@ -53,6 +53,7 @@ VERIFIER_DATA = {
     "potential": "Clarity, potential and finished images: what PARM learns from.",
     "reflection": "What is wrong with images: what PARM++ learns from.",
     "looks": "Images, finished and before, with all that is seen in them: what a judge learns to compare from.",
+    "damaged": "Images and damaged copies of them, in which some codes are another's, with all that is seen in them.",
     "correction": "Wrong images, what is wrong, and right ones: what a painter learns to correct itself from.",
     "preference": "A right and a wrong image of each prompt: what DPO learns from.",
 }
@@ -71,7 +72,7 @@ def _verifier_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     if kind in ("preference", "correction"):
         parser.add_argument("--each", type=int, default=1, metavar="N", help="pairs of a prompt at most (default: 1)")
         parser.add_argument("--pick", default="random", metavar="HOW", help="random, or extreme: by the judge's score")
-    elif kind != "looks":
+    elif kind not in ("looks", "damaged"):
         parser.add_argument(
             "--wording", metavar="NAME", help="in which the judge to be trained is asked (judges/wordings.yaml)"
         )
@@ -79,6 +80,8 @@ def _verifier_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
         parser.add_argument(
             "--looks", type=int, default=18, metavar="N", help="at how many points of a path (default: 18)"
         )
+    if kind == "damaged":
+        parser.add_argument("--copies", type=int, default=3, metavar="N", help="of each image (default: 3)")
     if kind == "steps":
         parser.add_argument("--rollouts", type=int, default=4, metavar="K", help="completions of a step (default: 4)")
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..painter import Painter
     from .prompts import Prompts
 
-LOOKS = "looks"
-KINDS = (*verifier.KINDS, *pairs.KINDS, LOOKS)
+LOOKS = ("looks", "damaged")
+KINDS = (*verifier.KINDS, *pairs.KINDS, *LOOKS)
 OnPart = Callable[[str, int, int], None]
 """What is being made, how much of it is done, how much there is."""
 
@@ -67,7 +67,7 @@ def build(
     about = {name: painter.about[name] for name in ("model", "fingerprint", "dtype")}
     about |= {"temperature": build.temperature, "steps": generator.steps}
     found = build_paths(generator, judge, prompts.prompts, paths or out / "paths", build.paths, about, told("images"))
-    counted = _pairs if build.kind in pairs.KINDS else _looks if build.kind == LOOKS else _records
+    counted = _pairs if build.kind in pairs.KINDS else _looks if build.kind in LOOKS else _records
     counts = counted(build, found, generator, judge, out, told("records"))
     if counts is None:
         return None
@@ -100,13 +100,17 @@ def _looks(
     build: Build, paths: Paths, generator: Any, judge: Judge, out: Path, tell: Callable[[int, int], None] | None
 ) -> dict[str, Any] | None:
     from ..judges.inspector import InspectorJudge
+    from .damaged import build_damaged
     from .looks import build_looks
 
     if not isinstance(judge, InspectorJudge):
         raise ValueError(
             f"looks are labelled by what is seen in them, which {judge.name} does not tell; leave --judge out."
         )
-    claim(out / "data.json", {"kind": build.kind, **asdict(build.verifier)})
+    claim(out / "data.json", {"kind": LOOKS[0], **asdict(build.verifier)})
     mine = list(range(build.paths.part, paths.count, build.paths.parts))
-    build_looks(paths, generator, judge.inspector, out, build.verifier, mine, tell)
-    return {"images": paths.about["prompts"] * paths.about["per_prompt"]} if paths.whole else None
+    made = build_damaged if build.kind == "damaged" else build_looks
+    made(paths, generator, judge.inspector, out, build.verifier, mine, tell)
+    images = paths.about["prompts"] * paths.about["per_prompt"]
+    copies = build.verifier.copies if build.kind == "damaged" else 0
+    return {"images": images * (copies + 1)} if paths.whole else None

@@ -5,8 +5,9 @@ picture, so a look is worth as many examples as claims can be made of it (atelie
 
     data.json               the paths and the settings
     looks-000012.npy        (N, some + 1, 3, S, S) uint8: unfinished moments in their order, then the finished image
-    looks-000012.jsonl      a line for each of the N: prompt, whether it is right, moments (shares painted), what is
-                            seen, and for each moment whether it was clear then (`as_in_the_end`)
+    looks-000012.jsonl      a line for each of the N: prompt, whether it is right and why not, moments (shares painted),
+                            what is seen, for each moment whether it was clear then (`as_in_the_end`), and how surely
+                            the image is right (`surely_right`)
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from ..atelier.claims import Claim
     from ..atelier.inspector import Inspector, Sighting
     from ..canvas import Generator as GeneratorOfImages
+    from .paths import Label
 
 SOME = 3
 """Unfinished moments of an image that are kept."""
+MOVES = ((2, 2), (-2, -2), (2, -2), (-2, 2))
+"""By how many pixels, right and down, an image is moved to be looked at again."""
 
 
 def build_looks(
@@ -47,8 +51,7 @@ def build_looks(
     """Makes the shards that are not there yet."""
     steps = look_steps(generator.steps, config.looks)
     for done, number in enumerate(numbers, 1):
-        pictures, lines = _files(folder, number)
-        if not lines.is_file():
+        if not looks_files(folder, number)[1].is_file():
             shard = paths.shard(number)
             rows, shown = _shown(
                 generator, without_cache(shard.canvas()), steps, random.Random(f"{config.seed}/{number}")
@@ -59,19 +62,38 @@ def build_looks(
                 inspector.look(torch.from_numpy(part).flatten(0, -4)) for part in (shown[:, :-1], shown[:, -1])
             )
             some = shown.shape[1] - 1
-            text = "".join(
-                json.dumps(
-                    {"prompt": label.prompt, "right": label.right, "moments": moments}
-                    | {"clear": [as_in_the_end(one, end) for one in before[row * some : (row + 1) * some]]}
-                    | asdict(end)
-                )
-                + "\n"
-                for row, (label, moments, end) in enumerate(zip(shard.labels, rows, seen, strict=True))
-            )
-            write_array(pictures, shown)
-            write_atomically(lines, lambda part, text=text: part.write_text(text, "utf-8"))  # type: ignore[misc]
+            clear = [
+                [as_in_the_end(one, end) for one in before[row * some : (row + 1) * some]]
+                for row, end in enumerate(seen)
+            ]
+            write_looks(inspector, folder, number, shard.labels, shown, rows, clear, seen)
         if on_shard is not None:
             on_shard(done, len(numbers))
+
+
+def write_looks(
+    inspector: Inspector,
+    folder: Path,
+    number: int,
+    labels: Sequence[Label],
+    shown: np.ndarray,
+    moments: Sequence[Sequence[float]],
+    clear: Sequence[Sequence[bool]],
+    seen: Sequence[Sighting],
+) -> None:
+    """A shard: of each image its label, its pictures `shown` (N, some + 1, 3, S, S), the moments of all but the last
+    and whether these are clear, and what is seen in the last."""
+    pictures, lines = looks_files(folder, number)
+    sure = surely_right(inspector, labels, shown[:, -1], seen)
+    said = (
+        {"prompt": label.prompt, "right": label.right, "reason": label.reason, "sure": surely}
+        | {"moments": list(when), "clear": list(now)}
+        | asdict(end)
+        for label, surely, when, now, end in zip(labels, sure, moments, clear, seen, strict=True)
+    )
+    text = "".join(json.dumps(row) + "\n" for row in said)
+    write_array(pictures, shown)
+    write_atomically(lines, lambda part: part.write_text(text, "utf-8"))
 
 
 def as_in_the_end(now: Sighting, end: Sighting) -> bool:
@@ -79,6 +101,28 @@ def as_in_the_end(now: Sighting, end: Sighting) -> bool:
     published rule goes by the step alone, which a painter that is sure early, or late, makes meaningless."""
     told = (Counter((thing.kind, thing.colour) for thing in one.objects) for one in (now, end))
     return next(told) == next(told)
+
+
+def surely_right(
+    inspector: Inspector, labels: Sequence[Label], pictures: np.ndarray, seen: Sequence[Sighting]
+) -> list[float]:
+    """Of pictures (N, 3, S, S) uint8, the share of looks in which each is what its prompt says: as it is (`seen`), and
+    moved by `MOVES`. A damaged thing is often seen from one place and missed from another."""
+    import torch
+    import torch.nn.functional as F
+
+    from ..atelier.inspector import Inspector
+
+    quick = Inspector(inspector.net, inspector.device, fast=True)
+    wide = F.pad(torch.from_numpy(pictures).float(), (2, 2, 2, 2), mode="replicate").byte()
+    side = pictures.shape[-1]
+    looks = [seen]
+    for right, down in MOVES:
+        looks.append(quick.look(wide[..., 2 - down : 2 - down + side, 2 - right : 2 - right + side]))
+    return [
+        sum(own_claim(label.prompt, one, label.right).holds for one in found) / len(found)
+        for label, found in zip(labels, zip(*looks, strict=True), strict=True)
+    ]
 
 
 def _shown(
@@ -99,20 +143,23 @@ def _shown(
     return [[step / steps[-1] for step in row] for row in chosen], shown
 
 
-def _files(folder: Path, number: int) -> tuple[Path, Path]:
+def looks_files(folder: Path, number: int) -> tuple[Path, Path]:
     return folder / f"looks-{number:06}.npy", folder / f"looks-{number:06}.jsonl"
 
 
 @dataclass(frozen=True)
 class Look:
     """One image: `pictures` (some + 1, 3, S, S) uint8, the shares painted of all but the last and whether these are
-    clear, its own prompt as a claim, and what is seen in the end."""
+    clear, its own prompt as a claim, what is seen in the end, how surely it is right, and why it is not ("" where that
+    was not told)."""
 
     pictures: np.ndarray
     moments: tuple[float, ...]
     clear: tuple[bool, ...]
     own: Claim
     sighting: Sighting
+    sure: float
+    reason: str = ""
 
 
 class Looks:
@@ -153,7 +200,8 @@ def _look(pictures: np.ndarray, said: Mapping[str, Any]) -> Look:
 
     seen = Sighting(tuple(Seen(**thing) for thing in said["objects"]), said["background"], said["style"])
     moments, clear = tuple(said["moments"]), tuple(said["clear"])
-    return Look(pictures, moments, clear, own_claim(said["prompt"], seen, said["right"]), seen)
+    own = own_claim(said["prompt"], seen, said["right"])
+    return Look(pictures, moments, clear, own, seen, said.get("sure", float(own.holds)), said.get("reason", ""))
 
 
 def own_claim(prompt: str, sighting: Sighting, right: bool) -> Claim:

@@ -59,10 +59,12 @@ class VerifierData:
     """Share of wrong images among the reflections."""
     batch: int = 64
     seed: int = 0
+    copies: int = 3
+    """Damaged copies of each image, for `damaged`."""
 
     def __post_init__(self) -> None:
-        if min(self.looks, self.rollouts, self.paths, self.batch) < 1:
-            raise ValueError("looks, rollouts, paths and batch must be at least 1.")
+        if min(self.looks, self.rollouts, self.paths, self.batch, self.copies) < 1:
+            raise ValueError("looks, rollouts, paths, batch and copies must be at least 1.")
         if not 0 < self.unclear_before <= self.clear_after < 1:
             raise ValueError(
                 f"unclear_before={self.unclear_before}, clear_after={self.clear_after}: must rise between 0 and 1."

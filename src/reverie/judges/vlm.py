@@ -161,8 +161,9 @@ def _oddity(token: str, readable: bool) -> str | None:
 
 
 def reason_of(written: str) -> str:
-    """The text behind a leading no or yes, in one line; a stock sentence where there is none."""
-    text = re.sub(r"^\W*(yes|no)\b[\s.,:;!-]*", "", " ".join(written.split()), flags=re.IGNORECASE)
+    """The text behind a leading no or yes, or the N or Y that some judges say, in one line; a stock sentence where
+    there is none."""
+    text = re.sub(r"^\W*(yes|no|y|n)\b[\s.,:;!-]*", "", " ".join(written.split()), flags=re.IGNORECASE)
     return text if re.search(r"\w", text) else NO_REASON
 
 

@@ -44,7 +44,8 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     if learner is not None:
         merged(learner)
     folder = Path(recipe.get("export") or out / "checkpoint")
-    about: dict[str, Any] = {"judge": wording, "reasons": False}
+    taught = config.reasons > 0 and any(look.reason for looks in painted for look in looks.rows)
+    about: dict[str, Any] = {"judge": wording, "reasons": taught}
     if painted:
         about["clear_from"] = min(one.clear_from for one in painted)
     if recipe.get("base"):

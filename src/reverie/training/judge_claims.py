@@ -11,16 +11,20 @@ others nearly, and more is learnt beside the verdict:
             what makes it quick
     where   the place of what a part names, read by a plain head from what that word hands on to the last layer
     tell    the next word of claims that are true
+    rank    which of two painted pictures is what their prompt says, if only one is: Bradley and Terry's probability of
+            that, sigmoid(s - t) of the two verdicts in nats (Biometrika 39, 1952), as reward models are trained
+    reasons what is wrong with a finished picture, in words behind the no
 
 A verdict is the first word of the answer, yes or no, as the judge is asked. Pictures are drawn, or painted and labelled
 (data/looks.py): what the inspector saw in a finished picture answers any claim; of an unfinished one, what it became.
+Whether a painted picture is what its own prompt says is learnt as surely as it is so (`looks.surely_right`).
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +36,13 @@ from torch import Tensor, nn
 from ..atelier.claims import Claim, claim, seen_in
 from .cross_entropy import cross_entropy
 from .janus import pad
+from .vlm_build import END
 from .vlm_forward import Held
 
 if TYPE_CHECKING:
     from ..atelier.inspector import Sighting
     from ..atelier.scene import Scene
-    from ..data.looks import Looks
+    from ..data.looks import Look, Looks
     from ..judges.vlm import Wording
     from .qwen_judge import QwenStudent
 
@@ -50,33 +55,42 @@ Batch = dict[str, Tensor]
 @dataclass
 class ClaimTraining:
     """pictures: of a step; claims: about each. drawn: share of pictures that are drawn. unfinished: share of painted
-    ones that are shown unfinished. parts, match, where, tell: weights of what is learnt beside the verdict. tasks: how
-    often claims are of each task, as in claims.TASKS if left out. vision: whether the eyes learn."""
+    ones that are shown unfinished. pairs: share of painted ones that come in twos of one prompt, a right and a wrong
+    one. parts, match, where, tell, rank, reasons: weights of what is learnt beside the verdict. tasks: how often claims
+    are of each task, as in claims.TASKS if left out. vision: whether the eyes learn."""
 
     pictures: int = 24
     claims: int = 4
     drawn: float = 1.0
     unfinished: float = 0.4
+    pairs: float = 0.0
     parts: float = 1.0
     match: float = 1.0
     where: float = 0.0
     tell: float = 0.1
+    rank: float = 0.0
+    reasons: float = 0.0
     tasks: dict[str, float] = field(default_factory=dict)
     vision: bool = True
 
     def __post_init__(self) -> None:
         if self.pictures < 1 or self.claims < 2:
             raise ValueError(f"pictures={self.pictures}, claims={self.claims}: at least one, with two claims each.")
-        if not (0 <= self.drawn <= 1 and 0 <= self.unfinished <= 1):
-            raise ValueError(f"drawn={self.drawn}, unfinished={self.unfinished}: shares between 0 and 1.")
+        if not all(0 <= share <= 1 for share in (self.drawn, self.unfinished, self.pairs)):
+            raise ValueError(
+                f"drawn={self.drawn}, unfinished={self.unfinished}, pairs={self.pairs}: shares between 0 and 1."
+            )
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about a picture: its name in the wording, and the claim that stands in it."""
+    """A question about a picture: its name in the wording, the claim that stands in it, how surely the answer is yes
+    (None: as the claim holds), and the reason that belongs behind a no."""
 
     question: str
     said: Claim
+    sure: float | None = None
+    reason: str = ""
 
 
 Shown = tuple[np.ndarray, list[Asked], Names]
@@ -102,6 +116,15 @@ def names_in(sighting: Sighting) -> Names:
     return found
 
 
+def pairs_in(painted: Sequence[Looks]) -> Iterator[tuple[list[Look], list[Look]]]:
+    """Of each prompt that has both, its right images and its wrong ones."""
+    for looks in painted:
+        of: dict[str, tuple[list[Look], list[Look]]] = {}
+        for look in looks.rows:
+            of.setdefault(look.own.text, ([], []))[not look.own.holds].append(look)
+        yield from (both for both in of.values() if all(both))
+
+
 class ClaimTask:
     """`training.loop.Task`. painted: needed unless all pictures are drawn."""
 
@@ -120,19 +143,30 @@ class ClaimTask:
         width = student.model.config.text_config.hidden_size
         self.model = nn.ModuleDict({"judge": student.model, "where": nn.Linear(width, 2)})
         self.yes, self.no = (min(student.vlm.first_ids(word)) for word in ("yes", "no"))
+        self.pairs = list(pairs_in(painted)) if config.pairs else []
+        if config.pairs and not self.pairs:
+            raise ValueError("claims.pairs needs prompts of which one picture is right and another wrong.")
 
     # Data.
 
     def batch(self, step: int) -> Batch:
-        rng = random.Random(f"{self.seed}/{step}")
-        shown = [
-            self._drawn(rng) if rng.random() < self.config.drawn else self._painted(rng)
-            for _ in range(self.config.pictures)
-        ]
+        rng, config = random.Random(f"{self.seed}/{step}"), self.config
+        shown: list[Shown] = []
+        ranked: list[tuple[int, int]] = []
+        while len(shown) < config.pictures:
+            if rng.random() < config.drawn:
+                shown.append(self._drawn(rng))
+            elif config.pairs and len(shown) + 2 <= config.pictures and rng.random() < config.pairs:
+                ranked.append((len(shown) * config.claims, (len(shown) + 1) * config.claims))
+                unfinished = rng.random() < config.unfinished
+                shown += [self._asked(rng.choice(looks), rng, unfinished) for looks in rng.choice(self.pairs)]
+            else:
+                shown.append(self._painted(rng))
         asked = [one for _, questions, _ in shown for one in questions]
         held, ends = [names for _, _, names in shown], self.ends(asked)
         pixels = torch.stack([self._fitted(picture) for picture, _, _ in shown])
-        return {"pixels": pixels, **self.rows(asked, ends), **self._matches(asked, ends, held)}
+        pairs = torch.tensor(ranked, dtype=torch.long).view(-1, 2)
+        return {"pixels": pixels, "ranked": pairs, **self.rows(asked, ends), **self._matches(asked, ends, held)}
 
     def _drawn(self, rng: random.Random) -> Shown:
         from ..atelier.draw import draw
@@ -145,13 +179,19 @@ class ClaimTask:
     def _painted(self, rng: random.Random) -> Shown:
         looks = rng.choices(self.painted, [len(one) for one in self.painted])[0]
         look = looks[rng.randrange(len(looks))]
+        return self._asked(look, rng, rng.random() < self.config.unfinished)
+
+    def _asked(self, look: Look, rng: random.Random, unfinished: bool) -> Shown:
+        """An image, finished or before, with the question whether it is (or may become) what its prompt says first."""
         names, more = names_in(look.sighting), self.config.claims - 1
-        if rng.random() >= self.config.unfinished:
-            return look.pictures[-1], [Asked("orm", look.own), *self._claims("orm", look.sighting, rng, more)], names
+        if not unfinished or not look.moments:
+            reason = "" if look.own.holds or not self.config.reasons else look.reason
+            own = Asked("orm", look.own, look.sure, reason)
+            return look.pictures[-1], [own, *self._claims("orm", look.sighting, rng, more)], names
         place = rng.randrange(len(look.moments))
-        first = [Asked("potential", look.own), Asked("clarity", Claim("", (look.clear[place],), (0,)))]
-        others = self._claims("potential", look.sighting, rng, self.config.claims - len(first))
-        return look.pictures[place], [*first, *others], names
+        own = Asked("potential", look.own, look.sure)
+        clear = Asked("clarity", Claim("", (look.clear[place],), (0,)))
+        return look.pictures[place], [own, clear, *self._claims("potential", look.sighting, rng, more - 1)], names
 
     def _fitted(self, picture: np.ndarray) -> Tensor:
         """(3, S, S) uint8 of the side that the student sees."""
@@ -166,20 +206,28 @@ class ClaimTask:
         return [Asked(question, one) for one in said]
 
     def rows(self, asked: Sequence[Asked], ends: Sequence[Sequence[int]]) -> Batch:
-        """What stands behind the pictures, as `QwenStudent.questions` has it, the wanted verdicts (N, T), 1, 0 or
-        UNASKED, and which tokens stand before one to tell (`said`, (N, T)). ends: see `ends`."""
-        ids, wanted, said = [], [], []
+        """What stands behind the pictures, as `QwenStudent.questions` has it, `last` being where the answer begins; the
+        wanted verdicts (N, T), 1, 0 or UNASKED; how surely the answer is yes, `sure` (N,); and which tokens stand
+        before one to tell, of a true claim (`said`, (N, T)) or of a reason (`why`, (N, T)). ends: see `ends`."""
+        ids, wanted, said, why, last = [], [], [], [], []
         for one, (first, *parts) in zip(asked, ends, strict=True):
             tokens = self.student.behind(self.wording.conversation(one.question, one.said.text))
+            end = len(tokens) - 1
+            last.append(end)
+            if one.reason:
+                tokens += [self.no, *self.student.words.encode(f". {one.reason}{END}", add_special_tokens=False)]
             marks = [UNASKED] * len(tokens)
-            for end, holds in zip((*parts[:-1], len(tokens) - 1), one.said.steps, strict=True):
-                marks[end] = int(holds)
+            for place, holds in zip((*parts[:-1], end), one.said.steps, strict=True):
+                marks[place] = int(holds)
             tells = one.said.holds and one.question == "orm"
             ids.append(tokens)
             wanted.append(marks)
             said.append([int(tells and first <= place < parts[-1]) for place in range(len(tokens))])
-        found = self.student.questions(ids, behind=True)
-        return found | {"wanted": pad(wanted, UNASKED), "said": pad(said, 0).bool()}
+            why.append([int(end < place < len(tokens) - 1) for place in range(len(tokens))])
+        found = self.student.questions(ids, behind=True) | {"last": torch.tensor(last)}
+        sure = torch.tensor([float(one.said.holds) if one.sure is None else one.sure for one in asked])
+        found |= {"wanted": pad(wanted, UNASKED), "sure": sure}
+        return found | {"said": pad(said, 0).bool(), "why": pad(why, 0).bool()}
 
     def ends(self, asked: Sequence[Asked]) -> list[list[int]]:
         """Of each question the places of tokens: before the prompt, and of the last word of each of its parts."""
@@ -217,16 +265,29 @@ class ClaimTask:
         ends[torch.arange(len(ends), device=ends.device), batch["last"]] = True
         parts = (wanted != UNASKED) & ~ends
         match = _match(batch, self.picture_mask, pictures, keys, queries)
-        said = batch["said"]
-        tell = cross_entropy(self.student.model.lm_head(hidden[said]), batch["ids"].roll(-1, 1)[said])
-        answers = torch.where(wanted[ends] == 1, self.yes, self.no)  # among all words, so that one of them comes first
-        verdict = cross_entropy(self.student.model.lm_head(hidden[ends]), answers)
-        where = self._where(batch, keys)
-        on_parts = each[parts].sum() / parts.sum().clamp(min=1)
-        loss = verdict + config.parts * on_parts + config.match * match + config.where * where + config.tell * tell
+        about = {
+            "verdict": self._answered(hidden[ends], batch["sure"]),
+            "parts": each[parts].sum() / parts.sum().clamp(min=1),
+        }
+        about |= {"match": match, "where": self._where(batch, keys), "tell": self._told(batch, hidden, "said")}
+        # Only the two words of each pair's verdicts count, not what else might have been said.
+        better, worse = told[ends][batch["ranked"]].unbind(1)
+        about |= {"rank": F.softplus(worse - better).sum() / max(1, len(better))}
+        about |= {"reasons": self._told(batch, hidden, "why")}
+        loss = sum(getattr(config, name, 1.0) * value for name, value in about.items())
         right = ((told > 0) == (wanted == 1))[ends].float().mean()
-        about = {"verdict": verdict, "parts": on_parts, "match": match, "where": where, "tell": tell, "right": right}
-        return loss, {name: value.detach() for name, value in about.items()}
+        return loss, {name: value.detach() for name, value in (about | {"right": right}).items()}
+
+    def _answered(self, hidden: Tensor, sure: Tensor) -> Tensor:
+        """Cross entropy of the answers' first words (N, D), among all words, so that one of the two comes first."""
+        logs = self.student.model.lm_head(hidden).float().log_softmax(-1)
+        return -(sure * logs[:, self.yes] + (1 - sure) * logs[:, self.no]).mean()
+
+    def _told(self, batch: Batch, hidden: Tensor, which: str) -> Tensor:
+        """Cross entropy of the words behind the tokens that are marked."""
+        marked = batch[which]
+        told = self.student.model.lm_head(hidden[marked])
+        return cross_entropy(told, batch["ids"].roll(-1, 1)[marked]) if len(told) else told.sum()
 
     def _where(self, batch: Batch, keys: Held) -> Tensor:
         """Mean distance, in widths of the picture, along an axis."""
