@@ -274,7 +274,7 @@ class ClaimTask:
         better, worse = told[ends][batch["ranked"]].unbind(1)
         about |= {"rank": F.softplus(worse - better).sum() / max(1, len(better))}
         about |= {"reasons": self._told(batch, hidden, "why")}
-        loss = sum(getattr(config, name, 1.0) * value for name, value in about.items())
+        loss = torch.stack([getattr(config, name, 1.0) * value for name, value in about.items()]).sum()
         right = ((told > 0) == (wanted == 1))[ends].float().mean()
         return loss, {name: value.detach() for name, value in (about | {"right": right}).items()}
 
