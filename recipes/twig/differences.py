@@ -3,8 +3,9 @@
     python recipes/twig/differences.py --out runs/tables --pairs sft:direct,rl:sft --benchmark atelier-compbench
 
 Prints for each pair and task the difference of the means in points with a 95% bootstrap interval over prompts (all
-images of a prompt stand or fall together), and how many images are better and worse. `overall` is the mean of the
-tasks, as in the tables; of `exercises` (tables.py), which are sorted by what they ask for, that of all of them.
+images of a prompt stand or fall together, see `stats.compare`), and how many images are better and worse. Of rows that
+have different numbers of images a prompt, those count that both have. `overall` is the mean of the tasks, as in the
+tables; of `exercises` (exercises.py), which are sorted by what they ask for, that of all of them.
 """
 
 import argparse
@@ -12,10 +13,9 @@ import gzip
 import json
 from pathlib import Path
 
-import numpy as np
-from tables import exercises
+from exercises import exercises
 
-DRAWS = 4000
+from reverie.benchmarks.stats import compare
 
 
 def scores(path):
@@ -27,18 +27,14 @@ def scores(path):
     return {(one["id"], one["index"]): (sorts.get(one["id"], one["tag"]), one["score"]) for one in images}
 
 
-def paired(first, second):
-    """{task: {prompt: [differences]}} over what both rows have."""
-    tasks = {}
-    for key in sorted(first.keys() & second.keys()):
-        tag = first[key][0]
-        tasks.setdefault(tag, {}).setdefault(key[0], []).append(first[key][1] - second[key][1])
-    return tasks
-
-
-def drawn_means(values, rng):
-    """(DRAWS,) means of (prompts,) values, prompts drawn anew."""
-    return values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(1)
+def said(new, old, weighting):
+    """The difference of two rows over the images that both have, in points."""
+    common = sorted(new.keys() & old.keys())
+    runs = ([(key[0], key[0], row[key][0], row[key][1]) for key in common] for row in (old, new))
+    found = compare(*runs, weighting=weighting)
+    points = f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    gaps = [new[key][1] - old[key][1] for key in common]
+    return points, f"; {sum(gap > 0 for gap in gaps)}/{sum(gap < 0 for gap in gaps)}"
 
 
 def main():
@@ -47,7 +43,6 @@ def main():
     parser.add_argument("--pairs", required=True, help="NEW:OLD, with commas between")
     parser.add_argument("--benchmark", default="atelier-compbench")
     arguments = parser.parse_args()
-    rng = np.random.default_rng(0)
 
     def found(name):
         for folder in arguments.out:
@@ -57,22 +52,13 @@ def main():
         raise SystemExit(f"there is no row {name} of {arguments.benchmark} in {[str(one) for one in arguments.out]}")
 
     for pair in arguments.pairs.split(","):
-        new, old = pair.split(":")
-        tasks, told, draws = paired(found(new), found(old)), [], []
-        for tag, prompts in tasks.items():
-            values = np.array([np.mean(one) for one in prompts.values()])
-            drawn = drawn_means(values, rng)
-            draws.append(drawn)
-            flat = np.concatenate([np.array(one) for one in prompts.values()])
-            low, high = np.quantile(drawn, (0.025, 0.975)) * 100
-            told.append(
-                f"{tag} {100 * values.mean():+.1f} ({low:+.1f} to {high:+.1f}; {(flat > 0).sum()}/{(flat < 0).sum()})"
-            )
-        sizes = [len(prompts) if arguments.benchmark == "exercises" else 1 for prompts in tasks.values()]
-        low, high = np.quantile(np.average(draws, 0, sizes), (0.025, 0.975)) * 100
-        means = [np.mean([np.mean(one) for one in prompts.values()]) for prompts in tasks.values()]
-        mean = 100 * np.average(means, weights=sizes)
-        print(f"{new} - {old}: overall {mean:+.1f} ({low:+.1f} to {high:+.1f}); " + ", ".join(told))
+        new, old = (found(name) for name in pair.split(":"))
+        told = []
+        for task in dict.fromkeys(task for task, _ in new.values()):
+            points, counts = said({key: one for key, one in new.items() if one[0] == task}, old, "strata")
+            told.append(f"{task} {points}{counts})")
+        points, _ = said(new, old, "items" if arguments.benchmark == "exercises" else "strata")
+        print(f"{pair.replace(':', ' - ')}: overall {points}); " + ", ".join(told))
 
 
 if __name__ == "__main__":

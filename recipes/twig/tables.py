@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from exercises import benchmark_of
 
 from reverie.benchmarks.protocol import image_seed
-from reverie.benchmarks.registry import load as load_benchmark
 from reverie.benchmarks.report import _by_tag
 from reverie.benchmarks.sources import row_of
 from reverie.training.samples import sheet
@@ -29,52 +29,10 @@ HERE = Path(__file__).parent
 
 def judged(task):
     """In a process of its own: a second look draws hundreds of pictures."""
-    from reverie.benchmarks import atelier_compbench
     from reverie.benchmarks.eyes import Inspected
 
-    sample, sighting, picture = task
-    return atelier_compbench.judge(sample, Inspected(sighting, picture))
-
-
-def exercises(count=240, seed=20):
-    """Prompts as training has them, scored by the share of what was asked that the inspector finds: for choosing
-    between weights without a look at the benchmarks."""
-    import random
-
-    from reverie.atelier.exercises import exercise
-    from reverie.atelier.faults import score
-    from reverie.atelier.language import say
-    from reverie.benchmarks.outcome import of_strata
-    from reverie.benchmarks.protocol import Benchmark, Judgement, Sample
-
-    rng, asked = random.Random(f"tables/{seed}"), {}
-    while len(asked) < count:
-        demand = exercise(rng, 1.0)
-        asked.setdefault(say(demand, rng, "plain", split="train"), demand)
-    samples = tuple(
-        Sample(f"{i:03}", text, sort_of(demand), {}, text) for i, (text, demand) in enumerate(asked.items())
-    )
-
-    def judge(sample, sighting):
-        return Judgement(score(asked[sample.prompt], sighting.to_scene()) / 100, "", "")
-
-    def outcome(rows):
-        told = {row.cluster: [row.score] for row in rows}
-        return type("Told", (), {"scores": {"overall": of_strata({"all": told})}})
-
-    return Benchmark("exercises", "v1", samples, 1, judge, None, lambda sample: None, "strata", outcome=outcome)
-
-
-def sort_of(demand):
-    """What an exercise asks for beside its two kinds."""
-    asked = {
-        "action": any(clause.action for clause in demand.include),
-        "texture": any(clause.texture != "plain" for clause in demand.include),
-        "colour": any(clause.colour for clause in demand.include),
-        "place": any(clause.position for clause in demand.include),
-        "count": any(clause.count > 1 for clause in demand.include),
-    }
-    return "+".join(name for name, there in asked.items() if there) or "kinds"
+    name, sample, sighting, picture = task
+    return benchmark_of(name).judge(sample, Inspected(sighting, picture))
 
 
 def items_of(benchmark, images, limit):
@@ -150,7 +108,10 @@ def row(name, benchmark, painter, plan, inspector, pool, arguments, images=None,
             )
         thoughts += [recipe.get("thought") for recipe in recipes]
         if benchmark.pixels:
-            tasks = [(sample, one, picture) for (sample, _), one, picture in zip(part, seen, pictures, strict=True)]
+            tasks = [
+                (benchmark.name, sample, one, picture)
+                for (sample, _), one, picture in zip(part, seen, pictures, strict=True)
+            ]
             waiting.append((part, pool.map_async(judged, tasks, chunksize=8)))
         else:
             rows += [row_of(s, i, None, benchmark.judge(s, one)) for (s, i), one in zip(part, seen, strict=True)]
@@ -210,7 +171,7 @@ def main():
         if about["model"] not in models:
             continue
         for named in about.get("benchmarks") or arguments.benchmarks.split(","):
-            benchmark = exercises() if named == "exercises" else load_benchmark(named)
+            benchmark = benchmark_of(named)
             path = arguments.out / f"{name}.{benchmark.name}.json.gz"
             if path.exists():
                 continue

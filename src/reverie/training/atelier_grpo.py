@@ -95,7 +95,7 @@ def inspector_rewards(inspector: Inspector, demands: dict[str, Demand], careful:
 
     def drawn_again(prompts: Sequence[str], images: Sequence[Any]) -> list[float]:
         seen = zip(prompts, images, look(images), strict=True)
-        return [_careful(demands[prompt], image, sighting) for prompt, image, sighting in seen]
+        return [careful_score(demands[prompt], Image.fromarray(image), sighting) for prompt, image, sighting in seen]
 
     rewards: dict[str, Reward] = {
         "faithful": each(lambda demand, sighting: score(demand, sighting.to_scene()) / 100),
@@ -105,11 +105,12 @@ def inspector_rewards(inspector: Inspector, demands: dict[str, Demand], careful:
     return rewards | ({"careful": drawn_again} if careful else {})
 
 
-def _careful(demand: Demand, image: Any, sighting: Sighting) -> float:
+def careful_score(demand: Demand, picture: Image.Image, sighting: Sighting) -> float:
+    """Share of the checks of a demand that a picture passes, with textures and actions read by drawing."""
     fields: list[Field] = ["texture"] if any(clause.texture != "plain" for clause in demand.include) else []
     fields += ["action"] if any(clause.action for clause in demand.include) else []
     kinds = {clause.kind for clause in demand.include}
-    return score(demand, look_again(Image.fromarray(image), sighting, fields, kinds).to_scene()) / 100
+    return score(demand, look_again(picture, sighting, fields, kinds).to_scene()) / 100
 
 
 def atelier_task(
