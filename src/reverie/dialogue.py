@@ -112,6 +112,12 @@ class Story:
     def read(self, answer: str, thought: str) -> Critique:
         return read_critique(answer, thought if self.words.yes_or_no else "")
 
+    def settled(self, text: str) -> float:
+        """The score of a critique that begins with `text`, however it goes on; -inf while that is open."""
+        score = _SCORE.search(text)
+        # Digits may follow, or a point and digits.
+        return -math.inf if score is None or text[score.end() :] in ("", ".") else self.read(text, "").score
+
     def _values(self, number: int) -> dict[str, Any]:
         return {"prompt": self.prompt, "number": number, "regions": self.regions}
 
@@ -151,6 +157,11 @@ class OfficialStory(Story):
 
     def read(self, answer: str, thought: str) -> Critique:
         return read_official_critique(answer)
+
+    def settled(self, text: str) -> float:
+        # Without a revision, which may still come, the score is 100. A role is no part of what is read.
+        score = re.search(r"SCORE:\s*(\d+)[^\dUA]", text)
+        return float(score[1][:18]) if score else -math.inf
 
     def _values(self, number: int) -> dict[str, Any]:
         return super()._values(number) | {"section": SECTIONS[number - 1]}

@@ -17,15 +17,16 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from reverie.asking import Ask, Foresight, Weigh, weighed, written
 from reverie.canvas import Conditions, Work, copy_seed
 from reverie.canvas import Generator as GeneratorOfImages
-from reverie.dialogue import OFFICIAL, Critique, OfficialStory, Story, dialogue, read_critique, scored
+from reverie.dialogue import OFFICIAL, Critique, OfficialStory, Story, dialogue, read_critique
 from reverie.events import Event, Finished, Preview, Revised, Scheduled, Thought, Verdict
 from reverie.judges import View
 from reverie.png import picture_hash
 from reverie.schedule import MOST_REGIONS, bands, blocks, explicit, read_ratios
-from reverie.thinkers import Thinker, as_written
-from reverie.vlms import IMAGE, Message
+from reverie.thinkers import Thinker
+from reverie.vlms import IMAGE, Brief, Message
 from reverie.wall import Paint, Shown, Wall
 
 if TYPE_CHECKING:
@@ -34,23 +35,6 @@ if TYPE_CHECKING:
 
 
 # --- What a program wants.
-
-
-@dataclass(frozen=True)
-class Ask:
-    """An answer to this message. `aloud` if it is a thought that may be told while it is written."""
-
-    message: Message
-    region: int | None = None
-    aloud: bool = False
-
-
-@dataclass(frozen=True)
-class Weigh:
-    """What the judge says of the picture: a text, as a model would write it (`dialogue.scored`)."""
-
-    view: View
-    question: str
 
 
 @dataclass(frozen=True)
@@ -144,9 +128,7 @@ class Painting:
         blank = number == 1 or self.plan.think == "before"
         if blank and self.story.words.look_first and self.shown is None:
             self.shown = yield Look()
-        pictures = (self.shown.picture,) if self.shown else ()
-        asked = plainly(self.story.think(number, bool(pictures)))
-        answer = yield Ask(Message("user", asked, pictures, self.story.words.special), number, aloud=True)
+        answer = yield self._asking(self.story, number)
         thought, note = self.story.heard(answer), None
         if not thought and not self.plan.official:
             thought, note = self.prompt, "the model wrote nothing, so the prompt stands in for the thought"
@@ -155,6 +137,12 @@ class Painting:
         self.notes += [note] if note else []
         yield Thought(self.image, whole=thought, prompt=text, note=note, region=number)
         return thought, text
+
+    def _asking(self, story: Story, number: int) -> Ask:
+        """For the thought about region `number`, beside the picture as it was last shown."""
+        pictures = (self.shown.picture,) if self.shown else ()
+        asked = plainly(story.think(number, bool(pictures)))
+        return Ask(Message("user", asked, pictures, story.words.special), number, aloud=True)
 
     def _paintable(self, thought: str, again: bool) -> tuple[str, str, str | None]:
         """As much of a thought as there is room for, the text to paint from, and what to say if that is not all."""
@@ -191,7 +179,7 @@ class Painting:
             redone = len(attempts) - 1
             if redone == rounds and not (self.plan.keep == "best" and redone):
                 break
-            revision = yield from self._judge(attempts[-1], last)
+            revision = yield from self._judge(attempts[-1], redone > 0, last)
             if not revision or redone == rounds:
                 break
             thought, text, note = self._paintable(revision, again=True)
@@ -202,9 +190,9 @@ class Painting:
         self.record.append({"end": end, "attempts": facts, "kept": kept})
         self.story.keep(attempts[kept].thought, kept > 0)
 
-    def _judge(self, attempt: Attempt, last: bool) -> Generator[Event | Wish, Any, str]:
+    def _judge(self, attempt: Attempt, again: bool, last: bool) -> Generator[Event | Wish, Any, str]:
         """Scores an attempt; the thought to paint it from instead, or nothing if it is accepted."""
-        answer, critique = yield from self._critique(attempt, last)
+        answer, critique = yield from self._critique(attempt, again, last)
         attempt.score = critique.score
         accepted = critique.score >= self.plan.threshold or not critique.revision
         reason = answer if critique.understood else f"(no score could be read, so it is accepted) {answer}"
@@ -214,7 +202,9 @@ class Painting:
         yield Verdict(self.image, who, scores, reason=reason, region=region, accepted=accepted)
         return "" if accepted else critique.revision
 
-    def _critique(self, attempt: Attempt, last: bool) -> Generator[Event | Wish, Any, tuple[str, Critique]]:
+    def _critique(
+        self, attempt: Attempt, again: bool, last: bool
+    ) -> Generator[Event | Wish, Any, tuple[str, Critique]]:
         """What is said of an attempt, and how it is understood. A judge gives a score alone, so the thought stays."""
         picture = attempt.shown.picture
         if self.plan.judge is not None:
@@ -222,8 +212,20 @@ class Painting:
             answer = yield Weigh(view, "orm" if last else "potential")
             return answer, replace(read_critique(answer), revision=attempt.thought)
         asked = plainly(self.story.judge(attempt.thought, last))
-        answer = yield Ask(Message("user", asked, (picture,), self.story.words.special))
-        return answer, self.story.read(answer, attempt.thought)
+        ahead = None
+        if self.plan.think == "during" and not last:
+            accepted = replace(self.story, thoughts=[*self.story.thoughts])
+            accepted.keep(attempt.thought, again)
+            ahead = self._asking(accepted, len(self.record) + 2)
+
+        def enough(text: str) -> bool:
+            return self.story.settled(text) >= self.plan.threshold
+
+        message = Message("user", asked, (picture,), self.story.words.special)
+        answer = yield Ask(message, ahead=ahead, enough=enough)
+        # What accepts may have been written up to its score alone.
+        brief = Critique(self.story.settled(answer), "") if enough(answer) else None
+        return answer, brief or self.story.read(answer, attempt.thought)
 
     def _kept(self, attempts: list[Attempt]) -> Generator[Event | Wish, Any, int]:
         """Which attempt stays: the latest, or with keep=best the one with the best score (of equals the latest)."""
@@ -279,6 +281,7 @@ def paint(
     wall = Wall(generator, paintings, order.guidance)
     programs = {image: painting.program() for image, painting in paintings.items()}
     unheard = {image: list(known.get(image, ())) for image in images}
+    foresight = Foresight(isinstance(thinker.vlm, Brief))
     wishes: dict[int, Wish] = {}
     for image in images:
         yield from go_on(programs[image], None, image, wishes)
@@ -289,8 +292,9 @@ def paint(
             if isinstance(wish, Ask | Weigh) and unheard[image]
         }
         asked = {i: wish for i, wish in wishes.items() if isinstance(wish, Ask) and i not in answered}
+        answered |= foresight.heard(asked)
         if asked and not answered:
-            answered = yield from written(thinker, plan, asked)
+            answered = yield from written(thinker, plan, asked, foresight)
         answered |= weighed(judge, {i: w for i, w in wishes.items() if isinstance(w, Weigh) and i not in answered})
         for image, answer in answered.items():
             paintings[image].answers.append(answer)
@@ -340,38 +344,6 @@ def go_on(program: Program, value: Any, image: int, wishes: dict[int, Wish]) -> 
         wishes[image] = told
     except StopIteration:
         return
-
-
-def written(thinker: Thinker, plan: Plan, asks: Mapping[int, Ask]) -> Generator[Event, None, dict[int, Any]]:
-    """The answers to all questions, each different one asked once; a single thought is told as it is written."""
-    different: list[Message] = []
-    for ask in asks.values():
-        if ask.message not in different:
-            different.append(ask.message)
-    image, first = next(iter(asks.items()))
-    if len(different) == 1 and first.aloud:
-        answers: list[str] = []
-
-        def write(on_text: Callable[[str], None]) -> str:
-            # What is told leaves out a last letter that is not complete; what counts is the answer.
-            answers.append(thinker.vlm.write(different, plan.thought_tokens, on_text=on_text))
-            return answers[0]
-
-        for fragment in as_written(write):
-            yield Thought(image, fragment, region=first.region)
-    else:
-        answers = thinker.vlm.write_batch([[message] for message in different], plan.thought_tokens)
-    return {image: answers[different.index(ask.message)] for image, ask in asks.items()}
-
-
-def weighed(judge: Judge | None, wishes: Mapping[int, Weigh]) -> dict[int, str]:
-    """What the judge says of all pictures about which it is asked the same."""
-    found: dict[int, str] = {}
-    for question in dict.fromkeys(wish.question for wish in wishes.values()):
-        assert judge is not None  # a plan that names a judge is not run without one
-        asked = {image: wish.view for image, wish in wishes.items() if wish.question == question}
-        found |= zip(asked, map(scored, judge.ask(question, list(asked.values()))), strict=True)
-    return found
 
 
 def progress(wall: Wall, shown: Mapping[int, Shown], watch: Watch, count: int) -> Preview:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reverie.models.attention import additive, attend, fused
 from reverie.models.rows import Packed, fixed_rows, packed, pad_rows
 
 
@@ -53,10 +54,11 @@ class KVCache:
     `rows` is the fixed number of rows of every matrix product that fills or reads this cache.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, rows: int = 32):
+    def __init__(self, keys: Tensor, values: Tensor, rows: int = 32, like: "KVCache | None" = None):
         self.keys, self.values, self.rows = keys, values, rows
-        self.layers: list[PackedLayer] | None = None
-        self.looked_up = False
+        # A part of a cache is read with the weights that filled it; to look them up takes as long as a layer.
+        self.layers: list[PackedLayer] | None = like.layers if like else None
+        self.looked_up = like is not None and like.looked_up
 
     @classmethod
     def empty(cls, config: LlamaConfig, batch: int, capacity: int, like: Tensor, rows: int = 32) -> "KVCache":
@@ -70,11 +72,11 @@ class KVCache:
 
     def narrow(self, start: int, end: int) -> "KVCache":
         """Rows start..end as a view: what is written there is written here."""
-        return KVCache(self.keys[:, start:end], self.values[:, start:end], self.rows)
+        return KVCache(self.keys[:, start:end], self.values[:, start:end], self.rows, self)
 
     def take(self, rows: Sequence[int], span: int | None = None) -> "KVCache":
         """A copy of these rows, of their first `span` slots only if it is given."""
-        return KVCache(self.keys[:, rows, :, :span], self.values[:, rows, :, :span], self.rows)
+        return KVCache(self.keys[:, rows, :, :span], self.values[:, rows, :, :span], self.rows, self)
 
     def closed_up(self, rows: Sequence[int], span: int) -> tuple["KVCache", list[int]]:
         """Of these rows (ascending) alone, in place: the last of them move to where others stood before, with their
@@ -349,36 +351,6 @@ def heads_of(
     query, key, value = (p.reshape(batch, -1, p.shape[-1] // size, size) for p in projected)
     query, key = rotate(query, rotary), rotate(key, rotary)  # before transposing, while memory is in order
     return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q k' / sqrt(d) + bias) v: (B, H, T, d), (B, G, S, d) twice, bias (1 or B, 1, T, S) -> (B, T, H * d).
-
-    bias None means causal. Plain matrix products on the CPU: in bf16 with backward they take 0.6 of the time of the
-    fused kernel (32 rows, 4 heads, 200 tokens, head size 64). With one query against a cache they take three times it.
-    """
-    if bias is None or query.device.type != "cpu":
-        return fused(query, key, value, bias)
-    batch, heads, length, size = query.shape
-    groups = key.shape[1]
-    # The query heads that share a key head are stacked along time: no key is ever copied.
-    query = query.reshape(batch, groups, heads // groups * length, size) * size**-0.5
-    scores = (query @ key.transpose(-1, -2)).view(batch, groups, heads // groups, length, -1)
-    weights = (scores + bias[:, :, None]).softmax(-1, dtype=query.dtype)
-    out = weights.view(batch, groups, heads // groups * length, -1) @ value
-    return out.view(batch, heads, length, size).transpose(1, 2).reshape(batch, length, heads * size)
-
-
-def fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """The same by torch's own kernel."""
-    shared = query.shape[1] != key.shape[1]
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None, enable_gqa=shared)
-    return out.transpose(1, 2).flatten(2)
-
-
-def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where True, the most negative finite number where False (-inf would turn fully masked rows into NaN)."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 def rotary_tables(positions: Tensor, size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

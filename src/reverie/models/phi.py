@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.models.llama import additive, attend, fused, rotary_tables, rotate
+from reverie.models.attention import additive, attend, fused
+from reverie.models.llama import rotary_tables, rotate
 from reverie.models.rows import fixed_rows, pad_rows
 
 

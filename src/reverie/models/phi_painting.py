@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.models.llama import additive, fused, rotary_tables
+from reverie.models.attention import additive, fused
+from reverie.models.llama import rotary_tables
 from reverie.models.phi import Layer, Phi, TextStates
 from reverie.models.rows import Packed, packed, pad_rows
 

@@ -85,6 +85,17 @@ class VLM(Protocol):
         """(T, D): the last hidden state at every position of the conversation."""
 
 
+@runtime_checkable
+class Brief(Protocol):
+    """A VLM that ends an answer where the rest would not matter, and whose answers are the same to the last bit
+    whatever is written beside them."""
+
+    def write_until(
+        self, conversations: Sequence[Messages], max_new_tokens: int, enough: Sequence[Callable[[str], bool] | None]
+    ) -> list[str]:
+        """The likeliest answers, each up to where its `enough` holds of the text so far."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """A conversation that was read, up to where its answer begins."""

@@ -28,7 +28,7 @@ LOOK_EVERY = 8
 
 
 class JanusEyes:
-    """A `VLM` and a `Reader` (see vlms/__init__.py) over a loaded Janus."""
+    """A `VLM`, a `Reader` and `Brief` (see vlms/__init__.py), over a loaded Janus."""
 
     filters = (0, 1.0)
 
@@ -72,6 +72,12 @@ class JanusEyes:
         seeds = seeds_of(conversations, seeds)
         answers = self._answers(conversations, max_new_tokens, temperature, seeds) if conversations else []
         return [self._text(ids) for ids in answers]
+
+    def write_until(
+        self, conversations: Sequence[Messages], max_new_tokens: int, enough: Sequence[Callable[[str], bool] | None]
+    ) -> list[str]:
+        seeds = seeds_of(conversations, None)
+        return [self._text(ids) for ids in self._answers(conversations, max_new_tokens, 0.0, seeds, enough=enough)]
 
     def write_ids(
         self, conversations: Sequence[Messages], max_new_tokens: int, temperature: float, seeds: Sequence[int]
@@ -266,8 +272,10 @@ class JanusEyes:
         temperature: float,
         seeds: Sequence[int],
         on_ids: Callable[[list[int]], None] | None = None,
+        enough: Sequence[Callable[[str], bool] | None] = (),
     ) -> list[list[int]]:
-        """`limit` ids for each conversation, the end of the answer repeated behind it. Who has ended leaves."""
+        """`limit` ids for each conversation, the end of the answer repeated behind it, or behind what is `enough`. Who
+        has ended leaves."""
         cache, hidden, counts = self._enter(conversations, limit)
         device, eos = self.model.device, self.tokenizer.eos
         lengths, writing = torch.tensor(counts, device=device), torch.arange(len(counts), device=device)
@@ -283,7 +291,12 @@ class JanusEyes:
                 on_ids(ids.tolist())
             if step == limit - 1:
                 break
-            if step % LOOK_EVERY == 0 or on_ids is not None:
+            if enough:
+                texts = map(self._text, written[writing, : step + 1].tolist())
+                tests = [enough[place] for place in writing.tolist()]
+                over = [test is not None and test(text) for test, text in zip(tests, texts, strict=True)]
+                ended |= torch.tensor(over, device=device)
+            if step % LOOK_EVERY == 0 or on_ids is not None or enough:
                 left = (~ended).nonzero()[:, 0].tolist()
                 if not left:
                     break
