@@ -58,7 +58,7 @@ class KVCache:
         self.keys, self.values, self.rows = keys, values, rows
         # A part of a cache is read with the weights that filled it; to look them up takes as long as a layer.
         self.layers: list[PackedLayer] | None = like.layers if like else None
-        self.looked_up = like is not None and like.looked_up
+        self.looked_up: bool = like is not None and like.looked_up
 
     @classmethod
     def empty(cls, config: LlamaConfig, batch: int, capacity: int, like: Tensor, rows: int = 32) -> "KVCache":
