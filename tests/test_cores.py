@@ -1,5 +1,8 @@
-"""Parts of a batch on cores of their own: the same pictures, the same threads afterwards."""
+"""Parts of a batch on cores of their own: the same pictures, the same threads afterwards; memory that is kept."""
 
+import platform
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -10,6 +13,7 @@ from showo_toy import toy_showo
 from reverie.canvas import Conditions
 from reverie.generators.showo import ShowoPainter
 from reverie.models.cores import shares, side_by_side
+from reverie.models.heap import OWN_WISHES
 from reverie.vlms import Message
 from reverie.vlms.janus import JanusEyes
 
@@ -81,3 +85,36 @@ def test_show_o_paints_the_same_on_one_core_and_on_three(three_threads):
         found.append((canvas.tokens, [picture.tobytes() for picture in generator.preview(canvas)]))
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
+
+
+FAULTS = """
+import resource, sys
+import torch
+from reverie.models.heap import keep_memory
+kept = keep_memory() if sys.argv[1] == "keep" else False
+blocks = 40, 12 * 2**20  # of 48 MiB in float32: above every threshold of glibc
+for _ in range(blocks[0]):  # the heap finds its size
+    torch.ones(blocks[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(blocks[0]):
+    torch.ones(blocks[1])
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the system's malloc is not that of glibc")
+def test_a_process_keeps_what_it_has_freed(monkeypatch):
+    for name in ("GLIBC_TUNABLES", *OWN_WISHES):
+        monkeypatch.delenv(name, raising=False)
+
+    def faults(way: str) -> tuple[str, int]:
+        told = subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True).stdout
+        kept, count = told.split()
+        return kept, int(count)
+
+    kept, few = faults("keep")
+    usual, many = faults("leave")
+    assert (kept, usual) == ("True", "False")
+    assert few < many / 10
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "0")
+    assert faults("keep")[0] == "False", "whoever has set it has a reason"

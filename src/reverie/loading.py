@@ -24,8 +24,11 @@ def load_model(
     ValueError for a model that cannot be placed so, for which there is no room, or whose files are not complete."""
     import torch
 
+    from reverie.models.heap import keep_memory
     from reverie.room import check_room
 
+    if device_map is None and here(device) == "cpu":
+        keep_memory()
     if device_map is None and not (fitting.offload or fitting.quantise):
         check_room(source, dtype, here(device))
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..files import write_atomically
+from ..models.heap import keep_memory
 from .blocks import compiled, forget, recompute
 from .look import LOOKING, Stopped
 from .muon import Muon
@@ -266,6 +267,8 @@ def train(
     if accelerator.is_main_process:
         write_atomically(out / "recipe.json", lambda path: path.write_text(settings))
     accelerator.init_trackers("events")
+    if accelerator.device.type == "cpu":
+        keep_memory()
     task.model.to(accelerator.device)
     change = recompute if config.recompute else compiled if config.compile else None
     blocks = change(task.model) if change else []
