@@ -218,7 +218,9 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, ValueError):
         return text
     # torch says the first on a GPU and the second, as a RuntimeError, on a CPU.
-    none = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
+    # The last is oneDNN's, which finds no room for the code of a product that it has not met before.
+    signs = ("can't allocate memory", "could not create a primitive")
+    none = type(error).__name__ == "OutOfMemoryError" or any(sign in text for sign in signs)
     if none or isinstance(error, MemoryError):
         return "there is not enough memory for this run; ask for fewer images or candidates."
     return f"painting failed ({type(error).__name__}: {text or 'no message'})."
