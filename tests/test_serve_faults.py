@@ -25,8 +25,11 @@ from reverie.studio.request import Limits
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    with serving(folder, tiny_folder(folder / "model")) as served:
-        yield served
+    with pytest.MonkeyPatch.context() as patch:
+        # What is freed goes back to the system as it would by itself; or a worker could do without any more.
+        patch.setenv("MALLOC_TRIM_THRESHOLD_", str(2**17))
+        with serving(folder, tiny_folder(folder / "model")) as served:
+            yield served
 
 
 @pytest.fixture(scope="module")
