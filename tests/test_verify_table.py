@@ -1,5 +1,6 @@
 """The table out of pools: its choices are those of choose.py, and a judge that is asked in batches says the same."""
 
+import math
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
@@ -17,6 +18,7 @@ from reverie.choose import STRATEGIES, Search, Task, look_steps
 from reverie.events import Preview
 from reverie.generators.janus import JanusPainter
 from reverie.judges import Answer, View
+from reverie.judges.moved import views_of
 from reverie.judges.rules import GREEDY
 from reverie.judges.vlm import VLMJudge, Wording
 from reverie.training.judge import Example
@@ -121,6 +123,22 @@ def test_a_judge_in_batches_says_what_it_says_one_by_one(student):
         for one, other in zip(fast, plain, strict=True):
             assert one.yes / (one.yes + one.no) == pytest.approx(other.yes / (other.yes + other.no), abs=1e-4)
     assert quick.ask("orm", []) == []
+
+
+def test_a_judge_looks_at_finished_pictures_from_all_places_and_says_the_mean(student):
+    shown, wording = views(3), Wording.of("instruct")
+    once, quick = VLMJudge(student.vlm, wording), QuickJudge(student, wording, "quick", moves=2)
+    slow = VLMJudge(student.vlm, wording, moves=2)
+    each = [once.ask("orm", list(seen)) for seen in zip(*(views_of(view, 2) for view in shown), strict=True)]
+    odds = [np.mean([math.log(one[row].yes / one[row].no) for one in each]) for row in range(3)]
+    for judge in (quick, slow):
+        told = [math.log(one.yes / one.no) for one in judge.ask("orm", shown)]
+        assert told == pytest.approx(odds, abs=1e-3)
+        plain = [one.yes for one in judge.ask("potential", shown)]
+        assert plain == pytest.approx([one.yes for one in once.ask("potential", shown)], abs=1e-4), "unfinished: once"
+    picture = np.asarray(views_of(shown[0], 1)[1].picture)
+    assert (picture[2:, 2:] == np.asarray(shown[0].picture)[:-2, :-2]).all()
+    assert views_of(shown[0], 0) == [shown[0]]
 
 
 def test_the_loss_is_that_of_the_answer_as_it_is_asked(student):

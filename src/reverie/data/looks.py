@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 SOME = 3
 """Unfinished moments of an image that are kept."""
-MOVES = ((2, 2), (-2, -2), (2, -2), (-2, 2))
-"""By how many pixels, right and down, an image is moved to be looked at again."""
 
 
 def build_looks(
@@ -107,18 +105,14 @@ def surely_right(
     inspector: Inspector, labels: Sequence[Label], pictures: np.ndarray, seen: Sequence[Sighting]
 ) -> list[float]:
     """Of pictures (N, 3, S, S) uint8, the share of looks in which each is what its prompt says: as it is (`seen`), and
-    moved by `MOVES`. A damaged thing is often seen from one place and missed from another."""
+    moved (judges/moved.py). A damaged thing is often seen from one place and missed from another."""
     import torch
-    import torch.nn.functional as F
 
     from ..atelier.inspector import Inspector
+    from ..judges.moved import MOVES, moved
 
-    quick = Inspector(inspector.net, inspector.device, fast=True)
-    wide = F.pad(torch.from_numpy(pictures).float(), (2, 2, 2, 2), mode="replicate").byte()
-    side = pictures.shape[-1]
-    looks = [seen]
-    for right, down in MOVES:
-        looks.append(quick.look(wide[..., 2 - down : 2 - down + side, 2 - right : 2 - right + side]))
+    quick, pixels = Inspector(inspector.net, inspector.device, fast=True), torch.from_numpy(pictures)
+    looks = [seen, *(quick.look(moved(pixels, *move)) for move in MOVES)]
     return [
         sum(own_claim(label.prompt, one, label.right).holds for one in found) / len(found)
         for label, found in zip(labels, zip(*looks, strict=True), strict=True)

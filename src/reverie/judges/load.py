@@ -143,7 +143,8 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
     kind = dtype or judge_dtype(source, device)
     source, make = load_vlm(source, device, getattr(torch, kind) if isinstance(kind, str) else kind)
     wording, least, reasons = Wording.of(source.judge), clear_from(source), gives_reasons(source)
-    return lambda work, official: VLMJudge(make(work), wording, name, official, work, least, reasons)
+    moves = moves_of(source)
+    return lambda work, official: VLMJudge(make(work), wording, name, official, work, least, reasons, moves)
 
 
 def clear_from(source: Source) -> float:
@@ -152,6 +153,16 @@ def clear_from(source: Source) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{source.name}: clear_from is {value!r} in its config.json; it is a share between 0 and 1.")
     return float(value)
+
+
+def moves_of(source: Source) -> int:
+    """What `"reverie": {"moves": ...}` in a judge's config.json says, 0 if nothing; ValueError for no such number."""
+    from .moved import MOVES
+
+    value = (source.config.get("reverie") or {}).get("moves", 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= len(MOVES):
+        raise ValueError(f"{source.name}: moves is {value!r} in its config.json; it is 0 to {len(MOVES)}.")
+    return value
 
 
 def gives_reasons(source: Source) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from reverie.canvas import Work
 from reverie.judges import Answer, Reflection, View
+from reverie.judges.moved import FINISHED, answered, views_of
 from reverie.judges.rules import passes, share
 from reverie.room import free
 from reverie.vlms import IMAGE, VLM, Message, Reader, Reading
@@ -100,11 +101,20 @@ class VLMJudge:
     """Of a picture of which less is painted its training data never said that it is clear."""
     reasons: bool = True
     """Whether it learnt to say what is wrong. Else nothing is written, and a stock sentence stands for the reason."""
+    moves: int = 0
+    """From how many more places it looks at a finished picture (moved.py); none by the official rules."""
 
     def check(self, prompt: str) -> None:
         """Any prompt can be asked about."""
 
     def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
+        if question not in FINISHED or self.official or not self.moves:
+            return self._asked(question, views)
+        places = zip(*(views_of(view, self.moves) for view in views), strict=True)
+        told = (self._asked(question, list(seen)) for seen in places)
+        return [answered(answers) for answers in zip(*told, strict=True)]
+
+    def _asked(self, question: str, views: Sequence[View]) -> list[Answer]:
         talks = [self.wording.conversation(question, view.prompt, view.picture) for view in views]
         if not isinstance(self.vlm, Reader):
             shares = [self.vlm.yes_probability(talk) for talk in talks]

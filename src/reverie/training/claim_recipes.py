@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Keys: model (a Qwen2-VL as the Atelier's), data (folders of looks; none if all pictures are drawn), wording (in
-    which it is asked), export, base (the judge is then exported as what it differs by from that model, see
-    models/low_rank.py) and rank (of the difference; 0 for all of it). Sections: claims (ClaimTraining), lora, loop."""
+    which it is asked), moves (from how many more places it is to look at finished pictures), export, base (the judge is
+    then exported as what it differs by from that model, see models/low_rank.py) and rank (of the difference; 0 for all
+    of it). Sections: claims (ClaimTraining), lora, loop."""
     from ..data.looks import Looks
     from ..models.registry import fetched, resolve
     from ..vlms.transformers import TransformersVLM
@@ -46,6 +47,7 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     folder = Path(recipe.get("export") or out / "checkpoint")
     taught = config.reasons > 0 and any(look.reason for looks in painted for look in looks.rows)
     about: dict[str, Any] = {"judge": wording, "reasons": taught}
+    about |= {"moves": int(recipe["moves"])} if recipe.get("moves") else {}
     if painted:
         about["clear_from"] = min(one.clear_from for one in painted)
     if recipe.get("base"):

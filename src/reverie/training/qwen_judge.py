@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..canvas import Work
 from ..judges import Answer
+from ..judges.moved import FINISHED, MOVES, moved, together
 from ..judges.vlm import VLMJudge, Wording
 from .cross_entropy import cross_entropy
 from .janus import in_working_type, lengths, pad
@@ -146,14 +147,16 @@ class QuickJudge(VLMJudge):
         name: str,
         work: Work | None = None,
         clear_from: float = 0.0,
+        reasons: bool = False,
+        moves: int = 0,
     ):
-        super().__init__(student.vlm, wording, name, work=work or Work(), clear_from=clear_from)
+        super().__init__(student.vlm, wording, name, False, work or Work(), clear_from, reasons, moves)
         self.student = student
 
     @classmethod
     def load(cls, name: str, device: str) -> QuickJudge:
         """By name or folder. A model that nobody taught to judge is asked in the words of the Atelier."""
-        from ..judges.load import clear_from
+        from ..judges.load import clear_from, gives_reasons, moves_of
         from ..models.registry import resolve
         from ..vlms.transformers import TransformersVLM
 
@@ -163,19 +166,31 @@ class QuickJudge(VLMJudge):
         student = QwenStudent(TransformersVLM.load(source.folder, device=device))
         student.model.eval()
         wording = Wording.of("atelier" if source.judge == "instruct" else source.judge)
-        return cls(student, wording, name, clear_from=clear_from(source))
+        about = {"clear_from": clear_from(source), "reasons": gives_reasons(source), "moves": moves_of(source)}
+        return cls(student, wording, name, **about)
 
     def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
         if not views:
             return []
         pixels = self.student.pixels([view.picture for view in views]).to(self.student.vlm.model.device)
-        self.work.vision_encodes += len(views)
+        told = self.told((question,), [view.prompt for view in views], pixels)[question]
+        return [answer(*both) for both in told.tolist()]
+
+    def told(self, questions: Sequence[str], prompts: Sequence[str], pixels: Tensor) -> dict[str, Tensor]:
+        """(B, 2) of yes and no to each question about pictures (B, 3, S, S) uint8, finished ones seen from all places
+        (judges/moved.py)."""
         held = self.read(pixels)
-        return [answer(*both) for both in self.chances(question, [v.prompt for v in views], held).tolist()]
+        elsewhere = [self.read(moved(pixels, *move)) for move in MOVES[: self.moves] if {*questions} & {*FINISHED}]
+        places = {one: [held, *(elsewhere if one in FINISHED else ())] for one in questions}
+        return {
+            one: together(torch.stack([self.chances(one, prompts, seen) for seen in from_each]))
+            for one, from_each in places.items()
+        }
 
     @torch.no_grad()
     def read(self, pixels: Tensor) -> Held:
         """What all questions about pictures (B, 3, S, S) uint8 have in common, read once."""
+        self.work.vision_encodes += len(pixels)
         side = self.student.side
         if pixels.shape[-1] != side:
             wide = F.interpolate(pixels.float(), (side, side), mode="bicubic", antialias=True)

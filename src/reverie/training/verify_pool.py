@@ -50,9 +50,7 @@ def told(judges: Judges, prompts: Sequence[str], pixels: Tensor, questions: Sequ
     """`judge/question` to P(yes) / (P(yes) + P(no)) about pictures (B, 3, H, W) uint8, (B,) on the CPU."""
     found = {}
     for name, judge in judges.items():
-        held = judge.read(pixels)
-        for question in questions:
-            both = judge.chances(question, prompts, held)
+        for question, both in judge.told(questions, prompts, pixels).items():
             found[f"{name}/{question}"] = (both[:, 0] / both.sum(1).clamp(min=1e-30)).cpu()
     return found
 
@@ -133,7 +131,7 @@ def fill(
 
 def flops(painter: Any, generator: GeneratorOfImages, judges: Judges, prompt: str, guidance: float | None) -> dict:
     """Of a painting and of a question (the mean over judges): two for each weight of the layers and token; what
-    attention, heads and decoders add is left out."""
+    attention, heads and decoders add is left out. And from how many places a finished picture is looked at."""
     from ..canvas import Conditions
 
     def weights(model: Any, inside: str) -> int:
@@ -147,12 +145,18 @@ def flops(painter: Any, generator: GeneratorOfImages, judges: Judges, prompt: st
         seen = weights(student.model, "visual.blocks") * 4 * student.grid**2
         asked.append(seen + weights(student.model, "language_model.layers") * read)
     tokens = generator.plain_work(Conditions((prompt,), guidance)).decoded
-    return {"painting": 2 * body * tokens, "question": 2 * sum(asked) / max(1, len(asked))}
+    places = max((1 + judge.moves for judge in judges.values()), default=1)
+    return {"painting": 2 * body * tokens, "question": 2 * sum(asked) / max(1, len(asked)), "places": places}
 
 
 def save(pool: dict[str, np.ndarray], about: dict[str, Any], out: Path) -> None:
-    """Arrays in half precision with `about` beside them, in one compressed file."""
-    arrays = {key: a.astype(np.uint8 if key == "right" else np.float16) for key, a in pool.items()}
+    """Arrays with `about` beside them, in one compressed file: in half precision, but for what candidates are compared
+    by, of which many are close to 1."""
+
+    def kept(name: str) -> type:
+        return np.uint8 if name == "right" else np.float32 if name.endswith("/orm") else np.float16
+
+    arrays = {name: array.astype(kept(name)) for name, array in pool.items()}
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     out.parent.mkdir(parents=True, exist_ok=True)
 

@@ -40,11 +40,11 @@ def first(numbers: Numbers) -> Choice:
     return Choice(np.zeros(len(ones), int), ones, 0 * ones)
 
 
-def best_of(numbers: Numbers, judge: str) -> Choice:
-    """ORM: the highest P(yes), the first of equals."""
+def best_of(numbers: Numbers, judge: str, places: int = 1) -> Choice:
+    """ORM: the highest P(yes), the first of equals. places: from how many each finished picture is looked at."""
     scores = numbers[f"{judge}/orm"]
     count = np.full(len(scores), float(scores.shape[1]))
-    return Choice(scores.argmax(1), count, count if scores.shape[1] > 1 else 0 * count)
+    return Choice(scores.argmax(1), count, places * count if scores.shape[1] > 1 else 0 * count)
 
 
 def oracle(numbers: Numbers) -> Choice:
@@ -54,9 +54,10 @@ def oracle(numbers: Numbers) -> Choice:
     return Choice(right.argmax(1), count, count)
 
 
-def prune(numbers: Numbers, judge: str, orm: str | None = None, first_look: int = 1) -> Choice:
+def prune(numbers: Numbers, judge: str, orm: str | None = None, first_look: int = 1, places: int = 1) -> Choice:
     """PARM: potential at the first clear look, then the highest P(yes) of who is left; the best prospects without any.
-    `orm`: another judge for the last question; first_look: counted from 1, the first at which it is asked."""
+    `orm`: another judge for the last question; first_look: counted from 1, the first at which it is asked; places: as
+    for `best_of`."""
     clear, hope = numbers[f"{judge}/clarity"] >= 0.5, numbers[f"{judge}/potential"]
     clear[:, :, : first_look - 1] = False
     looks = clear.shape[2]
@@ -69,7 +70,7 @@ def prune(numbers: Numbers, judge: str, orm: str | None = None, first_look: int 
     chosen = np.where(some, scores.argmax(1), number.argmin(1))
     ends = np.where(kept | ~clear.any(2), 1.0, (at + 1) / looks)
     resumed = np.where(some, 0.0, 1 - np.take_along_axis(ends, chosen[:, None], 1)[:, 0])
-    asked = (at + 2 - first_look).sum(1) + clear.any(2).sum(1) + np.where(left > 1, left, 0)
+    asked = (at + 2 - first_look).sum(1) + clear.any(2).sum(1) + np.where(left > 1, places * left, 0)
     if clear.shape[1] == 1:
         return Choice(chosen, np.ones(len(chosen)), np.zeros(len(chosen)))
     return Choice(chosen, ends.sum(1) + resumed, asked)
@@ -137,6 +138,11 @@ class Pool:
         """Of a question, in paintings."""
         return self.about.get("flops", {}).get("question", 0.0) / self.about.get("flops", {}).get("painting", 1.0)
 
+    @property
+    def places(self) -> int:
+        """From which a finished picture is looked at."""
+        return int(self.about.get("flops", {}).get("places", 1))
+
     def _row(self, name: str, n: int, right: np.ndarray, cost: float) -> Row:
         overall = estimate([float(x) for x in right], self.clusters, self.tags, "strata")
         names = dict.fromkeys(self.tags)
@@ -181,10 +187,10 @@ def rows(pool: Pool, judges: Sequence[str], ns: Sequence[int], first_look: int =
     """Of one pool: none, every judge as ORM and as PARM, and the oracle, for every number of candidates."""
     ways: dict[str, Callable[[Numbers], Choice]] = {}
     for judge in judges:
-        ways[f"ORM {judge}"] = lambda numbers, judge=judge: best_of(numbers, judge)  # type: ignore[misc]
+        ways[f"ORM {judge}"] = lambda numbers, judge=judge: best_of(numbers, judge, pool.places)  # type: ignore[misc]
         if f"{judge}/potential" in pool.numbers:
             ways[f"PARM {judge}"] = lambda numbers, judge=judge: prune(  # type: ignore[misc]
-                numbers, judge, first_look=first_look
+                numbers, judge, first_look=first_look, places=pool.places
             )
     ways["oracle"] = oracle
     found = [pool.row("one", first, 1)]
