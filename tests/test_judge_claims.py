@@ -245,7 +245,7 @@ def test_the_recipe_trains_on_looks_and_leaves_an_adapter_that_judges_alike(vlm,
     values = {
         "task": "judge-claims", "out": str(tmp_path / "out"), "model": str(tmp_path / "vlm"), "wording": "atelier",
         "data": str(looks / "looks"), "claims": {"pictures": 4, "claims": 3, "drawn": 0.5}, "loop": loop,
-        "base": "../../vlm", "rank": 8,
+        "base": "../../vlm", "rank": 8, "moves": 2,
     }  # fmt: skip
     made.write_text(json.dumps(values))
     folder = recipes.run(made) / "checkpoint"
@@ -254,6 +254,8 @@ def test_the_recipe_trains_on_looks_and_leaves_an_adapter_that_judges_alike(vlm,
     assert config["reverie"]["clear_from"] == Looks(looks / "looks").clear_from
     assert config["reverie"]["adapter"]["base"] == "../../vlm"
     judge = judge_by_name(str(folder), "cpu")
+    assert judge.moves == config["reverie"]["moves"] == 2
+    assert not judge.reasons, "nobody taught it any"
     views = [View(case.prompt, case.right) for case in cases(every=200, seed=0)]
     loaded = QwenStudent(TransformersVLM.load(folder))
     base = dict(TransformersVLM.load(tmp_path / "vlm").model.named_parameters())
@@ -264,6 +266,10 @@ def test_the_recipe_trains_on_looks_and_leaves_an_adapter_that_judges_alike(vlm,
     found = report(judge, every=120)
     assert found["all"]["pairs"] == 5
     assert 0 <= found["all"]["low"] <= found["all"]["right picture first"] <= found["all"]["high"] <= 1
+    config["reverie"]["moves"] = 9
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="moves is 9"):
+        judge_by_name(str(folder), "cpu")
 
 
 def test_what_cannot_be_is_refused(student):
