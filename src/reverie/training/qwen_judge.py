@@ -166,8 +166,8 @@ class QuickJudge(VLMJudge):
         student = QwenStudent(TransformersVLM.load(source.folder, device=device))
         student.model.eval()
         wording = Wording.of("atelier" if source.judge == "instruct" else source.judge)
-        about = {"clear_from": clear_from(source), "reasons": gives_reasons(source), "moves": moves_of(source)}
-        return cls(student, wording, name, **about)
+        reasons, moves = gives_reasons(source), moves_of(source)
+        return cls(student, wording, name, clear_from=clear_from(source), reasons=reasons, moves=moves)
 
     def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
         if not views:

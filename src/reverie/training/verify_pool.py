@@ -153,10 +153,10 @@ def save(pool: dict[str, np.ndarray], about: dict[str, Any], out: Path) -> None:
     """Arrays with `about` beside them, in one compressed file: in half precision, but for what candidates are compared
     by, of which many are close to 1."""
 
-    def kept(name: str) -> type:
-        return np.uint8 if name == "right" else np.float32 if name.endswith("/orm") else np.float16
+    def kept(name: str, array: np.ndarray) -> np.ndarray:
+        return array.astype(np.uint8 if name == "right" else np.float32 if name.endswith("/orm") else np.float16)
 
-    arrays = {name: array.astype(kept(name)) for name, array in pool.items()}
+    arrays = {name: kept(name, array) for name, array in pool.items()}
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     out.parent.mkdir(parents=True, exist_ok=True)
 
