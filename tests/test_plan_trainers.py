@@ -67,7 +67,17 @@ def aligner(folder: Path) -> list[str]:
     (folder / "pictures").mkdir()
     for number in range(8):
         picture(number).save(folder / "pictures" / f"{number}.png")
-    argv = ["--model", str(folder / "vlm"), "--images", str(folder / "pictures"), "--tokens", "6", "--device", "cpu"]
+    argv = [
+        "--model",
+        str(folder / "vlm"),
+        "--images",
+        str(folder / "pictures"),
+        "--tokens",
+        "6",
+        "--device",
+        "cpu",
+        "--read",
+    ]
     assert main(["data", "build", "features", *argv, "--out", str(folder / "features"), "-q"]) == 0
     tiny_t5().save_pretrained(folder / "t5")
     t5_words().save_pretrained(folder / "t5")
