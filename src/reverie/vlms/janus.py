@@ -292,9 +292,8 @@ class JanusEyes:
             if step == limit - 1:
                 break
             if enough:
-                texts = map(self._text, written[writing, : step + 1].tolist())
-                tests = [enough[place] for place in writing.tolist()]
-                over = [test is not None and test(text) for test, text in zip(tests, texts, strict=True)]
+                rows = zip(writing.tolist(), written[writing, : step + 1].tolist(), strict=True)
+                over = [(test := enough[place]) is not None and test(self._text(row)) for place, row in rows]
                 ended |= torch.tensor(over, device=device)
             if step % LOOK_EVERY == 0 or on_ids is not None or enough:
                 left = (~ended).nonzero()[:, 0].tolist()
