@@ -208,7 +208,9 @@ class StoryTask:
         number = looks.cumsum(0) - 1  # of a row's picture among those that are looked at
 
         def part(chosen: Chosen) -> Tensor:
-            seen = None if features is None else features[number[chosen][looks[chosen]]]
+            seen = features
+            if seen is not None and isinstance(chosen, Tensor):
+                seen = seen[number[chosen][looks[chosen]]]
             return answer_loss(self.janus, _some(rows, chosen), seen, self.words.placeholder)
 
         return self._by_length(rows["length"], rows["length"] - 1 - rows["start"], part)
