@@ -29,6 +29,7 @@ from reverie.judges.load import judge_by_name
 from reverie.judges.vlm import VLMJudge, Wording
 from reverie.models.low_rank import difference
 from reverie.training import recipes
+from reverie.training.claim_recipes import blended
 from reverie.training.judge_claims import UNASKED, Asked, ClaimTask, ClaimTraining
 from reverie.training.judge_report import cases, report
 from reverie.training.qwen_judge import QwenStudent
@@ -245,7 +246,7 @@ def test_the_recipe_trains_on_looks_and_leaves_an_adapter_that_judges_alike(vlm,
     values = {
         "task": "judge-claims", "out": str(tmp_path / "out"), "model": str(tmp_path / "vlm"), "wording": "atelier",
         "data": str(looks / "looks"), "claims": {"pictures": 4, "claims": 3, "drawn": 0.5}, "loop": loop,
-        "base": "../../vlm", "rank": 8, "moves": 2,
+        "base": "../../vlm", "rank": 8, "moves": 2, "blend": 0.5,
     }  # fmt: skip
     made.write_text(json.dumps(values))
     folder = recipes.run(made) / "checkpoint"
@@ -270,6 +271,16 @@ def test_the_recipe_trains_on_looks_and_leaves_an_adapter_that_judges_alike(vlm,
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="moves is 9"):
         judge_by_name(str(folder), "cpu")
+
+
+def test_a_share_of_what_was_learnt_is_kept():
+    layer = torch.nn.Linear(2, 2)
+    before = [p.detach().clone() for p in layer.parameters()]
+    with torch.no_grad():
+        layer.weight.add_(4.0)
+    blended(layer, before, 0.25)
+    torch.testing.assert_close(layer.weight, before[0] + 1.0)
+    torch.testing.assert_close(layer.bias, before[1])
 
 
 def test_what_cannot_be_is_refused(student):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Keys: model (a Qwen2-VL as the Atelier's), data (folders of looks; none if all pictures are drawn), wording (in
-    which it is asked), moves (from how many more places it is to look at finished pictures), export, base (the judge is
-    then exported as what it differs by from that model, see models/low_rank.py) and rank (of the difference; 0 for all
-    of it). Sections: claims (ClaimTraining), lora, loop."""
+    which it is asked), moves (from how many more places it is to look at finished pictures), blend (which share of what
+    was learnt is kept, see `blended`; 1 if left out), export, base (the judge is then exported as what it differs by
+    from that model, see models/low_rank.py) and rank (of the difference; 0 for all of it).
+    Sections: claims (ClaimTraining), lora, loop."""
     from ..data.looks import Looks
     from ..models.registry import fetched, resolve
     from ..vlms.transformers import TransformersVLM
@@ -37,6 +38,9 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     if source.family != "chat" or source.folder is None:
         raise ValueError(f"{source.name} is no Qwen2-VL; a judge that learns claim by claim is one.")
     student = QwenStudent(TransformersVLM.load(source.folder, dtype=torch.float32))
+    share, before = float(recipe.get("blend", 1.0)), [p.detach().clone() for p in student.model.parameters()]
+    if not 0 < share <= 1:
+        raise ValueError(f"blend={share}: above 0 and at most 1.")
     task = ClaimTask(student, Wording.of(wording), config, seed, painted)
     learner = add(student.model, lora) if lora.rank else None
     if learner is not None:
@@ -44,6 +48,7 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     train(task, loop, out, recipe=dict(recipe))
     if learner is not None:
         merged(learner)
+    blended(student.model, before, share)
     folder = Path(recipe.get("export") or out / "checkpoint")
     taught = config.reasons > 0 and any(look.reason for looks in painted for look in looks.rows)
     about: dict[str, Any] = {"judge": wording, "reasons": taught}
@@ -58,6 +63,14 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     learned = ", ".join(str(one.folder) for one in painted) or "drawn pictures"
     write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from claims about {learned}."])
     return out
+
+
+@torch.no_grad()
+def blended(model: torch.nn.Module, before: Sequence[torch.Tensor], share: float) -> None:
+    """Weights between those that training began with and those that it ended with: what was learnt from few pictures is
+    kept without all that is forgotten (WiSE-FT, arXiv 2109.01903)."""
+    for now, old in zip(model.parameters(), before, strict=True):
+        now.lerp_(old.to(now), 1 - share)
 
 
 def as_adapter(student: QwenStudent, base: str, rank: int, folder: Path, about: Mapping[str, Any]) -> None:
