@@ -127,9 +127,11 @@ def _during(units: Mapping[str, Unit], plan: Plan, steps: int, outcome: Outcome)
     rounds = plan.reflect if outcome.rounds is None else min(outcome.rounds, plan.reflect)
     redone = regions * rounds
     critiques = regions * min(rounds + 1, plan.reflect + (plan.keep == "best" and rounds > 0))
+    # Thoughts that are written beside the critique before them (asking.py), which accepts.
+    beside = regions - 1 if critiques and not rounds and "critique, think on" in units else 0
     if thoughts:
         further = "think on" if plan.think == "during" else "think"
-        yield "think", thoughts, units["think"].at(1) + units[further].at(1) * (thoughts - 1)
+        yield "think", thoughts - beside, units["think"].at(1) + units[further].at(1) * (thoughts - 1 - beside)
     yield "paint", 1, units["enter"].at(1)
     stepped = steps - 1 + steps / regions * redone
     yield "paint", stepped, units["step"].at(1) * stepped
@@ -137,7 +139,9 @@ def _during(units: Mapping[str, Unit], plan: Plan, steps: int, outcome: Outcome)
     yield "new prompt", again, units["reenter"].at(1) * again
     looks = regions + redone + (thoughts > 0 and "blank" in units)
     yield "show", looks, units["show"].at(1) * looks
-    yield "critique", critiques, units["critique"].at(1) * critiques
+    yield "critique", critiques - beside, units["critique"].at(1) * (critiques - beside)
+    if beside:
+        yield "critique", beside, units["critique, think on"].at(1) * beside
 
 
 @dataclass(frozen=True)

@@ -214,24 +214,28 @@ def _dialogue(rig: Rig, thinker: Thinker, plan: Plan, picture: Image, show: Unit
     """What is asked while a picture is painted: a first thought, one that looks at it, and a critique; and `show` again
     as `blank` where the first thought looks at the blank canvas."""
     from reverie.during import painting_of, plainly
-    from reverie.vlms import Message
+    from reverie.vlms import Brief, Message
 
     story = painting_of(rig.generator, thinker, plan, rig.prompt, 0, 0).story
     story.regions = plan.regions or 1
 
-    def asked(text: str, *pictures: Image) -> Unit:
+    def asked(texts: Sequence[str], *pictures: Image) -> Unit:
         def ask() -> None:
             shown = tuple(rig.another(one) for one in pictures)
-            thinker.vlm.write([Message("user", plainly(text), shown, story.words.special)], rig.tokens)
+            talks = [[Message("user", plainly(text), shown, story.words.special)] for text in texts]
+            thinker.vlm.write_batch(talks, rig.tokens)
 
         return Unit({1: _of(ask, lambda: thinker.work)})
 
     first = (picture,) if story.words.look_first else ()
-    found = {"think": asked(story.think(1, bool(first)), *first)} | ({"blank": show} if first else {})
+    found = {"think": asked([story.think(1, bool(first))], *first)} | ({"blank": show} if first else {})
     story.heard(rig.prompt)
     story.keep(rig.prompt, False)
-    found["think on"] = asked(story.think(2, True), picture) if story.regions > 1 else found["think"]
-    return found | {"critique": asked(story.judge(rig.prompt, False), picture)}
+    found["think on"] = asked([story.think(2, True)], picture) if story.regions > 1 else found["think"]
+    critique = story.judge(rig.prompt, False)
+    if isinstance(thinker.vlm, Brief) and story.regions > 1 and plan.judge is None:
+        found["critique, think on"] = asked([critique, story.think(2, True)], picture)
+    return found | {"critique": asked([critique], picture)}
 
 
 def _reentry(rig: Rig, step: Cost) -> Cost:
