@@ -125,9 +125,10 @@ def align() -> Any:
 
     from reverie.models.aligner import Aligner, AlignerConfig
     from reverie.training.align import AlignConfig, AlignTask, Masking
+    from reverie.vlms.states import LAST
 
     class Answers:
-        kind, width, shards = "generated", WIDTH, (12,)
+        kind, width, states, shards = "generated", WIDTH, LAST, (12,)
 
         def __getitem__(self, number: int) -> Any:
             return sample(number)
