@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..choose import without_cache
-from .looks import looks_files, write_looks
+from .looks import missing_shards, write_looks
 from .paths import Label, Paths, codes_of
 from .verifier import VerifierData
 
@@ -42,21 +42,15 @@ def build_damaged(
     on_shard: Callable[[int, int], None] | None = None,
 ) -> None:
     """Makes the shards that are not there yet. ValueError for painters without codes on a square."""
-    for done, number in enumerate(numbers, 1):
-        if not looks_files(folder, number)[1].is_file():
-            shard = paths.shard(number)
-            canvas = without_cache(shard.canvas())
-            rng = random.Random(f"damaged/{config.seed}/{number}")
-            prompts = [label.prompt for label in shard.labels]
-            codes = damaged(codes_of(generator, canvas), prompts, config.copies, rng)
-            pictures = decoded(generator, codes)
-            seen = inspector.look(torch.from_numpy(pictures))
-            labels = [_label(shard.labels[row // (config.copies + 1)], one) for row, one in enumerate(seen)]
-            write_looks(
-                inspector, folder, number, labels, pictures[:, None], [[]] * len(labels), [[]] * len(labels), seen
-            )
-        if on_shard is not None:
-            on_shard(done, len(numbers))
+    for number, shard in missing_shards(paths, folder, numbers, on_shard):
+        canvas = without_cache(shard.canvas())
+        rng = random.Random(f"damaged/{config.seed}/{number}")
+        prompts = [label.prompt for label in shard.labels]
+        codes = damaged(codes_of(generator, canvas), prompts, config.copies, rng)
+        pictures = decoded(generator, codes)
+        seen = inspector.look(torch.from_numpy(pictures))
+        labels = [_label(shard.labels[row // (config.copies + 1)], one) for row, one in enumerate(seen)]
+        write_looks(inspector, folder, number, labels, pictures[:, None], [[]] * len(labels), [[]] * len(labels), seen)
 
 
 def damaged(codes: Tensor, prompts: list[str], copies: int, rng: random.Random) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..atelier.claims import Claim
     from ..atelier.inspector import Inspector, Sighting
     from ..canvas import Generator as GeneratorOfImages
-    from .paths import Label
+    from .paths import Label, Shard
 
 SOME = 3
 """Unfinished moments of an image that are kept."""
@@ -47,24 +47,26 @@ def build_looks(
     on_shard: Callable[[int, int], None] | None = None,
 ) -> None:
     """Makes the shards that are not there yet."""
+    import torch
+
     steps = look_steps(generator.steps, config.looks)
+    for number, shard in missing_shards(paths, folder, numbers, on_shard):
+        rows, shown = _shown(generator, without_cache(shard.canvas()), steps, random.Random(f"{config.seed}/{number}"))
+        before, seen = (inspector.look(torch.from_numpy(part).flatten(0, -4)) for part in (shown[:, :-1], shown[:, -1]))
+        some = shown.shape[1] - 1
+        clear = [
+            [as_in_the_end(one, end) for one in before[row * some : (row + 1) * some]] for row, end in enumerate(seen)
+        ]
+        write_looks(inspector, folder, number, shard.labels, shown, rows, clear, seen)
+
+
+def missing_shards(
+    paths: Paths, folder: Path, numbers: Sequence[int], on_shard: Callable[[int, int], None] | None
+) -> Iterator[tuple[int, Shard]]:
+    """Those of `numbers` whose looks are not in the folder; `on_shard` hears when each of all is done."""
     for done, number in enumerate(numbers, 1):
         if not looks_files(folder, number)[1].is_file():
-            shard = paths.shard(number)
-            rows, shown = _shown(
-                generator, without_cache(shard.canvas()), steps, random.Random(f"{config.seed}/{number}")
-            )
-            import torch
-
-            before, seen = (
-                inspector.look(torch.from_numpy(part).flatten(0, -4)) for part in (shown[:, :-1], shown[:, -1])
-            )
-            some = shown.shape[1] - 1
-            clear = [
-                [as_in_the_end(one, end) for one in before[row * some : (row + 1) * some]]
-                for row, end in enumerate(seen)
-            ]
-            write_looks(inspector, folder, number, shard.labels, shown, rows, clear, seen)
+            yield number, paths.shard(number)
         if on_shard is not None:
             on_shard(done, len(numbers))
 
