@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from .pretrained import frozen, read_config
+from .quiet import unless_large
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionModel, PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -73,6 +74,7 @@ def load_blip2(
 def load_tower(source: str | Path, dtype: torch.dtype | None = None) -> Blip2VisionModel:
     """A frozen vision tower alone: that of a BLIP-2, whose language model is not read, or of a CLIP."""
     from transformers import Blip2VisionModel, CLIPVisionModel
+    from transformers.utils import logging
 
     config = read_config(source)
     kinds: dict[str, Any] = {
@@ -83,13 +85,13 @@ def load_tower(source: str | Path, dtype: torch.dtype | None = None) -> Blip2Vis
         raise ValueError(f"{source} is a {config.model_type} model and no vision tower; give a BLIP-2 or a CLIP.")
     try:
         # A tower inside a whole model keeps its name in front of its weights.
-        return frozen(
-            kinds[config.model_type].from_pretrained(
+        with unless_large(source, logging):
+            tower = kinds[config.model_type].from_pretrained(
                 source,
                 config=getattr(config, "vision_config", config),
                 dtype=dtype or torch.float32,
                 key_mapping={r"^vision_model\.": ""} if config.model_type == "blip-2" else None,
             )
-        )
+        return frozen(tower)
     except OSError as error:
         raise ValueError(f"{source} lacks weights ({str(error).splitlines()[0]}).") from error
