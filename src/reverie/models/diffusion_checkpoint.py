@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reverie.models.quiet import unless_large
+from reverie.models.quiet import errors_only, unless_large
 
 if TYPE_CHECKING:
     import torch
@@ -118,8 +118,11 @@ def load_pipeline(
     if quantise is not None:
         settings["quantization_config"] = _quantisation(index, quantise, kind)
     try:
+        # Its module asks for image processors that want torchvision, which nobody here uses.
+        with errors_only(of_transformers):
+            pipeline_class = getattr(diffusers, index["_class_name"])
         with unless_large(folder, of_diffusers, of_transformers):
-            pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(folder, dtype=kind, **settings)
+            pipeline = pipeline_class.from_pretrained(folder, dtype=kind, **settings)
     except (OSError, ImportError) as error:
         raise ValueError(f"{folder} is not a complete pipeline: {str(error).strip().splitlines()[0]}") from error
     fold_pipeline(pipeline)

@@ -1,4 +1,5 @@
-"""Loading without the progress bars of transformers and diffusers: ours would be torn apart by them."""
+"""Loading without the progress bars of transformers and diffusers, which would tear ours apart, and without warnings
+that are about something else."""
 
 from __future__ import annotations
 
@@ -28,3 +29,14 @@ def quietly(*libraries: ModuleType) -> Iterator[None]:
     finally:
         for library in shown:
             library.enable_progress_bar()
+
+
+@contextmanager
+def errors_only(library: ModuleType) -> Iterator[None]:
+    """library: the module `utils.logging` of transformers or diffusers."""
+    before = library.get_verbosity()
+    library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        library.set_verbosity(before)
