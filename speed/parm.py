@@ -223,9 +223,10 @@ def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: C
                 asked = eyes if other is None else Dubbed(eyes, other, meter)
                 chosen[name] = way(painter, asked, PROMPTS[number % len(PROMPTS)], 100 + number, n, meter, how)
                 seconds[name].append(clock() - begin - (meter.spent["not counted"] - before))
-            equal += len(set(chosen.values())) == 1
+            same = len(set(chosen.values())) == 1
+            equal += same
             # In bfloat16 the two ways round differently, and a code in a hundred is another one.
-            if how.dtype == "float32" and len(set(chosen.values())) != 1:
+            if how.dtype == "float32" and not same:
                 raise SystemExit(f"the two ways keep different candidates: {chosen}")
     stages = {
         name: {k: v for k, v in meter.spent.items() if k != "not counted"} for name, (_, _, meter) in ways.items()

@@ -12,7 +12,7 @@ from test_verifier_data import ASKED, MODEL, WORDS, Toy
 
 from reverie.cli import main
 from reverie.data.build_verifier import Build, build
-from reverie.data.damaged import CELLS, PATCHES, damaged, decoded
+from reverie.data.damaged import CELLS, PATCHES, damaged
 from reverie.data.looks import Looks
 from reverie.data.paths import PathBuild, Paths, codes_of
 from reverie.data.verifier import VerifierData
@@ -52,7 +52,7 @@ def test_a_folder_of_damaged_images_is_one_of_looks(tmp_path):
     assert not any(look.moments for look in found)
     generator, shard = Toy().generator(None), paths.shard(0)
     codes = codes_of(generator, shard.canvas())
-    whole = decoded(generator, codes)
+    whole = np.stack(generator.decoded(codes)).transpose(0, 3, 1, 2)
     shown = generator.preview(shard.canvas())
     for row in range(5):
         np.testing.assert_array_equal(found[3 * row].pictures[0], whole[row])

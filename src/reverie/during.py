@@ -224,8 +224,8 @@ class Painting:
         message = Message("user", asked, (picture,), self.story.words.special)
         answer = yield Ask(message, ahead=ahead, enough=enough)
         # What accepts may have been written up to its score alone.
-        brief = Critique(self.story.settled(answer), "") if enough(answer) else None
-        return answer, brief or self.story.read(answer, attempt.thought)
+        brief = enough(answer)
+        return answer, Critique(self.story.settled(answer), "") if brief else self.story.read(answer, attempt.thought)
 
     def _kept(self, attempts: list[Attempt]) -> Generator[Event | Wish, Any, int]:
         """Which attempt stays: the latest, or with keep=best the one with the best score (of equals the latest)."""

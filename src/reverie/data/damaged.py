@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -47,7 +47,8 @@ def build_damaged(
         rng = random.Random(f"damaged/{config.seed}/{number}")
         prompts = [label.prompt for label in shard.labels]
         codes = damaged(codes_of(generator, canvas), prompts, config.copies, rng)
-        pictures = decoded(generator, codes)
+        painter: Any = generator
+        pictures = np.stack(painter.decoded(codes.to(painter.model.device))).transpose(0, 3, 1, 2)
         seen = inspector.look(torch.from_numpy(pictures))
         labels = [_label(shard.labels[row // (config.copies + 1)], one) for row, one in enumerate(seen)]
         write_looks(inspector, folder, number, labels, pictures[:, None], [[]] * len(labels), [[]] * len(labels), seen)
@@ -84,16 +85,6 @@ def patch(codes: Tensor, side: int, rng: random.Random) -> list[tuple[int, int]]
         if 0 <= y + down < side and 0 <= x + right < side:
             cells.append((y + down, x + right))
     return cells
-
-
-@torch.no_grad()
-def decoded(generator: GeneratorOfImages, codes: Tensor, batch: int = 32) -> np.ndarray:
-    """(N, 3, S, S) uint8 of the codes."""
-    from ..generators.janus import to_uint8
-
-    model = generator.model  # type: ignore[attr-defined]
-    parts = (to_uint8(model.pictures.decode(part.to(model.device))) for part in codes.split(batch))
-    return np.concatenate([np.asarray(part) for part in parts]).transpose(0, 3, 1, 2)
 
 
 def _label(label: Label, sighting: Sighting) -> Label:

@@ -121,7 +121,6 @@ def open_features(source: str | Path, kind: str = "generated", states: FeatureSt
 
 
 def _opened(source: str | Path, kind: str) -> Any:
-
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"There is no folder of features {folder}.")

@@ -151,9 +151,10 @@ class NextTokenPainter(ABC):
     def preview(self, canvas: Canvas) -> list[np.ndarray]:
         """uint8 (H, W, 3) each."""
         canvas.work.vq_decodes += len(canvas)
-        return self._decoded(canvas.tokens.to(self.model.device))
+        return self.decoded(canvas.tokens.to(self.model.device))
 
-    def _decoded(self, tokens: Tensor) -> list[np.ndarray]:
+    @torch.no_grad()
+    def decoded(self, tokens: Tensor) -> list[np.ndarray]:
         """(N, L) to pictures, in parts of fixed size (see models/rows.py): on a CPU one at a time, on accelerators
         `together`."""
         side, size = (self.model.config.grid,) * 2, 1 if tokens.device.type == "cpu" else self.together
@@ -232,7 +233,7 @@ class NextTokenPainter(ABC):
         """`preview` of canvases of one image each, wherever they stand."""
         for canvas in canvases:
             canvas.work.vq_decodes += len(canvas)
-        return self._decoded(torch.cat([canvas.tokens.to(self.model.device) for canvas in canvases]))
+        return self.decoded(torch.cat([canvas.tokens.to(self.model.device) for canvas in canvases]))
 
     def row_bytes(self, conditions: Conditions) -> int:
         """Memory of one image while it is painted: keys and values of prompt and image, both ways and, where candidates

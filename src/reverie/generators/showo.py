@@ -142,9 +142,14 @@ class ShowoPainter:
 
     @torch.no_grad()
     def preview(self, canvas: Canvas) -> list[np.ndarray]:
-        """uint8 (H, W, 3) each, never with holes; decoded in parts of fixed size (see models/rows.py)."""
+        """uint8 (H, W, 3) each, never with holes."""
         canvas.work.vq_decodes += len(canvas)
-        codes, size = self.codes(canvas), at_once(self.model.device)
+        return self.decoded(self.codes(canvas))
+
+    @torch.no_grad()
+    def decoded(self, codes: Tensor) -> list[np.ndarray]:
+        """(N, L) codes to uint8 (H, W, 3) each, in parts of fixed size (see models/rows.py)."""
+        size = at_once(self.model.device)
 
         def painted(rows: slice) -> list[np.ndarray]:
             parts = in_fixed_parts(self.model.pictures.decode, size, codes[rows])

@@ -32,15 +32,16 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 
     config, loop = section(recipe, "claims", ClaimTraining), section(recipe, "loop", LoopConfig)
     lora, wording = section(recipe, "lora", Lora), recipe.get("wording") or "atelier"
+    share = float(recipe.get("blend", 1.0))
+    if not 0 < share <= 1:
+        raise ValueError(f"blend={share}: above 0 and at most 1.")
     found = recipe.get("data") or {}
     painted = [Looks(folder) for folder in ([found] if isinstance(found, str) else found)]
     source = fetched(resolve(recipe["model"], "judge"))
     if source.family != "chat" or source.folder is None:
         raise ValueError(f"{source.name} is no Qwen2-VL; a judge that learns claim by claim is one.")
     student = QwenStudent(TransformersVLM.load(source.folder, dtype=torch.float32))
-    share, before = float(recipe.get("blend", 1.0)), [p.detach().clone() for p in student.model.parameters()]
-    if not 0 < share <= 1:
-        raise ValueError(f"blend={share}: above 0 and at most 1.")
+    before = [weight.detach().clone() for weight in student.model.parameters()] if share < 1 else []
     task = ClaimTask(student, Wording.of(wording), config, seed, painted)
     learner = add(student.model, lora) if lora.rank else None
     if learner is not None:
@@ -48,7 +49,8 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     train(task, loop, out, recipe=dict(recipe))
     if learner is not None:
         merged(learner)
-    blended(student.model, before, share)
+    if share < 1:
+        blended(student.model, before, share)
     folder = Path(recipe.get("export") or out / "checkpoint")
     taught = config.reasons > 0 and any(look.reason for looks in painted for look in looks.rows)
     about: dict[str, Any] = {"judge": wording, "reasons": taught}

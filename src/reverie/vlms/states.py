@@ -84,8 +84,9 @@ class Kept:
         """model: of transformers, with an output head. ValueError if it lacks a layer."""
         head = model.get_output_embeddings()
         self.states, self.width, self.count = states, head.in_features, 0
-        blocks = model.get_decoder().layers if states.layers != (-1,) else []
-        if states.layers != (-1,):
+        blocks: Any = []
+        if states.layers != LAST.layers:
+            blocks = model.get_decoder().layers
             states.check(len(blocks))
         # What a layer hands on is what the next one reads.
         self.readers = [head if layer == -1 else blocks[layer + 1] for layer in states.layers]
