@@ -40,6 +40,7 @@ from reverie.judges.vlm import VLMJudge
 from reverie.models.showo import omni_mask
 
 PROMPTS = ("two red apples", "a blue cat left of a dog", "a green car and a yellow boat", "four white birds")
+CLEAR = 11 / 18
 Clock = Callable[[], float]
 
 
@@ -83,16 +84,17 @@ class Meter:
 
 class Dubbed(VLMJudge):
     """A VLM's judge whose time counts and whose verdicts are another's, for networks that were not trained long enough
-    to have any: a picture is clear from 11/18 on, as PARM's labels say, and hopeful if the other finds it right."""
+    to have any: a picture is clear from 11/18 on, as PARM's labels say, never before, and hopeful if the other finds it
+    right."""
 
     def __init__(self, judge: VLMJudge, other: Judge, meter: Meter):
-        super().__init__(judge.vlm, judge.wording, judge.name, clear_from=4 / 9)
+        super().__init__(judge.vlm, judge.wording, judge.name, clear_from=CLEAR)
         self.other, self.meter = other, meter
 
     def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
         super().ask(question, views)
         if question == "clarity":
-            return [Answer(score=view.painted, passed=view.painted > 11 / 18) for view in views]
+            return [Answer(score=view.painted, passed=view.painted > CLEAR) for view in views]
         with self.meter("not counted"):
             return self.other.ask("orm", [View(view.prompt, view.picture) for view in views])
 

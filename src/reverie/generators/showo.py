@@ -231,42 +231,56 @@ class ShowoPainter:
         """Guided logits (M, number of codes) in float32 of the M masked slots, image by image; and how many rows were
         computed. `texts` are those of all images, then their blank twins.
 
-        Rows that are alike, such as all candidates of a prompt before anything is painted, are computed once."""
+        Rows that are alike, such as all candidates of a prompt before anything is painted, are computed once. The head
+        is linear, so guidance stands in front of it: it runs once for each slot, not once for each way."""
         ways = len(texts) // len(codes)
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         which = torch.tensor([[numbers[text]] for text in texts], device=codes.device)
         rows = torch.cat((which, codes.masked_fill(masked, -1).repeat(ways, 1)), 1)
         rows, inverse = rows.unique(dim=0, return_inverse=True)
-        known = list(numbers)
-        hidden = rows[:, 1:] < 0
-        logits = self._logits(rows[:, 1:], hidden, cache, [known[i] for i in rows[:, 0].tolist()])
-        # Where in `logits` a slot of a row stands.
-        places = (hidden.flatten().cumsum(0) - 1).view(hidden.shape)[inverse].unflatten(0, (ways, -1))
-        if ways == 1:
-            return logits[places[0][masked]], len(rows)
-        conditional, blank = (logits[places[way][masked]] for way in range(2))
-        return (conditional * weight).sub_(blank * (weight - 1)), len(rows)
+        known, hidden = list(numbers), rows[:, 1:] < 0
+        states = self._states(rows[:, 1:], hidden, cache, [known[i] for i in rows[:, 0].tolist()])
+        # The rows of an image, its own and the blank one; images that share both are guided once.
+        pairs = list(zip(*inverse.view(ways, -1).tolist(), strict=True))
+        different = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+        sides = torch.tensor(list(different), device=codes.device).T
+        asked = hidden[sides[0]]
+        found = [states[_places(hidden)[side][asked]].float() for side in sides]
+        guided = found[0] if ways == 1 else (found[0] * weight).sub_(found[1] * (weight - 1))
+        logits = self._head(guided.to(states.dtype))
+        if len(different) < len(pairs):
+            logits = logits[_places(asked)[[different[pair] for pair in pairs]][masked]]
+        return logits, len(rows)
 
-    def _logits(self, codes: Tensor, masked: Tensor, cache: ShowoCache, texts: Sequence[Read]) -> Tensor:
-        """(M, number of codes) in float32 of the masked slots, row by row; texts of different kinds go in batches of
-        their own."""
+    def _head(self, states: Tensor) -> Tensor:
+        """(M, D) to (M, number of codes) in float32."""
+
+        def part(rows: slice) -> Tensor:
+            return self.model.code_logits(states[rows], self.rows).float()
+
+        return torch.cat(side_by_side(part, shares(len(states), states.device)))
+
+    def _states(self, codes: Tensor, masked: Tensor, cache: ShowoCache, texts: Sequence[Read]) -> Tensor:
+        """(M, D) of the masked slots, row by row, below the head; texts of different kinds go in batches of their
+        own."""
         kinds = dict.fromkeys(text.kind for text in texts)
         if len(kinds) == 1:
             shelf = cache.shelves[texts[0].kind]
 
             def part(rows: slice) -> Tensor:
-                return self.model.hidden_logits(codes[rows], masked[rows], shelf.rows(texts[rows]), self.rows).float()
+                return self.model.paint(codes[rows], masked[rows], shelf.rows(texts[rows]), self.rows, masked[rows])
 
             return torch.cat(side_by_side(part, shares(len(codes), codes.device)))
-        found = codes.new_empty(int(masked.sum()), self.model.config.num_codes, dtype=torch.float32)
+        like = self.model.showo.lm_head.weight
+        found = like.new_empty(int(masked.sum()), like.shape[1])
         owner = torch.arange(len(codes), device=codes.device)[:, None].expand(codes.shape)[masked]
         for kind in kinds:
             mine = [i for i, text in enumerate(texts) if text.kind == kind]
             rows = torch.tensor(mine, device=codes.device)
             states = cache.shelves[kind].rows([texts[i] for i in mine])
-            found[torch.isin(owner, rows)] = self.model.hidden_logits(
-                codes[rows], masked[rows], states, self.rows
-            ).float()
+            found[torch.isin(owner, rows)] = self.model.paint(
+                codes[rows], masked[rows], states, self.rows, masked[rows]
+            )
         return found
 
     def _read(self, canvas: Canvas) -> tuple[ShowoCache, list[Read]]:
@@ -299,6 +313,11 @@ def unpack(slots: Tensor) -> tuple[Tensor, Tensor]:
     """Slots of a record to (codes, masked); the code of a masked slot is its last guess."""
     masked = slots < 0
     return torch.where(masked, ~slots, slots), masked
+
+
+def _places(asked: Tensor) -> Tensor:
+    """(N, L): where in the list of all slots that are True each of them stands."""
+    return (asked.flatten().cumsum(0) - 1).view(asked.shape)
 
 
 def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

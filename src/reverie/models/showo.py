@@ -228,10 +228,6 @@ class Showo(nn.Module):
         """(B, L, number of codes): what stands in each slot; made of the two calls that `log_prob` is made of."""
         return self.code_logits(self.paint(codes, masked, text, rows)[:, 1:-1], rows)
 
-    def hidden_logits(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:
-        """(M, number of codes): the same for the M masked slots of a batch alone, row by row."""
-        return self.code_logits(self.paint(codes, masked, text, rows, masked), rows)
-
     def log_prob(
         self,
         prompts: Sequence[Sequence[int]],
