@@ -3,6 +3,7 @@ looks of painted pictures, and the judge as an adapter of the model that it bega
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from reverie.data.paths import Label, PathBuild, Paths
 from reverie.data.verifier import VerifierData
 from reverie.judges import View
 from reverie.judges.load import judge_by_name
+from reverie.judges.moved import MOVES, moved
 from reverie.judges.vlm import VLMJudge, Wording
 from reverie.models.low_rank import difference
 from reverie.training import recipes
@@ -165,6 +167,23 @@ def test_a_right_and_a_wrong_picture_of_a_prompt_come_together_and_are_ranked(st
     assert about["rank"] < 0.3
 
 
+def test_pictures_are_shown_from_elsewhere_and_prospects_asked_of_finished_ones_without_moments(student, cats):
+    for at, look in enumerate(cats.rows):
+        cats.rows[at] = replace(look, pictures=look.pictures[-1:], moments=(), clear=())
+    config = ClaimTraining(pictures=4, claims=3, drawn=0.0, unfinished=1.0, moved=1.0)
+    task = ClaimTask(student, WORDING, config, painted=[cats])
+    rng, whole = random.Random(0), torch.from_numpy(np.stack([look.pictures[-1] for look in cats.rows]))
+    elsewhere = torch.cat([moved(whole, *move) for move in MOVES]).numpy()
+    for _ in range(8):
+        picture, asked, _ = task._painted(rng)
+        assert any((picture == one).all() for one in elsewhere)
+        assert [one.question for one in asked] == ["potential", "clarity", "potential"]
+        assert asked[0].sure == pytest.approx(0.8 if asked[0].said.holds else 0.2)
+        assert asked[1].said.holds, "nothing will change any more"
+    config.moved = 0.0
+    assert any((task._painted(rng)[0] == one).all() for one in whole.numpy())
+
+
 def test_a_verdict_is_learnt_as_surely_as_it_is_so(student, cats):
     task = ClaimTask(student, WORDING, ClaimTraining(drawn=0.0), painted=[cats])
     hidden = torch.randn(3, student.model.config.text_config.hidden_size)
@@ -249,14 +268,17 @@ def test_the_recipe_trains_on_looks_and_leaves_an_adapter_that_judges_alike(vlm,
         "base": "../../vlm", "rank": 8, "moves": 2, "blend": 0.5,
     }  # fmt: skip
     made.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="moves is 9"):
+        recipes.run(made, ["moves=9"])
+    assert not (tmp_path / "out").exists(), "said before it learns"
     folder = recipes.run(made) / "checkpoint"
     config = json.loads((folder / "config.json").read_text())
     assert config["reverie"]["judge"] == "atelier"
     assert config["reverie"]["clear_from"] == Looks(looks / "looks").clear_from
     assert config["reverie"]["adapter"]["base"] == "../../vlm"
     judge = judge_by_name(str(folder), "cpu")
-    assert judge.moves == config["reverie"]["moves"] == 2
-    assert not judge.reasons, "nobody taught it any"
+    assert judge.manner.moves == config["reverie"]["moves"] == 2
+    assert not judge.manner.reasons, "nobody taught it any"
     views = [View(case.prompt, case.right) for case in cases(every=200, seed=0)]
     loaded = QwenStudent(TransformersVLM.load(folder))
     base = dict(TransformersVLM.load(tmp_path / "vlm").model.named_parameters())

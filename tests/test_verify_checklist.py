@@ -25,6 +25,7 @@ from reverie.generators.llamagen import LlamagenPainter
 from reverie.generators.showo import ShowoPainter, temperature_at, unpack
 from reverie.judges import Answer, Reflection, View
 from reverie.judges.load import build, judge_by_name
+from reverie.judges.manner import Manner
 from reverie.judges.mixed import Ensemble, FunctionJudge
 from reverie.judges.rules import GREEDY
 from reverie.models.judge_names import weighed
@@ -291,7 +292,7 @@ def test_the_shipped_judge_says_what_is_wrong_and_one_without_reasons_writes_non
     assert (right.aligned, right.reason) == (True, "")
     assert not wrong.aligned
     assert "apple" in wrong.reason, "it speaks of what was asked for, though seldom as exactly as the inspector"
-    judge.reasons, written = False, judge.work.decoded
+    judge.manner, written = Manner(reasons=False), judge.work.decoded
     assert [said.reason for said in judge.reflect(views)] == ["", NO_REASON]
     assert judge.work.decoded == written
 

@@ -18,6 +18,7 @@ from reverie.choose import STRATEGIES, Search, Task, look_steps
 from reverie.events import Preview
 from reverie.generators.janus import JanusPainter
 from reverie.judges import Answer, View
+from reverie.judges.manner import Manner
 from reverie.judges.moved import views_of
 from reverie.judges.rules import GREEDY
 from reverie.judges.vlm import VLMJudge, Wording
@@ -127,8 +128,9 @@ def test_a_judge_in_batches_says_what_it_says_one_by_one(student):
 
 def test_a_judge_looks_at_finished_pictures_from_all_places_and_says_the_mean(student):
     shown, wording = views(3), Wording.of("instruct")
-    once, quick = VLMJudge(student.vlm, wording), QuickJudge(student, wording, "quick", moves=2)
-    slow = VLMJudge(student.vlm, wording, moves=2)
+    manner = Manner(moves=2)
+    once, quick = VLMJudge(student.vlm, wording), QuickJudge(student, wording, "quick", manner=manner)
+    slow = VLMJudge(student.vlm, wording, manner=manner)
     each = [once.ask("orm", list(seen)) for seen in zip(*(views_of(view, 2) for view in shown), strict=True)]
     odds = [np.mean([math.log(one[row].yes / one[row].no) for one in each]) for row in range(3)]
     for judge in (quick, slow):
@@ -139,6 +141,40 @@ def test_a_judge_looks_at_finished_pictures_from_all_places_and_says_the_mean(st
     picture = np.asarray(views_of(shown[0], 1)[1].picture)
     assert (picture[2:, 2:] == np.asarray(shown[0].picture)[:-2, :-2]).all()
     assert views_of(shown[0], 0) == [shown[0]]
+
+
+def test_a_lenient_judge_gives_up_only_what_is_surely_wrong(student):
+    shown, wording, manner = views(4), Wording.of("instruct"), Manner(lenient=1.5)
+    strict = VLMJudge(student.vlm, wording)
+    quick, slow = QuickJudge(student, wording, "quick", manner=manner), VLMJudge(student.vlm, wording, manner=manner)
+    plain = strict.ask("potential", shown)
+    for judge in (quick, slow):
+        for one, other in zip(plain, judge.ask("potential", shown), strict=True):
+            gained = math.log(other.yes / other.no) - math.log(one.yes / one.no)
+            assert gained == pytest.approx(1.5, abs=1e-3)
+            assert other.yes + other.no == pytest.approx(one.yes + one.no, rel=1e-3)
+        for question in ("orm", "clarity"):
+            same = [one.yes for one in judge.ask(question, shown)]
+            assert same == pytest.approx([one.yes for one in strict.ask(question, shown)], rel=1e-3)
+    official = VLMJudge(student.vlm, wording, official=True, manner=manner)
+    assert official.ask("potential", shown) == VLMJudge(student.vlm, wording, official=True).ask("potential", shown)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"moves": 9}, "here: moves is 9; it is 0 to 4."),
+        ({"moves": True}, "here: moves is True"),
+        ({"lenient": -1}, "here: lenient is -1; it is a number of nats"),
+        ({"lenient": "much"}, "here: lenient is 'much'"),
+        ({"clear_from": 1.5}, "here: clear_from is 1.5; it is a share"),
+        ({"reasons": "no"}, "here: reasons is 'no'; it is true or false."),
+    ],
+)
+def test_a_manner_that_cannot_be_is_refused_in_one_sentence(said, sentence):
+    with pytest.raises(ValueError, match="^" + sentence):
+        Manner.of(said, "here")
+    assert Manner.of({"judge": "atelier", "adapter": {}}, "here") == Manner()
 
 
 def test_the_loss_is_that_of_the_answer_as_it_is_asked(student):
@@ -233,7 +269,7 @@ def test_judges_that_are_added_later_say_what_they_would_have_said_at_once(stude
     from reverie.training.recipes import shipped
     from reverie.training.verify_pool import add, fill, save
 
-    judge = QuickJudge(student, Wording.of("atelier"), "j", clear_from=0.5)
+    judge = QuickJudge(student, Wording.of("atelier"), "j", manner=Manner(clear_from=0.5))
     painter, chosen, kept = JanusPainter(MODEL, WORDS, guidance=1.0), samples()[::300], []
     inspector = Inspector.load(shipped("atelier-inspector"))
     settings = {"looks": LOOKS, "batch": 3, "seed": 0, "device": "cpu", "kept": kept}

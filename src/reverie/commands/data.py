@@ -111,7 +111,7 @@ def _open_verifier(
 
     def share(part: int, parts: int) -> dict[str, Any] | None:
         own = replace(wanted, paths=replace(wanted.paths, part=part, parts=parts))
-        return build(own, painter, judge, found, arguments.out, arguments.paths, tell)
+        return build(own, painter, judge, found, arguments.out, vars(arguments).get("paths"), tell)
 
     return share
 

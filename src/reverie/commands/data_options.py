@@ -54,6 +54,7 @@ VERIFIER_DATA = {
     "reflection": "What is wrong with images: what PARM++ learns from.",
     "looks": "Images, finished and before, with all that is seen in them: what a judge learns to compare from.",
     "damaged": "Images and damaged copies of them, in which some codes are another's, with all that is seen in them.",
+    "between": "Drawn images, right or in part wrong, as a painter's codes have them, with all that is seen in them.",
     "correction": "Wrong images, what is wrong, and right ones: what a painter learns to correct itself from.",
     "preference": "A right and a wrong image of each prompt: what DPO learns from.",
 }
@@ -62,9 +63,10 @@ VERIFIER_DATA = {
 def _verifier_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     model_options.add(parser)
     build_options.add_prompts(parser, "a file of prompts, atelier:N, or things.json:N (templates)", "data")
-    parser.add_argument(
-        "--paths", metavar="DIR", help="of painted and labelled images, for several kinds (default: in OUT)"
-    )
+    if kind != "between":  # which are drawn
+        parser.add_argument(
+            "--paths", metavar="DIR", help="of painted and labelled images, for several kinds (default: in OUT)"
+        )
     parser.add_argument("--judge", default="atelier-inspector", metavar="NAME", help="who says what is right")
     parser.add_argument("--per-prompt", type=int, metavar="N", help="images of each prompt (default: 20; steps: 1)")
     build_options.add_painting(parser, "images")
@@ -72,7 +74,7 @@ def _verifier_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     if kind in ("preference", "correction"):
         parser.add_argument("--each", type=int, default=1, metavar="N", help="pairs of a prompt at most (default: 1)")
         parser.add_argument("--pick", default="random", metavar="HOW", help="random, or extreme: by the judge's score")
-    elif kind not in ("looks", "damaged"):
+    elif kind not in ("looks", "damaged", "between"):
         parser.add_argument(
             "--wording", metavar="NAME", help="in which the judge to be trained is asked (judges/wordings.yaml)"
         )

@@ -18,12 +18,13 @@ from .paths import PathBuild, Paths, build_paths
 from .verifier import VerifierData
 
 if TYPE_CHECKING:
+    from ..atelier.inspector import Inspector
     from ..judges import Judge
     from ..judges.vlm import Wording
     from ..painter import Painter
     from .prompts import Prompts
 
-LOOKS = ("looks", "damaged")
+LOOKS = ("looks", "damaged", "between")
 KINDS = (*verifier.KINDS, *pairs.KINDS, *LOOKS)
 OnPart = Callable[[str, int, int], None]
 """What is being made, how much of it is done, how much there is."""
@@ -66,9 +67,14 @@ def build(
 
     about = {name: painter.about[name] for name in ("model", "fingerprint", "dtype")}
     about |= {"temperature": build.temperature, "steps": generator.steps}
-    found = build_paths(generator, judge, prompts.prompts, paths or out / "paths", build.paths, about, told("images"))
-    counted = _pairs if build.kind in pairs.KINDS else _looks if build.kind in LOOKS else _records
-    counts = counted(build, found, generator, judge, out, told("records"))
+    counts: dict[str, Any] | None
+    if build.kind == "between":
+        counts = _between(build, prompts, generator, judge, out, about, told("images"))
+    else:
+        painted = paths or out / "paths"
+        found = build_paths(generator, judge, prompts.prompts, painted, build.paths, about, told("images"))
+        counted = _pairs if build.kind in pairs.KINDS else _looks if build.kind in LOOKS else _records
+        counts = counted(build, found, generator, judge, out, told("records"))
     if counts is None:
         return None
     stats = {"kind": build.kind, "left out": {"twins": prompts.twins, "of benchmarks": prompts.asked}, **counts}
@@ -99,18 +105,43 @@ def _pairs(
 def _looks(
     build: Build, paths: Paths, generator: Any, judge: Judge, out: Path, tell: Callable[[int, int], None] | None
 ) -> dict[str, Any] | None:
-    from ..judges.inspector import InspectorJudge
     from .damaged import build_damaged
     from .looks import build_looks
+
+    inspector = _inspector(judge)
+    claim(out / "data.json", {"kind": LOOKS[0], **asdict(build.verifier)})
+    mine = list(range(build.paths.part, paths.count, build.paths.parts))
+    made = build_damaged if build.kind == "damaged" else build_looks
+    made(paths, generator, inspector, out, build.verifier, mine, tell)
+    images = paths.about["prompts"] * paths.about["per_prompt"]
+    copies = build.verifier.copies if build.kind == "damaged" else 0
+    return {"images": images * (copies + 1)} if paths.whole else None
+
+
+def _between(
+    build: Build,
+    prompts: Prompts,
+    generator: Any,
+    judge: Judge,
+    out: Path,
+    about: dict[str, Any],
+    tell: Callable[[int, int], None] | None,
+) -> dict[str, Any] | None:
+    from .between import build_between
+
+    inspector, settings = _inspector(judge), build.paths
+    held = {"per_prompt": settings.per_prompt, "batch": settings.batch, "seed": settings.seed}
+    claim(out / "data.json", {"kind": LOOKS[0], **about, **held, "prompts": len(prompts.prompts)})
+    images = len(prompts.prompts) * settings.per_prompt
+    whole = build_between(prompts.prompts, generator, inspector, out, settings, tell)
+    return {"images": images} if whole else None
+
+
+def _inspector(judge: Judge) -> Inspector:
+    from ..judges.inspector import InspectorJudge
 
     if not isinstance(judge, InspectorJudge):
         raise ValueError(
             f"looks are labelled by what is seen in them, which {judge.name} does not tell; leave --judge out."
         )
-    claim(out / "data.json", {"kind": LOOKS[0], **asdict(build.verifier)})
-    mine = list(range(build.paths.part, paths.count, build.paths.parts))
-    made = build_damaged if build.kind == "damaged" else build_looks
-    made(paths, generator, judge.inspector, out, build.verifier, mine, tell)
-    images = paths.about["prompts"] * paths.about["per_prompt"]
-    copies = build.verifier.copies if build.kind == "damaged" else 0
-    return {"images": images * (copies + 1)} if paths.whole else None
+    return judge.inspector

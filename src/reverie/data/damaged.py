@@ -50,7 +50,7 @@ def build_damaged(
         painter: Any = generator
         pictures = np.stack(painter.decoded(codes.to(painter.model.device))).transpose(0, 3, 1, 2)
         seen = inspector.look(torch.from_numpy(pictures))
-        labels = [_label(shard.labels[row // (config.copies + 1)], one) for row, one in enumerate(seen)]
+        labels = [labelled(shard.labels[row // (config.copies + 1)], one) for row, one in enumerate(seen)]
         write_looks(inspector, folder, number, labels, pictures[:, None], [[]] * len(labels), [[]] * len(labels), seen)
 
 
@@ -87,7 +87,7 @@ def patch(codes: Tensor, side: int, rng: random.Random) -> list[tuple[int, int]]
     return cells
 
 
-def _label(label: Label, sighting: Sighting) -> Label:
+def labelled(label: Label, sighting: Sighting) -> Label:
     """What the inspector's judge says of an image in which this is seen; of a prompt that it cannot read, as it was."""
     from ..atelier.faults import faults
     from ..judges.inspector import demanded

@@ -142,35 +142,15 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
         return lambda work, official: VLMJudge(served, plain, name, official, work)
     kind = dtype or judge_dtype(source, device)
     source, make = load_vlm(source, device, getattr(torch, kind) if isinstance(kind, str) else kind)
-    wording, least, reasons = Wording.of(source.judge), clear_from(source), gives_reasons(source)
-    moves = moves_of(source)
-    return lambda work, official: VLMJudge(make(work), wording, name, official, work, least, reasons, moves)
+    wording, manner = Wording.of(source.judge), manner_of(source)
+    return lambda work, official: VLMJudge(make(work), wording, name, official, work, manner)
 
 
-def clear_from(source: Source) -> float:
-    """What `"reverie": {"clear_from": ...}` in a judge's config.json says, 0 if nothing; ValueError for no share."""
-    value = (source.config.get("reverie") or {}).get("clear_from", 0.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{source.name}: clear_from is {value!r} in its config.json; it is a share between 0 and 1.")
-    return float(value)
+def manner_of(source: Source) -> Manner:
+    """What a judge's config.json says about how it is asked. ValueError where it says what cannot be."""
+    from .manner import Manner
 
-
-def moves_of(source: Source) -> int:
-    """What `"reverie": {"moves": ...}` in a judge's config.json says, 0 if nothing; ValueError for no such number."""
-    from .moved import MOVES
-
-    value = (source.config.get("reverie") or {}).get("moves", 0)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= len(MOVES):
-        raise ValueError(f"{source.name}: moves is {value!r} in its config.json; it is 0 to {len(MOVES)}.")
-    return value
-
-
-def gives_reasons(source: Source) -> bool:
-    """What `"reverie": {"reasons": ...}` in a judge's config.json says, true if nothing; ValueError for neither."""
-    value = (source.config.get("reverie") or {}).get("reasons", True)
-    if not isinstance(value, bool):
-        raise ValueError(f"{source.name}: reasons is {value!r} in its config.json; it is true or false.")
-    return value
+    return Manner.of(source.config.get("reverie") or {}, f"{source.name}, config.json")
 
 
 def judge_by_name(name: str, device: str) -> Judge:

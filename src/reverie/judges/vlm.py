@@ -22,6 +22,7 @@ from torch import Tensor
 
 from reverie.canvas import Work
 from reverie.judges import Answer, Reflection, View
+from reverie.judges.manner import Manner, leniently
 from reverie.judges.moved import FINISHED, answered, views_of
 from reverie.judges.rules import passes, share
 from reverie.room import free
@@ -97,20 +98,24 @@ class VLMJudge:
     name: str = "vlm"
     official: bool = False
     work: Work = field(default_factory=Work)
-    clear_from: float = 0.0
-    """Of a picture of which less is painted its training data never said that it is clear."""
-    reasons: bool = True
-    """Whether it learnt to say what is wrong. Else nothing is written, and a stock sentence stands for the reason."""
-    moves: int = 0
-    """From how many more places it looks at a finished picture (moved.py); none by the official rules."""
+    manner: Manner = field(default_factory=Manner)
+    """By the official rules it looks from one place and favours no answer."""
+
+    @property
+    def clear_from(self) -> float:
+        return self.manner.clear_from
 
     def check(self, prompt: str) -> None:
         """Any prompt can be asked about."""
 
     def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
-        if question not in FINISHED or self.official or not self.moves:
+        if self.official:
             return self._asked(question, views)
-        places = zip(*(views_of(view, self.moves) for view in views), strict=True)
+        if question == "potential" and self.manner.lenient:
+            return leniently(self._asked(question, views), self.manner.lenient)
+        if question not in FINISHED or not self.manner.moves:
+            return self._asked(question, views)
+        places = zip(*(views_of(view, self.manner.moves) for view in views), strict=True)
         told = (self._asked(question, list(seen)) for seen in places)
         return [answered(answers) for answers in zip(*told, strict=True)]
 
@@ -144,7 +149,7 @@ class VLMJudge:
         answers = self.ask("reflection", views)
         wrong = [i for i, answer in enumerate(answers) if not passes(answer)]
         talks = [self.wording.conversation("reflection", views[i].prompt, views[i].picture) for i in wrong]
-        written = self.vlm.write_batch(talks, REASON_TOKENS) if talks and self.reasons else [""] * len(wrong)
+        written = self.vlm.write_batch(talks, REASON_TOKENS) if talks and self.manner.reasons else [""] * len(wrong)
         said = dict(zip(wrong, written, strict=True))
         return [
             Reflection(i not in said, share(answer), reason_of(said[i]) if i in said else "", answer.note)

@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 
 def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Keys: model (a Qwen2-VL as the Atelier's), data (folders of looks; none if all pictures are drawn), wording (in
-    which it is asked), moves (from how many more places it is to look at finished pictures), blend (which share of what
+    which it is asked), moves and lenient (how it is to be asked, judges/manner.py), blend (which share of what
     was learnt is kept, see `blended`; 1 if left out), export, base (the judge is then exported as what it differs by
     from that model, see models/low_rank.py) and rank (of the difference; 0 for all of it).
     Sections: claims (ClaimTraining), lora, loop."""
     from ..data.looks import Looks
+    from ..judges.manner import Manner
     from ..models.registry import fetched, resolve
     from ..vlms.transformers import TransformersVLM
     from .qwen_judge import QwenStudent, save_judge
 
     config, loop = section(recipe, "claims", ClaimTraining), section(recipe, "loop", LoopConfig)
     lora, wording = section(recipe, "lora", Lora), recipe.get("wording") or "atelier"
+    asked = {name: recipe[name] for name in ("moves", "lenient") if recipe.get(name)}
+    Manner.of(asked, "recipe")
     share = float(recipe.get("blend", 1.0))
     if not 0 < share <= 1:
         raise ValueError(f"blend={share}: above 0 and at most 1.")
@@ -53,8 +56,7 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
         blended(student.model, before, share)
     folder = Path(recipe.get("export") or out / "checkpoint")
     taught = config.reasons > 0 and any(look.reason for looks in painted for look in looks.rows)
-    about: dict[str, Any] = {"judge": wording, "reasons": taught}
-    about |= {"moves": int(recipe["moves"])} if recipe.get("moves") else {}
+    about: dict[str, Any] = {"judge": wording, "reasons": taught, **asked}
     if painted:
         about["clear_from"] = min(one.clear_from for one in painted)
     if recipe.get("base"):

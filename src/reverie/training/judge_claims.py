@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..atelier.claims import Claim, claim, seen_in
+from ..judges.moved import MOVES, moved
 from .cross_entropy import cross_entropy
 from .janus import pad
 from .vlm_build import END
@@ -56,14 +57,16 @@ Batch = dict[str, Tensor]
 class ClaimTraining:
     """pictures: of a step; claims: about each. drawn: share of pictures that are drawn. unfinished: share of painted
     ones that are shown unfinished. pairs: share of painted ones that come in twos of one prompt, a right and a wrong
-    one. parts, match, where, tell, rank, reasons: weights of what is learnt beside the verdict. tasks: how often claims
-    are of each task, as in claims.TASKS if left out. vision: whether the eyes learn."""
+    one. moved: share of painted ones that are shown from elsewhere (judges/moved.py). parts, match, where, tell, rank,
+    reasons: weights of what is learnt beside the verdict. tasks: how often claims are of each task, as in claims.TASKS
+    if left out. vision: whether the eyes learn."""
 
     pictures: int = 24
     claims: int = 4
     drawn: float = 1.0
     unfinished: float = 0.4
     pairs: float = 0.0
+    moved: float = 0.0
     parts: float = 1.0
     match: float = 1.0
     where: float = 0.0
@@ -76,9 +79,10 @@ class ClaimTraining:
     def __post_init__(self) -> None:
         if self.pictures < 1 or self.claims < 2:
             raise ValueError(f"pictures={self.pictures}, claims={self.claims}: at least one, with two claims each.")
-        if not all(0 <= share <= 1 for share in (self.drawn, self.unfinished, self.pairs)):
+        shares = {name: getattr(self, name) for name in ("drawn", "unfinished", "pairs", "moved")}
+        if not all(0 <= share <= 1 for share in shares.values()):
             raise ValueError(
-                f"drawn={self.drawn}, unfinished={self.unfinished}, pairs={self.pairs}: shares between 0 and 1."
+                f"{', '.join(f'{name}={share}' for name, share in shares.items())}: shares between 0 and 1."
             )
 
 
@@ -182,16 +186,23 @@ class ClaimTask:
         return self._asked(look, rng, rng.random() < self.config.unfinished)
 
     def _asked(self, look: Look, rng: random.Random, unfinished: bool) -> Shown:
-        """An image, finished or before, with the question whether it is (or may become) what its prompt says first."""
+        """An image, finished or before, with the question whether it is (or may become) what its prompt says first. One
+        of which no earlier moment was kept is clear, and will become what it is."""
         names, more = names_in(look.sighting), self.config.claims - 1
-        if not unfinished or not look.moments:
+        place = rng.randrange(len(look.moments) or 1) if unfinished else -1
+        picture = self._shifted(look.pictures[place], rng)
+        if not unfinished:
             reason = "" if look.own.holds or not self.config.reasons else look.reason
             own = Asked("orm", look.own, look.sure, reason)
-            return look.pictures[-1], [own, *self._claims("orm", look.sighting, rng, more)], names
-        place = rng.randrange(len(look.moments))
+            return picture, [own, *self._claims("orm", look.sighting, rng, more)], names
         own = Asked("potential", look.own, look.sure)
-        clear = Asked("clarity", Claim("", (look.clear[place],), (0,)))
-        return look.pictures[place], [own, clear, *self._claims("potential", look.sighting, rng, more - 1)], names
+        clear = Asked("clarity", Claim("", (look.clear[place] if look.clear else True,), (0,)))
+        return picture, [own, clear, *self._claims("potential", look.sighting, rng, more - 1)], names
+
+    def _shifted(self, picture: np.ndarray, rng: random.Random) -> np.ndarray:
+        if rng.random() >= self.config.moved:
+            return picture
+        return moved(torch.from_numpy(np.array(picture))[None], *rng.choice(MOVES))[0].numpy()
 
     def _fitted(self, picture: np.ndarray) -> Tensor:
         """(3, S, S) uint8 of the side that the student sees."""

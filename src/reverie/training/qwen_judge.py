@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..canvas import Work
 from ..judges import Answer
+from ..judges.manner import Manner, favoured
 from ..judges.moved import FINISHED, MOVES, moved, together
 from ..judges.vlm import VLMJudge, Wording
 from .cross_entropy import cross_entropy
@@ -146,17 +147,15 @@ class QuickJudge(VLMJudge):
         wording: Wording,
         name: str,
         work: Work | None = None,
-        clear_from: float = 0.0,
-        reasons: bool = False,
-        moves: int = 0,
+        manner: Manner | None = None,
     ):
-        super().__init__(student.vlm, wording, name, False, work or Work(), clear_from, reasons, moves)
+        super().__init__(student.vlm, wording, name, False, work or Work(), manner or Manner(reasons=False))
         self.student = student
 
     @classmethod
     def load(cls, name: str, device: str) -> QuickJudge:
         """By name or folder. A model that nobody taught to judge is asked in the words of the Atelier."""
-        from ..judges.load import clear_from, gives_reasons, moves_of
+        from ..judges.load import manner_of
         from ..models.registry import resolve
         from ..vlms.transformers import TransformersVLM
 
@@ -166,8 +165,7 @@ class QuickJudge(VLMJudge):
         student = QwenStudent(TransformersVLM.load(source.folder, device=device))
         student.model.eval()
         wording = Wording.of("atelier" if source.judge == "instruct" else source.judge)
-        reasons, moves = gives_reasons(source), moves_of(source)
-        return cls(student, wording, name, clear_from=clear_from(source), reasons=reasons, moves=moves)
+        return cls(student, wording, name, manner=manner_of(source))
 
     def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
         if not views:
@@ -178,14 +176,15 @@ class QuickJudge(VLMJudge):
 
     def told(self, questions: Sequence[str], prompts: Sequence[str], pixels: Tensor) -> dict[str, Tensor]:
         """(B, 2) of yes and no to each question about pictures (B, 3, S, S) uint8, finished ones seen from all places
-        (judges/moved.py)."""
-        held = self.read(pixels)
-        elsewhere = [self.read(moved(pixels, *move)) for move in MOVES[: self.moves] if {*questions} & {*FINISHED}]
+        (judges/moved.py); about potential as leniently as it is asked."""
+        held, manner = self.read(pixels), self.manner
+        elsewhere = [self.read(moved(pixels, *move)) for move in MOVES[: manner.moves] if {*questions} & {*FINISHED}]
         places = {one: [held, *(elsewhere if one in FINISHED else ())] for one in questions}
-        return {
+        told = {
             one: together(torch.stack([self.chances(one, prompts, seen) for seen in from_each]))
             for one, from_each in places.items()
         }
+        return told | {one: favoured(told[one], manner.lenient) for one in told if one == "potential"}
 
     @torch.no_grad()
     def read(self, pixels: Tensor) -> Held:

@@ -145,7 +145,7 @@ def flops(painter: Any, generator: GeneratorOfImages, judges: Judges, prompt: st
         seen = weights(student.model, "visual.blocks") * 4 * student.grid**2
         asked.append(seen + weights(student.model, "language_model.layers") * read)
     tokens = generator.plain_work(Conditions((prompt,), guidance)).decoded
-    places = max((1 + judge.moves for judge in judges.values()), default=1)
+    places = max((1 + judge.manner.moves for judge in judges.values()), default=1)
     return {"painting": 2 * body * tokens, "question": 2 * sum(asked) / max(1, len(asked)), "places": places}
 
 
