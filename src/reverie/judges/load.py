@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from reverie.canvas import Work
     from reverie.judges import Judge
+    from reverie.judges.manner import Manner
 
 Anyone = Any
 """What can be turned into a judge: a name or folder, a `Judge`, a function, or pairs of these with weights."""
@@ -148,7 +149,7 @@ def open_judge(source: Source, device: str, dtype: torch.dtype | None = None) ->
 
 def manner_of(source: Source) -> Manner:
     """What a judge's config.json says about how it is asked. ValueError where it says what cannot be."""
-    from .manner import Manner
+    from reverie.judges.manner import Manner
 
     return Manner.of(source.config.get("reverie") or {}, f"{source.name}, config.json")
 

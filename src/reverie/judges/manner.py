@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Manner:
     """clear_from: of a picture of which a smaller share is painted, its training data never said that it is clear.
-    reasons: whether it learnt to say what is wrong; else nothing is written, and a stock sentence stands for the reason.
-    moves: from how many more places it looks at a finished picture (moved.py). lenient: by how many nats yes is favoured
-    when it is asked about potential, so that a path is given up only where no is e^lenient times as likely: what is
-    given up wrongly is lost, what is kept wrongly is judged again when it is finished (Elkan, IJCAI 2001). 0 is the
-    rule of "verify and reinforce". ValueError, in one sentence, for what is none of that."""
+    reasons: whether it learnt to say what is wrong; else nothing is written, and a stock sentence stands for it.
+    moves: from how many more places it looks at a finished picture (moved.py).
+    lenient: by how many nats yes is favoured when it is asked about potential, so that a path is given up only where no
+    is e^lenient times as likely: what is given up wrongly is lost, what is kept wrongly is judged again when it is
+    finished (Elkan, IJCAI 2001). 0 is the rule of "verify and reinforce".
+
+    ValueError, in one sentence, for what is none of that."""
 
     clear_from: float = 0.0
     reasons: bool = True

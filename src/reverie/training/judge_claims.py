@@ -81,9 +81,8 @@ class ClaimTraining:
             raise ValueError(f"pictures={self.pictures}, claims={self.claims}: at least one, with two claims each.")
         shares = {name: getattr(self, name) for name in ("drawn", "unfinished", "pairs", "moved")}
         if not all(0 <= share <= 1 for share in shares.values()):
-            raise ValueError(
-                f"{', '.join(f'{name}={share}' for name, share in shares.items())}: shares between 0 and 1."
-            )
+            told = ", ".join(f"{name}={share}" for name, share in shares.items())
+            raise ValueError(f"{told}: shares between 0 and 1.")
 
 
 @dataclass(frozen=True)
