@@ -35,6 +35,7 @@ from reverie.events import Preview
 from reverie.generators.showo import ShowoPainter
 from reverie.judges import Answer, Judge, View
 from reverie.judges.load import judge_by_name
+from reverie.judges.manner import Manner
 from reverie.judges.rules import GREEDY, highest, lowest
 from reverie.judges.vlm import VLMJudge
 from reverie.models.showo import omni_mask
@@ -88,7 +89,7 @@ class Dubbed(VLMJudge):
     right."""
 
     def __init__(self, judge: VLMJudge, other: Judge, meter: Meter):
-        super().__init__(judge.vlm, judge.wording, judge.name, clear_from=CLEAR)
+        super().__init__(judge.vlm, judge.wording, judge.name, manner=Manner(clear_from=CLEAR))
         self.other, self.meter = other, meter
 
     def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
