@@ -24,7 +24,7 @@ from reverie.judges.rules import GREEDY
 from reverie.judges.vlm import VLMJudge, Wording
 from reverie.training.judge import Example
 from reverie.training.qwen_judge import QuickJudge, QwenStudent
-from reverie.training.verify_table import best_of, first, oracle, prune
+from reverie.training.verify_table import best_of, first, looking_back, oracle, prune
 from reverie.vlms import Message
 
 LOOKS, N = 4, 5
@@ -99,6 +99,17 @@ def test_what_a_choice_costs_in_paintings():
     choice = prune(numbers, "j")
     assert (choice.kept[0], choice.painted[0]) == (2, 0.5 + 1 + 0.5 + 0.5), "the best of the rejected is resumed"
     assert (best_of(numbers, "j").kept[0], oracle(numbers).kept[0], first(numbers).kept[0]) == (0, 1, 0)
+
+
+def test_who_is_refused_is_chosen_anew_and_the_best_is_kept():
+    orm = np.array(
+        [[0.2, 0.9, 0.1, 0.8, 0.7], [0.3, 0.4, 0.1, 0.2, 0.45], [0.1, 0.2, 0.6, 0.3, 0.99], [0.2, 0.4, 0.1, 0.3, 0.2]]
+    )
+    numbers = {"right": np.zeros((4, 5)), "j/orm": orm}
+    found = looking_back(lambda n: best_of(n, "j", 3), "j", 2)(numbers)
+    assert found.kept.tolist() == [1, 4, 2, 1]
+    assert found.painted.tolist() == [2, 5, 4, 5]
+    assert found.asked.tolist() == [6, 12, 12, 12], "nobody is asked about one that is alone"
 
 
 @pytest.fixture

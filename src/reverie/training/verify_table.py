@@ -76,6 +76,31 @@ def prune(numbers: Numbers, judge: str, orm: str | None = None, first_look: int 
     return Choice(chosen, ends.sum(1) + resumed, asked)
 
 
+def looking_back(choose: Callable[[Numbers], Choice], judge: str, n: int) -> Callable[[Numbers], Choice]:
+    """PARM++ with `keep=best` and `correct=again`: chooses among the first n candidates and, where the judge refuses
+    the winner, among the next n, as long as there are any; the highest P(yes) of the winners is kept."""
+
+    def chosen(numbers: Numbers) -> Choice:
+        rows = np.arange(len(numbers["right"]))
+        whole = Choice(0 * rows, np.zeros(len(rows)), np.zeros(len(rows)))
+        best, refused = np.full(len(rows), -np.inf), np.full(len(rows), True)
+        for begin in range(0, numbers["right"].shape[1], n):
+            part = {name: array[:, begin : begin + n] for name, array in numbers.items()}
+            found = choose(part)
+            score = part[f"{judge}/orm"][rows, found.kept]
+            better = refused & (score > best)
+            whole = Choice(
+                np.where(better, begin + found.kept, whole.kept),
+                whole.painted + refused * found.painted,
+                whole.asked + refused * found.asked,
+            )
+            best = np.where(better, score, best)
+            refused &= best < 0.5
+        return whole
+
+    return chosen
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of the table: shares of right images by task and over all, and the cost of one in plain paintings."""
@@ -123,10 +148,11 @@ class Pool:
             whole[place :: len(parts)] = part
         return whole
 
-    def row(self, name: str, choose: Callable[[Numbers], Choice], n: int) -> Row:
-        """The mean over `SUBSETS` subsets of n candidates; over all single ones for n = 1, once where n is all."""
+    def row(self, name: str, choose: Callable[[Numbers], Choice], n: int, more: int = 0) -> Row:
+        """The mean over `SUBSETS` subsets of n candidates; over all single ones for n = 1, once where n is all.
+        more: so many others stand behind the n, in an order of their own."""
         shares, costs = [], []
-        for subset in self._subsets(n):
+        for subset in self._subsets(n, more):
             numbers = {key: np.take_along_axis(a, _like(subset, a), 1) for key, a in self.numbers.items()}
             choice = choose(numbers)
             shares.append(np.take_along_axis(numbers["right"], choice.kept[:, None], 1)[:, 0])
@@ -155,15 +181,15 @@ class Pool:
         """By how much `row` is better than `other`, prompt by prompt; both of pools of the same prompts."""
         return estimate([float(x) for x in row.right - other.right], self.clusters, self.tags, "strata")
 
-    def _subsets(self, n: int) -> list[np.ndarray]:
-        """(P, n) numbers of candidates each."""
+    def _subsets(self, n: int, more: int = 0) -> list[np.ndarray]:
+        """(P, n + more) numbers of candidates each."""
         prompts = len(self.samples)
         if n == self.n:
             return [np.tile(np.arange(n), (prompts, 1))]
         if n == 1:
             return [np.full((prompts, 1), candidate) for candidate in range(self.n)]
         rng = np.random.default_rng(n)
-        return [rng.random((prompts, self.n)).argsort(1)[:, :n] for _ in range(SUBSETS)]
+        return [rng.random((prompts, self.n)).argsort(1)[:, : n + more] for _ in range(SUBSETS)]
 
 
 def _opened(path: str | Path) -> tuple[str, Numbers]:
@@ -183,8 +209,9 @@ def removed(row: Row, base: Row) -> float:
     return (row.overall.mean - base.overall.mean) / (1 - base.overall.mean)
 
 
-def rows(pool: Pool, judges: Sequence[str], ns: Sequence[int], first_look: int = 1) -> list[Row]:
-    """Of one pool: none, every judge as ORM and as PARM, and the oracle, for every number of candidates."""
+def rows(pool: Pool, judges: Sequence[str], ns: Sequence[int], first_look: int = 1, back: int = 0) -> list[Row]:
+    """Of one pool: none, every judge as ORM and as PARM, and the oracle, for every number of candidates.
+    back: how often a judge looks back at its choice, in further rows, where the pool has more candidates."""
     ways: dict[str, Callable[[Numbers], Choice]] = {}
     for judge in judges:
         ways[f"ORM {judge}"] = lambda numbers, judge=judge: best_of(numbers, judge, pool.places)  # type: ignore[misc]
@@ -194,7 +221,14 @@ def rows(pool: Pool, judges: Sequence[str], ns: Sequence[int], first_look: int =
             )
     ways["oracle"] = oracle
     found = [pool.row("one", first, 1)]
-    return found + [pool.row(name, choose, n) for n in ns if n <= pool.n for name, choose in ways.items()]
+    for n in (n for n in ns if n <= pool.n):
+        found += [pool.row(name, choose, n) for name, choose in ways.items()]
+        more = min(back * n, pool.n - n)
+        for name, choose in ways.items() if more and n > 1 else ():
+            if name != "oracle":
+                again = looking_back(choose, name.partition(" ")[2], n)
+                found.append(pool.row(f"{name}, back", again, n, more))
+    return found
 
 
 def draw(told: Mapping[str, Sequence[Mapping[str, Any]]], out: Path, against: str) -> None:
@@ -227,7 +261,7 @@ def main(given: argparse.Namespace) -> None:
     for path in given.pools:
         pool = Pool(*str(path).split(","), every=given.every)
         judges = given.judge or sorted({name.split("/")[0] for name in pool.numbers if name.endswith("/orm")})
-        made = rows(pool, judges, given.ns, given.first_look)
+        made = rows(pool, judges, given.ns, given.first_look, given.back)
         first_made = first_made or made
         told[str(path)] = [row.to_json() | {"errors removed": round(removed(row, made[0]), 4)} for row in made]
         for row in made:
@@ -247,6 +281,7 @@ if __name__ == "__main__":
     parser.add_argument("pools", nargs="+", help="files; those of one pool's parts joined by commas")
     parser.add_argument("--judge", action="append", help="of those in the pool (default: all)")
     parser.add_argument("--first-look", type=int, default=1, help="from which on PARM asks (a judge's clear_from)")
+    parser.add_argument("--back", type=int, default=0, metavar="R", help="looking back R times: as many new candidates")
     parser.add_argument("--every", type=int, default=1, help="take each so-many-th of a pool's prompts only")
     parser.add_argument("--ns", nargs="+", type=int, default=[20])
     parser.add_argument("--better-than", metavar="ROW", help="and by how much each beats this row of the first pool")
