@@ -142,7 +142,8 @@ def between(painter: Any, pairs: Sequence[Pair], lots: Sequence[random.Random]) 
             first[row] = right[row].float().lerp(wrong[row].float(), share).round().byte()
         elif not whole:
             parted.append(row)
-    codes, others = encoded(painter, first), encoded(painter, wrong[parted])
+    codes = encoded(painter, first)
+    others = encoded(painter, wrong[parted]) if parted else codes[:0]
     for row, other in zip(parted, others, strict=True):
         codes[row] = torch.where(mask(codes[row] != other, lots[row]), other, codes[row])
     return codes
