@@ -16,7 +16,7 @@ from reverie.training.look import look
 from reverie.training.loop import train
 from reverie.training.memory import alive, bytes_of, most_added
 from reverie.training.plan import ROWS, SPARE, Survey, choose, survey
-from reverie.training.recipes import TASKS, read
+from reverie.training.recipes import TASKS, Elsewhere, read
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -95,6 +95,15 @@ def test_views_count_once_and_peaks_are_seen() -> None:
 
 def test_only_tasks_say_where_their_rows_are() -> None:
     assert ROWS.keys() <= TASKS.keys() - {"dpo-iterative"}
+
+
+def test_recipes_say_only_what_their_tasks_know() -> None:
+    recipes = [path for path in (ROOT / "recipes").rglob("*.yaml") if path.name != "tables.yaml"]
+    tasks = [(read(path), TASKS[read(path)["task"]]) for path in recipes]
+    elsewhere = [(given, task) for given, task in tasks if isinstance(task, Elsewhere)]
+    assert len(elsewhere) > 20
+    for given, task in elsewhere:
+        task.check(given | dict.fromkeys(task.needs.split(), "given"))
 
 
 def test_the_command_tells_and_train_follows(tmp_path: Path, capsys) -> None:

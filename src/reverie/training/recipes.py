@@ -262,11 +262,15 @@ class Elsewhere:
     keys: str
     needs: str
 
-    def __call__(self, recipe: dict[str, Any], out: Path) -> Path:
+    def check(self, recipe: Mapping[str, Any]) -> None:
+        """ValueError for a key that the task does not know, and for one that it misses."""
         _allow(recipe, *self.keys.split(), *self.needs.split())
         for key in self.needs.split():
             if not recipe.get(key):
                 raise ValueError(f"give `{key}`: a name, hub id or folder, such as {key}=atelier-janus")
+
+    def __call__(self, recipe: dict[str, Any], out: Path) -> Path:
+        self.check(recipe)
         return getattr(import_module(f".{self.module}", __package__), self.function)(recipe, out, _seed(recipe))
 
 
