@@ -272,7 +272,7 @@ def parse(argv=None):
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--checked", type=int, default=4, help="pictures that are compared before timing")
-    parser.add_argument("--rows", type=int, default=4, help="of a matrix product where one picture is made at a time")
+    parser.add_argument("--rows", type=int, default=16, help="of a matrix product where one picture is made at a time")
     parser.add_argument("--chunk", type=int, default=128, help="tokens of a prompt that enter at a time")
     parser.add_argument("--tokens", type=int, default=48, help="of an answer, at most")
     parser.add_argument("--repeats", type=int, default=3)

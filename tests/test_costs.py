@@ -91,7 +91,8 @@ def measured(painter: Any, plan: Any, judge: Any) -> Cost:
         ("showo", "direct", {}, {}),
         ("showo", "parm", {"candidates": 4, "judge_steps": 4}, {"stopped": 0.5}),
         ("llamagen", "direct", {}, {}),
-        ("llamagen", "orm", {"candidates": 4}, {}),
+        # So many leave no room for guesses of codes, whose luck nobody foresees.
+        ("llamagen", "orm", {"candidates": 17}, {}),
         ("qwen", "direct", {}, {}),
         ("qwen", "t2g", {"thought_tokens": 6}, {}),
         ("qwen", "orm", {"candidates": 4}, {}),

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.next_token_cache import NextTokenCache
+from reverie.generators.next_token_draws import advance_joined, draw_by_guesses, may_guess
 from reverie.generators.prefill import Entry, prefill
 from reverie.models.cores import shares, side_by_side
 from reverie.models.llama import KVCache
@@ -118,8 +119,16 @@ class NextTokenPainter(ABC):
         tokens = canvas.tokens.to(self.model.device, copy=True)
         uniforms = canvas.uniforms.to(self.model.device)
         weight = self._weight(canvas.conditions)
-        for step in range(canvas.step, to):
-            hidden = self._feed(cache, tokens, step - 1, canvas.work) if step else cache.first
+        if canvas.step == 0:
+            tokens[:, 0] = self._draw(self._guided(cache.first, weight, cache.ways, 0), uniforms[:, 0])
+        start = max(canvas.step, 1)
+        if may_guess(self, len(canvas) * cache.ways):
+            ends = [to] * len(canvas)
+            draw_by_guesses(self, cache, tokens, uniforms, [start] * len(canvas), ends, weight)
+            canvas.work.decoded += len(canvas) * cache.ways * (to - start)
+            return replace(canvas, tokens=tokens, uniforms=uniforms, step=to, cache=cache)
+        for step in range(start, to):
+            hidden = self._feed(cache, tokens, step - 1, canvas.work)
             logits = self._guided(hidden, weight, cache.ways, step)
             tokens[:, step] = self._draw(logits, uniforms[:, step])
         return replace(canvas, tokens=tokens, uniforms=uniforms, step=to, cache=cache)
@@ -142,7 +151,7 @@ class NextTokenPainter(ABC):
         if len(order) == 1:
             result[order[0]] = self.advance(result[order[0]], to[order[0]])
         elif order:
-            arrived = self._advance_joined([result[i] for i in order], [to[i] for i in order])
+            arrived = advance_joined(self, [result[i] for i in order], [to[i] for i in order])
             for i, canvas in zip(order, arrived, strict=True):
                 result[i] = canvas
         return result
@@ -272,33 +281,6 @@ class NextTokenPainter(ABC):
         if not canvas.step <= to <= self.steps:
             raise ValueError(f"Cannot advance from step {canvas.step} to {to}; the last step is {self.steps}.")
 
-    def _advance_joined(self, canvases: Sequence[Canvas], to: Sequence[int]) -> list[Canvas]:
-        """The loop of `advance_together`, over canvases that have a first code and descending ways to go."""
-        cache = NextTokenCache.join([canvas.release() or self._rebuilt(canvas) for canvas in canvases])
-        device, weight = self.model.device, self._weight(canvases[0].conditions)
-        tokens = torch.cat([canvas.tokens.to(device) for canvas in canvases])
-        uniforms = torch.cat([canvas.uniforms.to(device) for canvas in canvases])
-        ways_to_go = [step - canvas.step for canvas, step in zip(canvases, to, strict=True) for _ in canvas.seeds]
-        steps = [canvas.step for canvas in canvases for _ in canvas.seeds]
-        lengths = [len(prompt) + step for prompt, step in zip(cache.prompts, steps, strict=True)]
-        place = torch.tensor(steps, device=device)[:, None]  # (N, 1): the code that each image draws next
-        moving = len(steps)
-        for turn in range(ways_to_go[0]):
-            moving = next((i for i in range(moving) if ways_to_go[i] <= turn), moving)
-            part, at = cache.narrow(0, moving), place[:moving] + turn
-            codes = tokens[:moving].gather(1, at - 1)[:, 0]
-            hidden = self._fed(part, codes, part.lengths + at[:, 0] - 1, max(lengths[:moving]) + turn)
-            logits = self._guided(hidden, weight, cache.ways, at[:, 0])
-            drawn = self._draw(logits, uniforms[:moving].gather(1, at)[:, 0])
-            tokens[:moving].scatter_(1, at, drawn[:, None])
-        arrived, first = [], 0
-        for canvas, step in zip(canvases, to, strict=True):
-            rows = slice(first, first := first + len(canvas))
-            canvas.work.decoded += len(canvas) * cache.ways * (step - canvas.step)
-            kept = cache.narrow(rows.start, rows.stop)
-            arrived.append(replace(canvas, tokens=tokens[rows], uniforms=uniforms[rows], step=step, cache=kept))
-        return arrived
-
     def _feed(self, cache: NextTokenCache, tokens: Tensor, step: int, work: Work) -> Tensor:
         """Feeds code `step` of every image to all its rows; hidden states (N * ways, D)."""
         longest = max(map(len, cache.prompts))
@@ -310,12 +292,16 @@ class NextTokenPainter(ABC):
     def _fed(
         self, cache: NextTokenCache, codes: Tensor, positions: Tensor, reach: int, slots: slice | None = None
     ) -> Tensor:
-        """Feeds (N,) codes at (N,) positions, all below `reach`; `slots` if they share one."""
-        embeds = self._embed(codes)[: len(codes)].repeat_interleave(cache.ways, 0)
-        lengths, positions = (each.repeat_interleave(cache.ways)[:, None] for each in (cache.lengths, positions))
+        """Feeds (N,) codes at (N,) positions, all below `reach`; `slots` if they share one. (N * ways, D)"""
+        return self._fed_rows(cache, codes[:, None], positions[:, None], reach, slots=slots)[:, 0]
+
+    def _fed_rows(self, cache: NextTokenCache, codes: Tensor, positions: Tensor, reach: int, **keywords: Any) -> Tensor:
+        """Feeds (N, T) codes at (N, T) positions; (N * ways, T, D)."""
+        embeds = self._embed(codes.flatten())[: codes.numel()].view(*codes.shape, -1).repeat_interleave(cache.ways, 0)
+        lengths, positions = (each.repeat_interleave(cache.ways, 0) for each in (cache.lengths[:, None], positions))
         # Reading the cache is the larger part of a step, so few slots beyond the last; whole vectors keep the rounding.
         span = round_up(reach, VECTOR // cache.kv.keys.itemsize)
-        return self._hidden(embeds[:, None], cache.kv, lengths, positions, span=span, slots=slots)[:, 0]
+        return self._hidden(embeds, cache.kv, lengths, positions, span=span, **keywords)
 
     def _rebuilt(self, canvas: Canvas) -> NextTokenCache:
         """A cache for a canvas without one: what entered at once before enters at once again, the rest one by one."""

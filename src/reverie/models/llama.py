@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.models.attention import additive, attend, fused
+from reverie.models.attention import additive, attend, each_alone, fused
 from reverie.models.rows import Packed, fixed_rows, packed, pad_rows
 
 
@@ -247,6 +247,7 @@ class Llama(nn.Module):
         once: tuple[Tensor, Tensor] | None = None,
         wanted: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
+        alone: bool = False,
     ) -> Tensor:
         """Hidden states after the final norm, (B, T, D), of `inputs_embeds` (B, T, D).
 
@@ -260,6 +261,7 @@ class Llama(nn.Module):
         wanted: with a cache, places (W,) among the B * T tokens. Only their hidden states are asked for, (W, D), so of
             the last layer the others need keys and values alone.
         rotary: cos and sin to turn by, where they are not those of `positions` (see `rotary_tables`).
+        alone: with a cache, every token is rounded as if it had come after those before it and not beside them.
         """
         if positions is None:
             positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
@@ -268,7 +270,7 @@ class Llama(nn.Module):
         if cache is None:
             return self._whole(inputs_embeds, rotary, mask)
         span = min(span or cache.capacity, cache.capacity)
-        return self._cached(inputs_embeds, rotary, positions, cache, span, slots, once, wanted)
+        return self._cached(inputs_embeds, rotary, positions, cache, span, slots, once, wanted, alone)
 
     def _whole(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         length = x.shape[1]
@@ -291,10 +293,11 @@ class Llama(nn.Module):
         slots: slice | None,
         once: tuple[Tensor, Tensor] | None,
         wanted: Tensor | None,
+        alone: bool,
     ) -> Tensor:
         batch, length, width = x.shape
         chosen, which = once or (None, None)
-        rows = cache.rows if length == 1 else max(cache.rows, length)  # where many tokens enter at once
+        rows = cache.rows if alone or length == 1 else max(cache.rows, length)  # where many tokens enter at once
 
         def gathered(tokens: Tensor) -> Tensor:
             """(B * T, D), or what of it goes through the products, in whole blocks."""
@@ -309,6 +312,7 @@ class Llama(nn.Module):
         positions = positions.expand(batch, length)
         bias = additive(torch.arange(span, device=x.device) <= positions[:, None, :, None], x.dtype)
         places = cache.places(positions) if slots is None else None
+        attention = each_alone if alone else fused
         layers: Iterable[Layer | PackedLayer] = cache.layers_of(self.model) or self._layers()
         for index, layer in enumerate(layers):
             projected = spread(fixed_rows(layer.joined, rows, flat)).unflatten(-1, (-1, size))
@@ -328,7 +332,7 @@ class Llama(nn.Module):
                 row, flat = wanted // length, flat[wanted if which is None else which[wanted]]
                 query, bias = (part.transpose(1, 2).flatten(0, 1)[wanted, :, None] for part in (query, bias))
                 return self._last(layer, flat, fused(query, keys[row], values[row], bias)[:, 0], cache.rows)
-            attended = fused(query, keys, values, bias)
+            attended = attention(query, keys, values, bias)
             flat = fixed_rows(layer.after, rows, flat, gathered(attended.flatten(0, 1)))
         return spread(fixed_rows(self.model.norm, rows, flat)) if wanted is None else x.new_empty(0, width)
 

@@ -22,6 +22,7 @@ from reverie.models.janus_text import PLACEHOLDER, SYSTEM, ImageRules, JanusToke
 from reverie.models.llama import KVCache
 from reverie.models.rows import padded_rows
 from reverie.vlms import Messages, Reading, seeds_of
+from reverie.vlms.janus_guesses import Answer, Followers, write_by_guesses
 
 # How often a loop that waits for the end of all answers looks whether it has come; looking waits for the device.
 LOOK_EVERY = 8
@@ -48,7 +49,7 @@ class JanusEyes:
         remember: the features of so many pictures are kept for the next question about them.
         together: pictures that an accelerator looks at in one batch; a CPU looks at one after the other."""
         self.model, self.tokenizer = model, tokenizer
-        self.remember, self._seen = remember, dict[bytes, Tensor]()
+        self.remember, self._seen, self.followers = remember, dict[bytes, Tensor](), Followers()
         self.rows, self.chunk, self.work, self.together = rows, chunk, work or Work(), together
 
     def write(
@@ -60,7 +61,7 @@ class JanusEyes:
         on_text: Callable[[str], None] | None = None,
     ) -> str:
         on_ids = _teller(self.tokenizer, on_text) if on_text else None
-        return self._text(self._answers([messages], max_new_tokens, temperature, [seed], on_ids)[0])
+        return self.text(self._answers([messages], max_new_tokens, temperature, [seed], on_ids)[0])
 
     def write_batch(
         self,
@@ -71,13 +72,13 @@ class JanusEyes:
     ) -> list[str]:
         seeds = seeds_of(conversations, seeds)
         answers = self._answers(conversations, max_new_tokens, temperature, seeds) if conversations else []
-        return [self._text(ids) for ids in answers]
+        return [self.text(ids) for ids in answers]
 
     def write_until(
         self, conversations: Sequence[Messages], max_new_tokens: int, enough: Sequence[Callable[[str], bool] | None]
     ) -> list[str]:
         seeds = seeds_of(conversations, None)
-        return [self._text(ids) for ids in self._answers(conversations, max_new_tokens, 0.0, seeds, enough=enough)]
+        return [self.text(ids) for ids in self._answers(conversations, max_new_tokens, 0.0, seeds, enough=enough)]
 
     def write_ids(
         self, conversations: Sequence[Messages], max_new_tokens: int, temperature: float, seeds: Sequence[int]
@@ -283,6 +284,17 @@ class JanusEyes:
         written = torch.full((len(counts), limit), eos, device=device)
         ended = torch.zeros(len(counts), dtype=torch.bool, device=device)
         for step in range(limit):
+            if device.type == "cpu" and 2 * len(counts) <= self.rows and not ended.any():
+                # There is room for a guess beside each token.
+                said = [Answer(place, self.ids(conversations[place])) for place in writing.tolist()]
+                for answer in said:
+                    self.followers.read(answer.asked)
+                    answer.written += written[answer.number, :step].tolist()
+                    answer.over = enough[answer.number] if enough else None
+                write_by_guesses(self, said, cache, hidden, uniforms, temperature, on_ids)
+                for answer in said:
+                    written[answer.number, : len(answer.written)] = torch.tensor(answer.written)
+                break
             logits = padded_rows(self.model.text_logits, self.rows, hidden)
             ids = pick(logits.float(), uniforms[writing, step], temperature).masked_fill(ended, eos)
             written[writing, step] = ids
@@ -293,7 +305,7 @@ class JanusEyes:
                 break
             if enough:
                 rows = zip(writing.tolist(), written[writing, : step + 1].tolist(), strict=True)
-                over = [(test := enough[place]) is not None and test(self._text(row)) for place, row in rows]
+                over = [(test := enough[place]) is not None and test(self.text(row)) for place, row in rows]
                 ended |= torch.tensor(over, device=device)
             if step % LOOK_EVERY == 0 or on_ids is not None or enough:
                 left = (~ended).nonzero()[:, 0].tolist()
@@ -310,7 +322,8 @@ class JanusEyes:
             hidden = self.model.hidden(embeds, cache, positions=positions, span=span)[:, 0]
         return written.tolist()
 
-    def _text(self, ids: list[int]) -> str:
+    def text(self, ids: list[int]) -> str:
+        """What an answer says before its end."""
         return self.tokenizer.decode(_before(ids, self.tokenizer.eos))
 
 
