@@ -62,6 +62,7 @@ def build_between(
 ) -> bool:
     """Makes the shards of this part that are not there yet, and says whether those of all parts are. ValueError for
     painters without codes and prompts that are not the Atelier's."""
+    grid_of(generator)
     count = -(-len(prompts) * build.per_prompt // build.batch)
     mine = range(build.part, count, build.parts)
     for done, number in enumerate(mine, 1):
@@ -122,13 +123,19 @@ def miscoloured(scene: Scene, rng: random.Random) -> Scene:
     return scene.with_things(replace(t, colour=new) if i == place else t for i, t in enumerate(scene.things))
 
 
+def grid_of(painter: Any) -> int:
+    """Codes of a side of its images. ValueError for painters without codes."""
+    grid = getattr(getattr(getattr(painter, "model", None), "config", None), "grid", None)
+    if not hasattr(painter, "decoded") or grid is None:
+        raise ValueError("This painter's images are no codes on a square, so there is nothing between two of them.")
+    return grid
+
+
 def between(painter: Any, pairs: Sequence[Pair], lots: Sequence[random.Random]) -> Tensor:
     """(N, L) codes of one image of each pair; `lots`: what is drawn for each. ValueError for painters without codes."""
     from ..atelier.draw import draw
 
-    grid = getattr(painter.model.config, "grid", None)
-    if not hasattr(painter, "decoded") or grid is None:
-        raise ValueError("This painter's images are no codes on a square, so there is nothing between two of them.")
+    grid = grid_of(painter)
     side = len(painter.decoded(torch.zeros(1, grid**2, dtype=torch.long, device=painter.model.device))[0])
     right, wrong = (
         torch.from_numpy(np.stack([np.asarray(draw(scene, side).convert("RGB")) for scene in scenes]))
