@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ..benchmarks.protocol import image_seed
-from .damaged import labelled
+from .damaged import grid_of, labelled
 from .looks import looks_files, write_looks
 from .paths import Label, PathBuild
 
@@ -61,8 +61,7 @@ def build_between(
     on_shard: Callable[[int, int], None] | None = None,
 ) -> bool:
     """Makes the shards of this part that are not there yet, and says whether those of all parts are. ValueError for
-    painters without codes and prompts that are not the Atelier's."""
-    grid_of(generator)
+    painters without codes on a square and prompts that are not the Atelier's."""
     count = -(-len(prompts) * build.per_prompt // build.batch)
     mine = range(build.part, count, build.parts)
     for done, number in enumerate(mine, 1):
@@ -121,14 +120,6 @@ def miscoloured(scene: Scene, rng: random.Random) -> Scene:
     old = scene.things[place]
     new = rng.choice([name for name in COLOURS if name != old.colour and not held_out_colour(name, old.kind)])
     return scene.with_things(replace(t, colour=new) if i == place else t for i, t in enumerate(scene.things))
-
-
-def grid_of(painter: Any) -> int:
-    """Codes of a side of its images. ValueError for painters without codes."""
-    grid = getattr(getattr(getattr(painter, "model", None), "config", None), "grid", None)
-    if not hasattr(painter, "decoded") or grid is None:
-        raise ValueError("This painter's images are no codes on a square, so there is nothing between two of them.")
-    return grid
 
 
 def between(painter: Any, pairs: Sequence[Pair], lots: Sequence[random.Random]) -> Tensor:

@@ -61,6 +61,12 @@ def build(
 
     out = Path(out)
     generator = painter.generator(Plan(guidance=build.paths.guidance, temperature=build.temperature))
+    if build.kind in LOOKS:
+        _inspector(judge)
+        if build.kind != "looks":
+            from .damaged import grid_of
+
+            grid_of(generator)
 
     def told(what: str) -> Callable[[int, int], None] | None:
         return None if on_part is None else lambda done, count: on_part(what, done, count)

@@ -54,6 +54,14 @@ def build_damaged(
         write_looks(inspector, folder, number, labels, pictures[:, None], [[]] * len(labels), [[]] * len(labels), seen)
 
 
+def grid_of(painter: Any) -> int:
+    """Codes of a side of its images. ValueError for painters without codes on a square."""
+    grid = getattr(getattr(getattr(painter, "model", None), "config", None), "grid", None)
+    if not hasattr(painter, "decoded") or grid is None:
+        raise ValueError("This painter's images are no codes on a square, so no codes of one can be put into another.")
+    return grid
+
+
 def damaged(codes: Tensor, prompts: list[str], copies: int, rng: random.Random) -> Tensor:
     """(N, L) codes of square images -> (N * (copies + 1), L): each image, and behind it its copies with patches of
     others. A patch is another image's at the same place, or from elsewhere in it."""
