@@ -131,6 +131,7 @@ def _atelier_geneval(rng: random.Random) -> Iterator[Prompt]:
     from ..atelier.kinds import KINDS
     from ..atelier.language import canonical, held_out_colour, held_out_count, held_out_pair
     from ..atelier.language_parse import Clause, Demand
+    from ..atelier.sample import allowed
     from ..atelier.scene import COLOURS
 
     kinds = sorted(KINDS)
@@ -151,7 +152,9 @@ def _atelier_geneval(rng: random.Random) -> Iterator[Prompt]:
         return Clause(first), Clause(second, position=(rng.choice(SIDES), 0))
 
     def both() -> tuple[Clause, ...]:
-        return tuple(Clause(kind, 1, colour) for kind, colour in zip(pair(), rng.sample(list(COLOURS), 2), strict=True))
+        drawn = (zip(pair(), rng.sample(list(COLOURS), 2), strict=True) for _ in iter(int, 1))
+        clauses = (tuple(Clause(kind, 1, colour) for kind, colour in two) for two in drawn)
+        return next(two for two in clauses if allowed(two))
 
     draws: list[Callable[[], tuple[Clause, ...]]] = [
         lambda: (Clause(rng.choice(kinds)),), lambda: tuple(map(Clause, pair())), lambda: (counted(),),
