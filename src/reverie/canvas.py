@@ -330,3 +330,9 @@ def pick(logits: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
     # The sum ends at 1 only up to rounding; right=True never picks a code of probability 0.
     target = uniforms.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[-1] - 1)
+
+
+def agreed(fed: Sequence[int], drawn: Sequence[int]) -> int:
+    """How many of what was drawn behind each of `fed`, a known token and guesses, counts: all up to the first guess
+    that is not what was drawn in its place."""
+    return next((n for n in range(1, len(fed)) if fed[n] != drawn[n - 1]), len(fed))

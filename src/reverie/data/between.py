@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from ..benchmarks.protocol import image_seed
-from .damaged import grid_of, labelled
-from .looks import looks_files, write_looks
+from .damaged import grid_of, write_seen
+from .looks import looks_files
 from .paths import Label, PathBuild
 
 if TYPE_CHECKING:
@@ -90,12 +90,7 @@ def _shard(
         lots.append(random.Random(f"between/{seed}"))
         pairs.append(pair(demanded(text), lots[-1]))
         labels.append(Label(text, copy, seed, True))
-    painter: Any = generator
-    codes = between(painter, pairs, lots)
-    pictures = np.stack(painter.decoded(codes.to(painter.model.device))).transpose(0, 3, 1, 2)
-    seen = inspector.look(torch.from_numpy(pictures))
-    said = [labelled(*both) for both in zip(labels, seen, strict=True)]
-    write_looks(inspector, folder, number, said, pictures[:, None], [[]] * len(said), [[]] * len(said), seen)
+    write_seen(between(generator, pairs, lots), labels, generator, inspector, folder, number)
 
 
 def pair(demand: Demand, rng: random.Random) -> Pair:

@@ -10,7 +10,7 @@ ones. A folder of them is one of looks (looks.py) without unfinished moments; th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,11 +47,18 @@ def build_damaged(
         rng = random.Random(f"damaged/{config.seed}/{number}")
         prompts = [label.prompt for label in shard.labels]
         codes = damaged(codes_of(generator, canvas), prompts, config.copies, rng)
-        painter: Any = generator
-        pictures = np.stack(painter.decoded(codes.to(painter.model.device))).transpose(0, 3, 1, 2)
-        seen = inspector.look(torch.from_numpy(pictures))
-        labels = [labelled(shard.labels[row // (config.copies + 1)], one) for row, one in enumerate(seen)]
-        write_looks(inspector, folder, number, labels, pictures[:, None], [[]] * len(labels), [[]] * len(labels), seen)
+        labels = [label for label in shard.labels for _ in range(config.copies + 1)]
+        write_seen(codes, labels, generator, inspector, folder, number)
+
+
+def write_seen(
+    codes: Tensor, labels: Sequence[Label], painter: Any, inspector: Inspector, folder: Path, number: int
+) -> None:
+    """A shard of looks: (N, L) codes as the painter shows them, finished, their labels as the inspector sees them."""
+    pictures = np.stack(painter.decoded(codes.to(painter.model.device))).transpose(0, 3, 1, 2)
+    seen = inspector.look(torch.from_numpy(pictures))
+    said = [labelled(*both) for both in zip(labels, seen, strict=True)]
+    write_looks(inspector, folder, number, said, pictures[:, None], [[]] * len(said), [[]] * len(said), seen)
 
 
 def grid_of(painter: Any) -> int:

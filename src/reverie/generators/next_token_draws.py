@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from reverie.canvas import Canvas, pick
+from reverie.canvas import Canvas, agreed, pick
 from reverie.generators.next_token_cache import NextTokenCache
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def draw_by_guesses(
         part = cache.narrow(0, moving)
         drawn = _drawn(painter, part, torch.tensor(fed), uniforms[:moving], torch.tensor(at), reach + count - 1, weight)
         for i, (said, found) in enumerate(zip(fed, drawn, strict=True)):
-            right = next((n for n in range(1, count) if said[n] != found[n - 1]), count)
+            right = agreed(said, found)
             known[i] += found[: min(right, ends[i] - at[i])]
             ahead[i] = found[right:]
     for row, codes, place, end in zip(tokens, known, places, ends, strict=True):

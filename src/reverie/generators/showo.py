@@ -244,8 +244,8 @@ class ShowoPainter:
         pairs = list(zip(*inverse.view(ways, -1).tolist(), strict=True))
         different = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
         sides = torch.tensor(list(different), device=codes.device).T
-        asked = hidden[sides[0]]
-        found = [states[_places(hidden)[side][asked]].float() for side in sides]
+        asked, places = hidden[sides[0]], _places(hidden)
+        found = [states[places[side][asked]].float() for side in sides]
         guided = found[0] if ways == 1 else (found[0] * weight).sub_(found[1] * (weight - 1))
         logits = self._head(guided.to(states.dtype))
         if len(different) < len(pairs):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from reverie.canvas import pick
+from reverie.canvas import agreed, pick
 from reverie.models.llama import KVCache
 from reverie.models.rows import padded_rows
 
@@ -89,7 +89,7 @@ def write_by_guesses(
         ended = []
         drawn = _drawn(eyes, answers, hidden.view(len(answers), -1, hidden.shape[-1]), uniforms, temperature)
         for answer, said, found in zip(answers, fed, drawn, strict=True):
-            right = next((n for n in range(1, len(said)) if said[n] != found[n - 1]), len(said))
+            right = agreed(said, found)
             ended.append(_grown(eyes, answer, found[:right], limit, on_ids))
         left = [row for row, over in enumerate(ended) if not over]
         if not left:
