@@ -129,3 +129,10 @@ def test_prompts_of_the_six_tasks_ask_nothing_that_is_held_out():
         shapes.add((len(clauses), clauses[0].count > 1, clauses[-1].colour is None, clauses[-1].position is None))
         assert allowed(clauses)
     assert len(shapes) == 6
+    found = prompts.read("atelier-geneval:counting+colors+colors:30", seed=4).prompts
+    clauses = [parse(prompt.text).include for prompt in found]
+    assert [len(one) for one in clauses] == [1] * 30
+    assert [one[0].count > 1 for one in clauses] == [True, False, False] * 10
+    assert [one[0].colour is None for one in clauses] == [True, False, False] * 10
+    with pytest.raises(ValueError, match="there is no task 'colours'; use single_object"):
+        prompts.read("atelier-geneval:colours:30")

@@ -16,7 +16,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +159,8 @@ class Look:
 
 
 class Looks:
-    """What a folder holds. ValueError where it is no such folder."""
+    """What a folder holds, but for images that are kept back for benchmarks; `left_out` says how many these are.
+    ValueError where it is no such folder, or nothing is left of it."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -168,10 +169,16 @@ class Looks:
         if found.get("kind") != "looks":
             raise ValueError(f"{folder} holds no looks; build them with `reverie data build looks`.")
         self.rows: list[Look] = []
+        self.left_out = 0
         for lines in sorted(self.folder.glob("looks-*.jsonl")):
             pictures = np.load(lines.with_suffix(".npy"), mmap_mode="r")
             said = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
-            self.rows += [_look(*both) for both in zip(pictures, said, strict=True)]
+            found = [_look(*both) for both in zip(pictures, said, strict=True)]
+            fair = [look for look in found if not kept_back(look.own.text, look.sighting)]
+            self.left_out += len(found) - len(fair)
+            self.rows += fair
+        if self.left_out and not self.rows:
+            raise ValueError(f"{folder} holds only what benchmarks ask for; take prompts of the training side.")
         if not self.rows:
             raise ValueError(f"{folder} holds no finished shard; run its build first.")
 
@@ -198,6 +205,23 @@ def _look(pictures: np.ndarray, said: Mapping[str, Any]) -> Look:
     moments, clear = tuple(said["moments"]), tuple(said["clear"])
     own = own_claim(said["prompt"], seen, said["right"])
     return Look(pictures, moments, clear, own, seen, said.get("sure", float(own.holds)), said.get("reason", ""))
+
+
+def kept_back(prompt: str, seen: Sighting) -> bool:
+    """Whether an image asks for, or shows, what `language.held_out_*` keep for benchmarks. A thing in the colour that
+    is natural to its kind says nothing of colours, as one that was drawn without any (`edits.fair`)."""
+    from ..atelier.edits import fair
+    from ..atelier.kinds import KINDS
+    from ..atelier.sample import allowed
+    from ..judges.inspector import demanded
+
+    plain = (replace(one, colour=None) if one.colour == KINDS[one.kind].natural else one for one in seen.objects)
+    if not fair(replace(seen, objects=tuple(plain)).to_scene()):
+        return True
+    try:
+        return not allowed(demanded(prompt).include)
+    except ValueError:  # not in the Atelier's words
+        return False
 
 
 def own_claim(prompt: str, sighting: Sighting, right: bool) -> Claim:

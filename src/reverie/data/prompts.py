@@ -3,6 +3,7 @@
     prompts = read("captions.txt", exclude=["evaluation_metadata.jsonl"])    # one a line, or JSON lines with `prompt`
     prompts = read("atelier:2000")                                           # the Atelier's training side
     prompts = read("atelier-geneval:2000")                                   # of it, the six tasks of atelier-geneval
+    prompts = read("atelier-geneval:colors+counting:500")                    # some of these, in turn
     prompts = read("things.json:13000")                                      # GenEval's six templates over a list
 
 "Can We Generate Images with CoT?" (arXiv 2501.13926) fills GenEval's templates with countable everyday objects and
@@ -47,16 +48,18 @@ class Prompts:
 
 
 def read(source: str, exclude: Sequence[str | Path] = (), seed: int = 0) -> Prompts:
-    """`source`: a file, `atelier:N`, `atelier-geneval:N`, or `FILE.json:N`. `exclude`: files with the prompts of
-    benchmarks, in the form of the first. ValueError, in one sentence, for what cannot be used."""
+    """`source`: a file, `atelier:N`, `atelier-geneval:N`, `atelier-geneval:TASKS:N`, or `FILE.json:N`. `exclude`: files
+    with the prompts of benchmarks, in the form of the first. ValueError, in one sentence, for what cannot be used."""
     held = {key(prompt.text) for file in exclude for prompt in lines(Path(file))}
     name, sign, count = source.rpartition(":")
     if not sign or Path(source).is_file():
         return _sifted(iter(lines(Path(source))), held, None, source)
     if not re.fullmatch(r"[1-9]\d*", count):
         raise ValueError(f"prompts={source!r}: behind the colon stands how many, such as {name}:1000.")
+    name, _, tasks = name.partition(":") if name.startswith("atelier-geneval:") else (name, "", "")
     if name in ATELIER:
-        drawn = ATELIER[name](random.Random(f"prompts/{seed}"))
+        rng = random.Random(f"prompts/{seed}")
+        drawn = _atelier_geneval(rng, _tasks(tasks, source)) if tasks else ATELIER[name](rng)
         return _sifted(drawn, held | _atelier_asks(), int(count), source)
     return _sifted(templates(*things(Path(name)), random.Random(f"prompts/{seed}")), held, int(count), source)
 
@@ -126,8 +129,19 @@ def _atelier(rng: random.Random) -> Iterator[Prompt]:
         yield Prompt(say(demand, rng, split="train"))
 
 
-def _atelier_geneval(rng: random.Random) -> Iterator[Prompt]:
-    """The six tasks in turn, of things, pairs, numbers and colours that are not held out for benchmarks."""
+TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+
+def _tasks(said: str, source: str) -> tuple[str, ...]:
+    """Names with + between them; one may stand there several times."""
+    found = tuple(said.split("+"))
+    if unknown := [task for task in found if task not in TASKS]:
+        raise ValueError(f"prompts={source!r}: there is no task {unknown[0]!r}; use {', '.join(TASKS)}.")
+    return found
+
+
+def _atelier_geneval(rng: random.Random, tasks: Sequence[str] = TASKS) -> Iterator[Prompt]:
+    """Tasks in turn, of things, pairs, numbers and colours that are not held out for benchmarks."""
     from ..atelier.kinds import KINDS
     from ..atelier.language import canonical, held_out_colour, held_out_count, held_out_pair
     from ..atelier.language_parse import Clause, Demand
@@ -156,12 +170,12 @@ def _atelier_geneval(rng: random.Random) -> Iterator[Prompt]:
         clauses = (tuple(Clause(kind, 1, colour) for kind, colour in two) for two in drawn)
         return next(two for two in clauses if allowed(two))
 
-    draws: list[Callable[[], tuple[Clause, ...]]] = [
-        lambda: (Clause(rng.choice(kinds)),), lambda: tuple(map(Clause, pair())), lambda: (counted(),),
-        lambda: (coloured(),), placed, both,
-    ]  # fmt: skip
-    for draw in itertools.cycle(draws):
-        yield Prompt(f"{rng.choice(('a photo of', 'a picture of'))} {canonical(Demand(draw()))}")
+    draws: dict[str, Callable[[], tuple[Clause, ...]]] = {
+        "single_object": lambda: (Clause(rng.choice(kinds)),), "two_object": lambda: tuple(map(Clause, pair())),
+        "counting": lambda: (counted(),), "colors": lambda: (coloured(),), "position": placed, "color_attr": both,
+    }  # fmt: skip
+    for task in itertools.cycle(tasks):
+        yield Prompt(f"{rng.choice(('a photo of', 'a picture of'))} {canonical(Demand(draws[task]()))}")
 
 
 ATELIER: Mapping[str, Callable[[random.Random], Iterator[Prompt]]] = {

@@ -186,7 +186,7 @@ class ClaimTask:
 
     def _asked(self, look: Look, rng: random.Random, unfinished: bool) -> Shown:
         """An image, finished or before, with the question whether it is (or may become) what its prompt says first. One
-        of which no earlier moment was kept is clear, and will become what it is."""
+        of which no earlier moment was kept will become what it is; whether it is clear is not asked."""
         names, more = names_in(look.sighting), self.config.claims - 1
         place = rng.randrange(len(look.moments) or 1) if unfinished else -1
         picture = self._shifted(look.pictures[place], rng)
@@ -195,8 +195,8 @@ class ClaimTask:
             own = Asked("orm", look.own, look.sure, reason)
             return picture, [own, *self._claims("orm", look.sighting, rng, more)], names
         own = Asked("potential", look.own, look.sure)
-        clear = Asked("clarity", Claim("", (look.clear[place] if look.clear else True,), (0,)))
-        return picture, [own, clear, *self._claims("potential", look.sighting, rng, more - 1)], names
+        clear = [Asked("clarity", Claim("", (now,), (0,))) for now in look.clear[place : place + 1]]
+        return picture, [own, *clear, *self._claims("potential", look.sighting, rng, more - len(clear))], names
 
     def _shifted(self, picture: np.ndarray, rng: random.Random) -> np.ndarray:
         if rng.random() >= self.config.moved:
