@@ -189,6 +189,18 @@ def test_pictures_are_shown_from_elsewhere_and_prospects_asked_of_finished_ones_
     assert any((picture == one).all() for one in whole.numpy())
 
 
+def test_the_end_of_a_painting_is_a_moment_too_and_clear(student, cats):
+    now, end = (look.pictures[-1] for look in cats.rows)
+    flickering = replace(cats.rows[0], pictures=np.stack((now, end)), moments=(0.5,), clear=(False,))
+    task = ClaimTask(student, WORDING, ClaimTraining(drawn=0.0), painted=[cats])
+    told = set()
+    for seed in range(20):
+        picture, asked, _ = task._asked(flickering, random.Random(seed), unfinished=True)
+        assert [one.question for one in asked] == ["potential", "clarity", "potential", "potential"]
+        told.add(((picture == end).all(), asked[1].said.holds))
+    assert told == {(False, False), (True, True)}
+
+
 def test_a_verdict_is_learnt_as_surely_as_it_is_so(student, cats):
     task = ClaimTask(student, WORDING, ClaimTraining(drawn=0.0), painted=[cats])
     hidden = torch.randn(3, student.model.config.text_config.hidden_size)

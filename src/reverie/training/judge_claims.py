@@ -185,17 +185,18 @@ class ClaimTask:
         return self._asked(look, rng, rng.random() < self.config.unfinished)
 
     def _asked(self, look: Look, rng: random.Random, unfinished: bool) -> Shown:
-        """An image, finished or before, with the question whether it is (or may become) what its prompt says first. One
-        of which no earlier moment was kept will become what it is; whether it is clear is not asked."""
+        """An image, finished or before, with the question whether it is (or may become) what its prompt says first. The
+        end is one of its moments, and clear. One of which no earlier moment was kept will become what it is; whether
+        it is clear is not asked, as the answer would always be yes."""
         names, more = names_in(look.sighting), self.config.claims - 1
-        place = rng.randrange(len(look.moments) or 1) if unfinished else -1
+        place = rng.randrange(len(look.pictures)) if unfinished else -1
         picture = self._shifted(look.pictures[place], rng)
         if not unfinished:
             reason = "" if look.own.holds or not self.config.reasons else look.reason
             own = Asked("orm", look.own, look.sure, reason)
             return picture, [own, *self._claims("orm", look.sighting, rng, more)], names
         own = Asked("potential", look.own, look.sure)
-        clear = [Asked("clarity", Claim("", (now,), (0,))) for now in look.clear[place : place + 1]]
+        clear = [Asked("clarity", Claim("", ((*look.clear, True)[place],), (0,)))] if look.moments else []
         return picture, [own, *clear, *self._claims("potential", look.sighting, rng, more - len(clear))], names
 
     def _shifted(self, picture: np.ndarray, rng: random.Random) -> np.ndarray:
