@@ -60,6 +60,10 @@ class LiteralShowo(ShowoPainter):
         codes_only = slice(model.config.code_offset, model.config.mask)
         return guided[:, -self.length - 1 : -1, codes_only][masked], len(rows)
 
+    def _head(self, states: Tensor) -> Tensor:
+        """They are logits already."""
+        return states
+
     def start(self, conditions: Conditions, seeds, known=None):
         self.prompts = conditions.prompts
         return super().start(conditions, seeds, known)

@@ -18,6 +18,7 @@ Other `rows`, devices or builds agree up to rounding. On GPUs the same rules are
 there.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ from reverie.models.showo_text import ShowoTokenizer
 
 Drawer = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
 
-DRAWN_AT_ONCE = {"cpu": 1024}
+DRAWN_AT_ONCE = {"cpu": 128}
 """Slots whose probabilities stand in memory in float64 at the same time, by device; 16384 on others."""
 CPU_ROWS, ACCELERATOR_ROWS, LARGEST_BLOCK = 64, 1024, 320
 LEAST = 1e-20
@@ -119,11 +120,25 @@ class ShowoPainter:
         uniforms = canvas.uniforms.to(self.model.device)
         weight = self._weight(canvas.conditions)
         cache, texts = self._read(canvas)
-        for step in range(canvas.step, to):
-            numbers = uniforms.view(slots.shape)[:, step]
-            noise = self._noise(canvas, step)
-            slots[:, step + 1], computed = self._step(slots[:, step], numbers, step, noise, cache, texts, weight)
-            canvas.work.decoded += computed * (self.length + 2)
+
+        def go(rows: slice, first: int, last: int) -> int:
+            """These images from step `first` to `last`; how many rows went through the model."""
+            ways, computed = (texts[way : way + len(canvas)] for way in range(0, len(texts), len(canvas))), 0
+            mine = [text for way in ways for text in way[rows]]
+            for step in range(first, last):
+                numbers, noise = uniforms.view(slots.shape)[rows, step], self._noise(canvas, step)[rows]
+                slots[rows, step + 1], more = self._step(slots[rows, step], numbers, step, noise, cache, mine, weight)
+                computed += more
+            return computed
+
+        # All of a prompt are alike at the first step, which they share. After it each core goes its own way; but few
+        # images that cannot be dealt out evenly go together, and the rows of a step are (`_states`).
+        split, parts = max(canvas.step, 1), shares(len(canvas), slots.device)
+        if len(canvas) % len(parts) and len(canvas) < 16 * len(parts):
+            parts = [slice(len(canvas))]
+        computed = go(slice(len(canvas)), canvas.step, split)
+        computed += sum(side_by_side(lambda rows: go(rows, split, to), parts))
+        canvas.work.decoded += computed * (self.length + 2)
         return replace(canvas, tokens=slots.flatten(1), uniforms=uniforms, step=to, cache=cache)
 
     def record(self, canvas: Canvas) -> Tensor:
@@ -219,7 +234,7 @@ class ShowoPainter:
         """(N, L) slots after step `step` to those after the next; and how many rows went through the model."""
         codes, masked = unpack(slots)
         guided, computed = self._guided(codes, masked, cache, texts, weight)
-        found = self.drawer(guided, uniforms[masked], self.temperature)
+        found = self._drawn(guided, uniforms[masked])
         drawn = codes.masked_scatter(masked, found[0])
         sure = confidence(found[1], found[2], noise.to(found[1]).expand(masked.shape)[masked])
         sure = sure.new_full(masked.shape, torch.inf).masked_scatter(masked, sure)
@@ -228,8 +243,8 @@ class ShowoPainter:
     def _guided(
         self, codes: Tensor, masked: Tensor, cache: ShowoCache, texts: Sequence[Read], weight: float
     ) -> tuple[Tensor, int]:
-        """Guided logits (M, number of codes) in float32 of the M masked slots, image by image; and how many rows were
-        computed. `texts` are those of all images, then their blank twins.
+        """Guided states (M, D) below the head of the M masked slots, image by image; and how many rows were computed.
+        `texts` are those of all images, then their blank twins.
 
         Rows that are alike, such as all candidates of a prompt before anything is painted, are computed once. The head
         is linear, so guidance stands in front of it: it runs once for each slot, not once for each way."""
@@ -240,25 +255,29 @@ class ShowoPainter:
         rows, inverse = rows.unique(dim=0, return_inverse=True)
         known, hidden = list(numbers), rows[:, 1:] < 0
         states = self._states(rows[:, 1:], hidden, cache, [known[i] for i in rows[:, 0].tolist()])
-        # The rows of an image, its own and the blank one; images that share both are guided once.
-        pairs = list(zip(*inverse.view(ways, -1).tolist(), strict=True))
-        different = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-        sides = torch.tensor(list(different), device=codes.device).T
-        asked, places = hidden[sides[0]], _places(hidden)
-        found = [states[places[side][asked]].float() for side in sides]
+        # The rows of an image, its own and the blank one.
+        places = _places(hidden)
+        found = [states[places[side][masked]].float() for side in inverse.view(ways, -1)]
         guided = found[0] if ways == 1 else (found[0] * weight).sub_(found[1] * (weight - 1))
-        logits = self._head(guided.to(states.dtype))
-        if len(different) < len(pairs):
-            logits = logits[_places(asked)[[different[pair] for pair in pairs]][masked]]
-        return logits, len(rows)
+        return guided.to(states.dtype), len(rows)
+
+    def _drawn(self, guided: Tensor, uniforms: Tensor) -> tuple[Tensor, ...]:
+        """What `draw` finds from guided states (M, D) and (M,) numbers. Block by block, so that logits are drawn from
+        while they are in the core's cache, and never stand in memory together."""
+        if self.drawer is not draw:
+            return self.drawer(self._head(guided), uniforms, self.temperature)
+        size = self.rows * max(1, drawn_at_once(guided.device) // self.rows)
+
+        def part(rows: slice) -> list[tuple[Tensor, ...]]:
+            blocks = zip(guided[rows].split(size), uniforms[rows].split(size), strict=True)
+            return [draw(self._head(states), numbers, self.temperature) for states, numbers in blocks]
+
+        parts = side_by_side(part, shares(len(guided), guided.device))
+        return tuple(torch.cat(found) for found in zip(*itertools.chain.from_iterable(parts), strict=True))
 
     def _head(self, states: Tensor) -> Tensor:
         """(M, D) to (M, number of codes) in float32."""
-
-        def part(rows: slice) -> Tensor:
-            return self.model.code_logits(states[rows], self.rows).float()
-
-        return torch.cat(side_by_side(part, shares(len(states), states.device)))
+        return self.model.code_logits(states, self.rows).float()
 
     def _states(self, codes: Tensor, masked: Tensor, cache: ShowoCache, texts: Sequence[Read]) -> Tensor:
         """(M, D) of the masked slots, row by row, below the head; texts of different kinds go in batches of their
@@ -320,6 +339,10 @@ def _places(asked: Tensor) -> Tensor:
     return (asked.flatten().cumsum(0) - 1).view(asked.shape)
 
 
+def drawn_at_once(device: torch.device) -> int:
+    return DRAWN_AT_ONCE.get(device.type, 16384)
+
+
 def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """One code for each slot from softmax(logits): (M, V) and (M,) to codes, their probabilities, and numbers.
 
@@ -328,7 +351,7 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, 
     Gumbel noise. `temperature` 0 takes the likeliest code. In float64 (float32 on devices without it).
     """
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    results, size = [], DRAWN_AT_ONCE.get(logits.device.type, 16384)
+    results, size = [], drawn_at_once(logits.device)
     for block, numbers in zip(logits.split(size), uniforms.to(wide).split(size), strict=True):
         probabilities = block.softmax(-1, dtype=wide)
         if temperature == 0:

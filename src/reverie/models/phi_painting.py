@@ -44,6 +44,10 @@ class Halves:
     def after(self, base: Tensor, attended: Tensor) -> Tensor:
         return base + self.layer.self_attn.dense(attended)
 
+    def rest(self, flat: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
+        """All that stands beside and behind attention."""
+        return self.after(self.mlp(flat, normed), attended)
+
 
 class PackedHalves(Halves):
     """The same in four products, on weights packed for the CPU, sums taken along."""
@@ -95,8 +99,9 @@ def paint(phi: Phi, ids: Tensor, text: TextStates, start: int, rows: int, wanted
             asked = wanted.flatten()
             flat, attended, normed = flat[asked], attended[asked], normed[asked] if index else normed
         if index:
-            flat = in_blocks(layer.mlp, rows, flat, normed)
-        flat = in_blocks(layer.after, rows, flat, attended)
+            flat = in_blocks(layer.rest, rows, flat, normed, attended)
+        else:
+            flat = in_blocks(layer.after, rows, flat, attended)
     flat = phi.model.final_layernorm(flat)
     return flat if wanted is not None else flat.view(batch, length, -1)
 
@@ -124,16 +129,17 @@ class Shapes:
         self.keys[:, :, : self.before], self.values[:, :, : self.before] = keys, values
         self._turn(attention.k_layernorm(key), self.keys[:, :, self.before :].transpose(1, 2))
         self.values[:, :, self.before :] = value.transpose(1, 2)
-        turned = query.new_empty(query.shape)
-        self._turn(attention.q_layernorm(query), turned)
-        return turned.transpose(1, 2)
+        query = attention.q_layernorm(query)
+        self._turn(query, query)
+        return query.transpose(1, 2)
 
     def _turn(self, x: Tensor, out: Tensor) -> None:
         """(B, T, heads, size): a part of each head turns by position."""
         turned = self.phi.config.turned
         part, (cos, sin) = x[..., :turned], self.rotary
         torch.addcmul(part * cos, part.roll(turned // 2, -1), sin, out=out[..., :turned])  # `llama.rotate`, in place
-        out[..., turned:] = x[..., turned:]
+        if out is not x:
+            out[..., turned:] = x[..., turned:]
 
 
 def in_blocks(function: Callable[..., Tensor], rows: int, *inputs: Tensor) -> Tensor:
