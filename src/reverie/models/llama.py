@@ -61,14 +61,22 @@ class KVCache:
         self.looked_up: bool = like is not None and like.looked_up
 
     @classmethod
-    def empty(cls, config: LlamaConfig, batch: int, capacity: int, like: Tensor, rows: int = 32) -> "KVCache":
-        """Zeros, on the device and in the type of `like` (unwritten slots are masked, but 0 times NaN is still NaN)."""
+    def empty(
+        cls, config: LlamaConfig, batch: int, capacity: int, like: Tensor, rows: int = 32, zeros: bool = True
+    ) -> "KVCache":
+        """Zeros, on the device and in the type of `like` (unwritten slots are masked, but 0 times NaN is still NaN).
+        Without `zeros` anything, for who writes all slots that are read, or clears them (`clear`)."""
         shape = (config.num_hidden_layers, batch, config.num_key_value_heads, capacity, config.head_dim)
-        return cls(like.new_zeros(shape), like.new_zeros(shape), rows)
+        make = like.new_zeros if zeros else like.new_empty
+        return cls(make(shape), make(shape), rows)
 
     @property
     def capacity(self) -> int:
         return self.keys.shape[3]
+
+    def clear(self, row: int, first: int) -> None:
+        """Zeros in the slots of a row from `first` on."""
+        self.keys[:, row, :, first:], self.values[:, row, :, first:] = 0, 0
 
     def narrow(self, start: int, end: int) -> "KVCache":
         """Rows start..end as a view: what is written there is written here."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
 from reverie.generators.prefill import Entry, prefill
-from reverie.models.cores import shares, side_by_side
+from reverie.models.cores import lanes, shares, side_by_side
 from reverie.models.janus import Janus
 from reverie.models.janus_text import PLACEHOLDER, SYSTEM, ImageRules, JanusTokenizer
 from reverie.models.llama import KVCache
@@ -212,10 +212,10 @@ class JanusEyes:
         spellings = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
         return {self.tokenizer.encode(spelling)[1] for spelling in spellings}
 
-    def _cache(self, batch: int, length: int) -> KVCache:
+    def _cache(self, batch: int, length: int, zeros: bool = True) -> KVCache:
         capacity = -(-length // self.chunk) * self.chunk
         weight = self.model.language_model.lm_head.weight
-        return KVCache.empty(self.model.config.language, batch, capacity, weight, self.rows)
+        return KVCache.empty(self.model.config.language, batch, capacity, weight, self.rows, zeros)
 
     def _chunks(self, embeds: Tensor, cache: KVCache):
         """Sends (T, D) through the language model in full chunks; yields hidden states (chunk, D)."""
@@ -231,13 +231,15 @@ class JanusEyes:
         states (B, D), and the lengths of the conversations."""
         embeds = self._embed_all(conversations)
         lengths = [len(rows) for rows in embeds]
-        cache = self._cache(len(embeds), max(lengths) + room)
+        cache = self._cache(len(embeds), max(lengths) + room, zeros=False)
         last = embeds[0].new_zeros(len(embeds), embeds[0].shape[1])
         entries = [
             Entry(row, rows, self._names(messages), len(rows))
             for row, (rows, messages) in enumerate(zip(embeds, conversations, strict=True))
         ]
         self.work.prefilled += prefill(entries, cache, self.chunk, self._hidden, last)
+        for row, length in enumerate(lengths):
+            cache.clear(row, -(-length // self.chunk) * self.chunk)
         return cache, last, lengths
 
     def _embed_all(self, conversations: Sequence[Messages]) -> list[Tensor]:
@@ -277,11 +279,44 @@ class JanusEyes:
     ) -> list[list[int]]:
         """`limit` ids for each conversation, the end of the answer repeated behind it, or behind what is `enough`. Who
         has ended leaves."""
+        parts = lanes(len(conversations), self.model.language_model)
+        # Dealt out to several cores so that each has as much to read.
+        order = _dealt(conversations, len(parts))
+        conversations, seeds = [conversations[i] for i in order], [seeds[i] for i in order]
+        enough = [enough[i] for i in order] if enough else ()
         cache, hidden, counts = self._enter(conversations, limit)
-        device, eos = self.model.device, self.tokenizer.eos
-        lengths, writing = torch.tensor(counts, device=device), torch.arange(len(counts), device=device)
-        uniforms = draw_uniforms(seeds, limit).to(device)
-        written = torch.full((len(counts), limit), eos, device=device)
+        uniforms = draw_uniforms(seeds, limit).to(self.model.device)
+        written = torch.full((len(counts), limit), self.tokenizer.eos, device=self.model.device)
+
+        def write(rows: slice) -> Work:
+            part = cache.narrow(rows.start, rows.stop)
+            numbers = range(rows.start, rows.stop)
+            return self._write_on(
+                conversations, numbers, part, hidden[rows], counts[rows], uniforms, temperature, written, on_ids, enough
+            )
+
+        for spent in side_by_side(write, parts):
+            self.work.include(spent)
+        found = written.tolist()
+        return [found[place] for place in sorted(range(len(order)), key=order.__getitem__)]
+
+    def _write_on(
+        self,
+        conversations: Sequence[Messages],
+        numbers: Sequence[int],
+        cache: KVCache,
+        hidden: Tensor,
+        counts: list[int],
+        uniforms: Tensor,
+        temperature: float,
+        written: Tensor,
+        on_ids: Callable[[list[int]], None] | None,
+        enough: Sequence[Callable[[str], bool] | None],
+    ) -> Work:
+        """Writes the answers to some conversations, by their `numbers`, into their rows of `written` (all answers,
+        limit); what that took. hidden (N, D) and counts, their lengths, are those of the rows of `cache`."""
+        device, eos, limit, work = self.model.device, self.tokenizer.eos, written.shape[1], Work()
+        lengths, writing = torch.tensor(counts, device=device), torch.tensor(numbers, device=device)
         ended = torch.zeros(len(counts), dtype=torch.bool, device=device)
         for step in range(limit):
             if device.type == "cpu" and 2 * len(counts) <= self.rows and not ended.any():
@@ -291,7 +326,7 @@ class JanusEyes:
                     self.followers.read(answer.asked)
                     answer.written += written[answer.number, :step].tolist()
                     answer.over = enough[answer.number] if enough else None
-                write_by_guesses(self, said, cache, hidden, uniforms, temperature, on_ids)
+                work.decoded += write_by_guesses(self, said, cache, hidden, uniforms, temperature, on_ids)
                 for answer in said:
                     written[answer.number, : len(answer.written)] = torch.tensor(answer.written)
                 break
@@ -315,16 +350,23 @@ class JanusEyes:
                     cache, order = cache.closed_up(left, max(counts) + step)
                     ids, ended, lengths, writing = ids[order], ended[order], lengths[order], writing[order]
                     counts = [counts[row] for row in order]
-            self.work.decoded += len(counts)
+            work.decoded += len(counts)
             positions = (lengths + step)[:, None]
             span = -(-(max(counts) + step + 1) // self.chunk) * self.chunk
             embeds = self.model.embed_text(ids[:, None])
             hidden = self.model.hidden(embeds, cache, positions=positions, span=span)[:, 0]
-        return written.tolist()
+        return work
 
     def text(self, ids: list[int]) -> str:
         """What an answer says before its end."""
         return self.tokenizer.decode(_before(ids, self.tokenizer.eos))
+
+
+def _dealt(conversations: Sequence[Messages], hands: int) -> list[int]:
+    """An order in which each of `hands` equal shares has as much to read as the others, about."""
+    length = [sum(len(message.text) for message in messages) for messages in conversations]
+    order = sorted(range(len(length)), key=lambda i: -length[i])
+    return [i for first in range(hands) for i in order[first::hands]]
 
 
 def _agreeing(a: list[int], b: list[int]) -> int:
