@@ -76,7 +76,7 @@ def _chunks(rows: Sequence[Row], starts: range, enter: Callable[..., int], devic
         ways = [sum(len(e.embeds) - start for e, _ in part) for part in apart]
         alone = max(ways) <= 1.2 * min(ways) and all(e.start <= start for e, _ in rows)
         left = range(start, starts.stop if alone else slots.stop, starts.step)
-        computed += sum(side_by_side(lambda part, left=left: _chunks(part, left, enter, device), apart))
+        computed += sum(side_by_side(partial(_chunks, starts=left, enter=enter, device=device), apart))
         if alone:
             break
     return computed
