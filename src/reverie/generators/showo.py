@@ -189,8 +189,8 @@ class ShowoPainter:
         return replace(canvas, tokens=tokens, step=to, cache=canvas.release())
 
     def row_bytes(self, conditions: Conditions) -> int:
-        """Memory of one image while it is painted: both ways through a layer, keys of text and image, states of both and
-        guided ones, the record of all steps."""
+        """Memory of one image while it is painted: both ways through a layer, keys of text and image, states of both
+        and guided ones, the record of all steps."""
         model, phi = self.model, self.model.config.phi
         size, place = model.showo.lm_head.weight.itemsize, self.length + 2
         keys = 2 * (model.config.block + 2 * place) * phi.num_key_value_heads * phi.head_dim
