@@ -173,9 +173,9 @@ class JanusEyes:
             text = text.replace(mark, token)
         return text
 
-    def _embed(self, messages: Messages, seen: Tensor | None = None) -> Tensor:
+    def _embed(self, messages: Messages, seen: Tensor | None = None, told: Sequence[int] | None = None) -> Tensor:
         """(T, D) input embeddings, vision features in the places of the placeholders; `seen` has them already."""
-        ids = torch.tensor(self.ids(messages), device=self.model.device)
+        ids = torch.tensor(self.ids(messages) if told is None else told, device=self.model.device)
         embeds = self.model.embed_text(ids)
         pictures = [picture for message in messages for picture in message.images]
         if seen is None and pictures:
@@ -226,35 +226,35 @@ class JanusEyes:
             positions = torch.arange(start, start + self.chunk, device=embeds.device)[None]
             yield self.model.hidden(block[None], cache, positions=positions, span=start + self.chunk)[0]
 
-    def _enter(self, conversations: Sequence[Messages], room: int) -> tuple[KVCache, Tensor, list[int]]:
+    def _enter(self, conversations: Sequence[Messages], room: int) -> tuple[KVCache, Tensor, list[list[int]]]:
         """Prefills several conversations, what they share once: the cache, with room for answers, the last hidden
-        states (B, D), and the lengths of the conversations."""
-        embeds = self._embed_all(conversations)
-        lengths = [len(rows) for rows in embeds]
-        cache = self._cache(len(embeds), max(lengths) + room, zeros=False)
+        states (B, D), and the conversations' ids."""
+        told = [self.ids(messages) for messages in conversations]
+        embeds = self._embed_all(conversations, told)
+        cache = self._cache(len(embeds), max(map(len, told)) + room, zeros=False)
         last = embeds[0].new_zeros(len(embeds), embeds[0].shape[1])
         entries = [
-            Entry(row, rows, self._names(messages), len(rows))
-            for row, (rows, messages) in enumerate(zip(embeds, conversations, strict=True))
+            Entry(row, rows, self._names(messages, ids), len(rows))
+            for row, (rows, messages, ids) in enumerate(zip(embeds, conversations, told, strict=True))
         ]
         self.work.prefilled += prefill(entries, cache, self.chunk, self._hidden, last)
-        for row, length in enumerate(lengths):
-            cache.clear(row, -(-length // self.chunk) * self.chunk)
-        return cache, last, lengths
+        for row, ids in enumerate(told):
+            cache.clear(row, -(-len(ids) // self.chunk) * self.chunk)
+        return cache, last, told
 
-    def _embed_all(self, conversations: Sequence[Messages]) -> list[Tensor]:
+    def _embed_all(self, conversations: Sequence[Messages], told: Sequence[Sequence[int]]) -> list[Tensor]:
         """`_embed` of each, all their pictures looked at together."""
         pictures = [[picture for message in messages for picture in message.images] for messages in conversations]
         looked = iter(self._looked([picture for each in pictures for picture in each]))
         seen = [torch.cat([next(looked) for _ in each]) if each else None for each in pictures]
-        return [self._embed(messages, features) for messages, features in zip(conversations, seen, strict=True)]
+        return [self._embed(*each) for each in zip(conversations, seen, told, strict=True)]
 
-    def _names(self, messages: Messages) -> list[Hashable]:
-        """For each of `ids` what its embedding depends on."""
+    def _names(self, messages: Messages, ids: Sequence[int]) -> list[Hashable]:
+        """For each of its `ids` what its embedding depends on."""
         keys = iter([picture_key(picture) for message in messages for picture in message.images])
         vectors, names, left = self.model.config.vision.num_image_tokens, list[Hashable](), 0
         key = b""
-        for index in self.ids(messages):
+        for index in ids:
             if index != self.tokenizer.placeholder:
                 names.append(index)
                 continue
@@ -284,16 +284,14 @@ class JanusEyes:
         order = _dealt(conversations, len(parts))
         conversations, seeds = [conversations[i] for i in order], [seeds[i] for i in order]
         enough = [enough[i] for i in order] if enough else ()
-        cache, hidden, counts = self._enter(conversations, limit)
+        cache, hidden, told = self._enter(conversations, limit)
         uniforms = draw_uniforms(seeds, limit).to(self.model.device)
-        written = torch.full((len(counts), limit), self.tokenizer.eos, device=self.model.device)
+        written = torch.full((len(told), limit), self.tokenizer.eos, device=self.model.device)
 
         def write(rows: slice) -> Work:
             part = cache.narrow(rows.start, rows.stop)
             numbers = range(rows.start, rows.stop)
-            return self._write_on(
-                conversations, numbers, part, hidden[rows], counts[rows], uniforms, temperature, written, on_ids, enough
-            )
+            return self._write_on(told, numbers, part, hidden[rows], uniforms, temperature, written, on_ids, enough)
 
         for spent in side_by_side(write, parts):
             self.work.include(spent)
@@ -302,26 +300,26 @@ class JanusEyes:
 
     def _write_on(
         self,
-        conversations: Sequence[Messages],
+        told: Sequence[list[int]],
         numbers: Sequence[int],
         cache: KVCache,
         hidden: Tensor,
-        counts: list[int],
         uniforms: Tensor,
         temperature: float,
         written: Tensor,
         on_ids: Callable[[list[int]], None] | None,
         enough: Sequence[Callable[[str], bool] | None],
     ) -> Work:
-        """Writes the answers to some conversations, by their `numbers`, into their rows of `written` (all answers,
-        limit); what that took. hidden (N, D) and counts, their lengths, are those of the rows of `cache`."""
+        """Writes the answers to some conversations, given as ids, by their `numbers`, into their rows of `written` (all
+        answers, limit); what that took. hidden (N, D) belongs to the rows of `cache`."""
         device, eos, limit, work = self.model.device, self.tokenizer.eos, written.shape[1], Work()
+        counts = [len(told[number]) for number in numbers]
         lengths, writing = torch.tensor(counts, device=device), torch.tensor(numbers, device=device)
         ended = torch.zeros(len(counts), dtype=torch.bool, device=device)
         for step in range(limit):
             if device.type == "cpu" and 2 * len(counts) <= self.rows and not ended.any():
                 # There is room for a guess beside each token.
-                said = [Answer(place, self.ids(conversations[place])) for place in writing.tolist()]
+                said = [Answer(place, told[place]) for place in writing.tolist()]
                 for answer in said:
                     self.followers.read(answer.asked)
                     answer.written += written[answer.number, :step].tolist()
