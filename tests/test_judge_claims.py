@@ -330,6 +330,8 @@ def test_the_recipe_trains_on_looks_and_leaves_an_adapter_that_judges_alike(vlm,
     assert config["reverie"]["judge"] == "atelier"
     assert config["reverie"]["clear_from"] == Looks(looks / "looks").clear_from
     assert config["reverie"]["adapter"]["base"] == "../../vlm"
+    kept = Looks(looks / "looks")
+    assert f"{len(kept)} images, {kept.left_out} more kept back" in (folder / "README.md").read_text()
     judge = judge_by_name(str(folder), "cpu")
     assert judge.manner.moves == config["reverie"]["moves"] == 2
     assert not judge.manner.reasons, "nobody taught it any"

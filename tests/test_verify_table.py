@@ -171,6 +171,21 @@ def test_a_lenient_judge_gives_up_only_what_is_surely_wrong(student):
     assert official.ask("potential", shown) == VLMJudge(student.vlm, wording, official=True).ask("potential", shown)
 
 
+def test_a_strict_judge_refuses_more_finished_pictures_and_ranks_them_alike(student):
+    shown, wording = views(4), Wording.of("instruct")
+    plain = VLMJudge(student.vlm, wording)
+    odds = sorted(math.log(one.yes / one.no) for one in plain.ask("orm", shown))
+    manner = Manner(strict=max(0.5, odds[-1] + 0.5))
+    for judge in (QuickJudge(student, wording, "quick", manner=manner), VLMJudge(student.vlm, wording, manner=manner)):
+        for one, other in zip(plain.ask("orm", shown), judge.ask("orm", shown), strict=True):
+            lost = math.log(one.yes / one.no) - math.log(other.yes / other.no)
+            assert lost == pytest.approx(manner.strict, abs=1e-3)
+        assert not any(one.aligned for one in judge.reflect(shown))
+        for question in ("potential", "clarity"):
+            same = [one.yes for one in judge.ask(question, shown)]
+            assert same == pytest.approx([one.yes for one in plain.ask(question, shown)], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
@@ -178,6 +193,7 @@ def test_a_lenient_judge_gives_up_only_what_is_surely_wrong(student):
         ({"moves": True}, "here: moves is True"),
         ({"lenient": -1}, "here: lenient is -1; it is a number of nats"),
         ({"lenient": "much"}, "here: lenient is 'much'"),
+        ({"strict": -2}, "here: strict is -2; it is a number of nats"),
         ({"clear_from": 1.5}, "here: clear_from is 1.5; it is a share"),
         ({"reasons": "no"}, "here: reasons is 'no'; it is true or false."),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from reverie.judges.moved import MOVES
+from reverie.judges.moved import FINISHED, MOVES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,8 @@ class Manner:
     lenient: by how many nats yes is favoured when it is asked about potential, so that a path is given up only where no
     is e^lenient times as likely: what is given up wrongly is lost, what is kept wrongly is judged again when it is
     finished (Elkan, IJCAI 2001). 0 is the rule of "verify and reinforce".
+    strict: by how many nats no is favoured when it is asked about finished pictures, by a judge that is too sure of
+    them. Who is the best of several stays; what looking back refuses does not.
 
     ValueError, in one sentence, for what is none of that."""
 
@@ -30,6 +32,7 @@ class Manner:
     reasons: bool = True
     moves: int = 0
     lenient: float = 0.0
+    strict: float = 0.0
 
     def __post_init__(self) -> None:
         if not _number(self.clear_from) or not 0 <= self.clear_from <= 1:
@@ -38,8 +41,16 @@ class Manner:
             raise ValueError(f"reasons is {self.reasons!r}; it is true or false.")
         if isinstance(self.moves, bool) or not isinstance(self.moves, int) or not 0 <= self.moves <= len(MOVES):
             raise ValueError(f"moves is {self.moves!r}; it is 0 to {len(MOVES)}.")
-        if not _number(self.lenient) or not 0 <= self.lenient < math.inf:
-            raise ValueError(f"lenient is {self.lenient!r}; it is a number of nats, 0 or more.")
+        for name in ("lenient", "strict"):
+            nats = getattr(self, name)
+            if not _number(nats) or not 0 <= nats < math.inf:
+                raise ValueError(f"{name} is {nats!r}; it is a number of nats, 0 or more.")
+
+    def favours(self, question: str) -> float:
+        """Nats by which yes is favoured in answers to a question; below 0 where no is."""
+        if question in FINISHED:
+            return -self.strict
+        return self.lenient if question == "potential" else 0.0
 
     @classmethod
     def of(cls, said: Mapping[str, Any], where: str) -> Manner:
@@ -62,9 +73,11 @@ def favoured(told: Tensor, nats: float) -> Tensor:
     return lean * (told.sum(-1, keepdim=True) / lean.sum(-1, keepdim=True).clamp(min=torch.finfo(told.dtype).tiny))
 
 
-def leniently(answers: Sequence[Answer], nats: float) -> list[Answer]:
+def leaning(answers: Sequence[Answer], nats: float) -> Sequence[Answer]:
     """The same of answers."""
     import torch
 
+    if not nats:
+        return answers
     told = favoured(torch.tensor([[one.yes, one.no] for one in answers], dtype=torch.float64).view(-1, 2), nats)
     return [replace(one, yes=yes, no=no) for one, (yes, no) in zip(answers, told.tolist(), strict=True)]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from reverie.canvas import Work
 from reverie.judges import Answer, Reflection, View
-from reverie.judges.manner import Manner, leniently
+from reverie.judges.manner import Manner, leaning
 from reverie.judges.moved import FINISHED, answered, views_of
 from reverie.judges.rules import passes, share
 from reverie.room import free
@@ -111,8 +111,10 @@ class VLMJudge:
     def ask(self, question: str, views: Sequence[View]) -> list[Answer]:
         if self.official:
             return self._asked(question, views)
-        if question == "potential" and self.manner.lenient:
-            return leniently(self._asked(question, views), self.manner.lenient)
+        return list(leaning(self._seen(question, views), self.manner.favours(question)))
+
+    def _seen(self, question: str, views: Sequence[View]) -> list[Answer]:
+        """Answers about finished pictures from all places, about others as they are."""
         if question not in FINISHED or not self.manner.moves:
             return self._asked(question, views)
         places = zip(*(views_of(view, self.manner.moves) for view in views), strict=True)

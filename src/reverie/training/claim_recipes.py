@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     """Keys: model (a Qwen2-VL as the Atelier's), data (folders of looks; none if all pictures are drawn), wording (in
-    which it is asked), moves and lenient (how it is to be asked, judges/manner.py), blend (which share of what
+    which it is asked), moves, lenient and strict (how it is to be asked, judges/manner.py), blend (which share of what
     was learnt is kept, see `blended`; 1 if left out), export, base (the judge is then exported as what it differs by
     from that model, see models/low_rank.py) and rank (of the difference; 0 for all of it).
     Sections: claims (ClaimTraining), lora, loop."""
@@ -33,7 +33,7 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
 
     config, loop = section(recipe, "claims", ClaimTraining), section(recipe, "loop", LoopConfig)
     lora, wording = section(recipe, "lora", Lora), recipe.get("wording") or "atelier"
-    asked = {name: recipe[name] for name in ("moves", "lenient") if recipe.get(name)}
+    asked = {name: recipe[name] for name in ("moves", "lenient", "strict") if recipe.get(name)}
     Manner.of(asked, "recipe")
     share = float(recipe.get("blend", 1.0))
     if not 0 < share <= 1:
@@ -64,7 +64,8 @@ def judge_claims(recipe: Mapping[str, Any], out: Path, seed: int) -> Path:
     else:
         save_judge(student, folder, wording)
         note(folder, about)
-    learned = ", ".join(str(one.folder) for one in painted) or "drawn pictures"
+    told = (f"{one.folder} ({len(one)} images, {one.left_out} more kept back for benchmarks)" for one in painted)
+    learned = ", ".join(told) or "drawn pictures"
     write_card(out, folder, f"Judge, begun with {source.name}", [f"Learned from claims about {learned}."])
     return out
 

@@ -176,7 +176,7 @@ class QuickJudge(VLMJudge):
 
     def told(self, questions: Sequence[str], prompts: Sequence[str], pixels: Tensor) -> dict[str, Tensor]:
         """(B, 2) of yes and no to each question about pictures (B, 3, S, S) uint8, finished ones seen from all places
-        (judges/moved.py); about potential as leniently as it is asked."""
+        (judges/moved.py); as leniently or strictly as it is asked."""
         held, manner = self.read(pixels), self.manner
         elsewhere = [self.read(moved(pixels, *move)) for move in MOVES[: manner.moves] if {*questions} & {*FINISHED}]
         places = {one: [held, *(elsewhere if one in FINISHED else ())] for one in questions}
@@ -184,7 +184,7 @@ class QuickJudge(VLMJudge):
             one: together(torch.stack([self.chances(one, prompts, seen) for seen in from_each]))
             for one, from_each in places.items()
         }
-        return told | {one: favoured(told[one], manner.lenient) for one in told if one == "potential"}
+        return {one: favoured(both, manner.favours(one)) for one, both in told.items()}
 
     @torch.no_grad()
     def read(self, pixels: Tensor) -> Held:

@@ -324,7 +324,7 @@ TASKS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     ),
     "judge": Elsewhere("verify_recipes", "judge", "data wording judge lora export", "model"),
     "judge-claims": Elsewhere(
-        "claim_recipes", "judge_claims", "data wording moves lenient blend claims lora export base rank", "model"
+        "claim_recipes", "judge_claims", "data wording moves lenient strict blend claims lora export base rank", "model"
     ),
     "self-correction": Elsewhere("verify_recipes", "self_correction", "data wording correction lora export", "model"),
     "dpo": Elsewhere("verify_recipes", "dpo", "data reference judge dpo online lora export", "model"),
