@@ -11,9 +11,8 @@ from janus_toy import toy_janus
 from showo_toy import toy_showo
 
 from reverie.canvas import Conditions
-from reverie.generators.janus import JanusPainter
 from reverie.generators.showo import ShowoPainter
-from reverie.models.cores import LANE_BYTES, lanes, shares, side_by_side
+from reverie.models.cores import shares, side_by_side
 from reverie.models.heap import OWN_WISHES
 from reverie.vlms import Message
 from reverie.vlms.janus import JanusEyes
@@ -87,29 +86,6 @@ def test_show_o_paints_the_same_on_one_core_and_on_three(three_threads):
         found.append((canvas.tokens, [picture.tobytes() for picture in generator.preview(canvas)]))
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
-
-
-def test_janus_paints_and_answers_the_same_on_one_core_and_on_three(three_threads):
-    """Whole loops of codes and of words on cores of their own; shares of other sizes round nothing otherwise."""
-    model, words = toy_janus()
-    talks = [[Message("user", f"{'two ' * n}dogs")] for n in (1, 4, 2, 9, 3)]
-    found = []
-    for threads in (3, 1):
-        torch.set_num_threads(threads)
-        painter = JanusPainter(model, words, rows=16, chunk=16, guidance=2.0)
-        canvas = painter.start(Conditions(("a red cat", "two blue dogs below a boat")), [1, 2]).fork(2)
-        canvas = painter.advance(painter.advance(canvas, 3), 6)
-        apart = painter.advance_together(painter.split(canvas), [9, 7, 16, 6])
-        eyes = JanusEyes(model, words, rows=16, chunk=16)
-        said = eyes.write_until(talks, 12, [None] * len(talks)), eyes.write_batch(talks, 12, 1.0, [5, 6, 7, 8, 9])
-        found.append((canvas.tokens.tolist(), [one.tokens.tolist() for one in apart], said, canvas.work.decoded))
-    assert found[0] == found[1]
-
-
-def test_large_weights_are_read_once_for_all(three_threads):
-    assert len(lanes(6, torch.nn.Linear(8, 8))) == 3
-    with torch.device("meta"):
-        assert lanes(6, torch.nn.Linear(LANE_BYTES // 4, 1)) == [slice(0, 6)]
 
 
 FAULTS = """

@@ -11,7 +11,6 @@ before the next is drawn, so that nothing is computed that may not be needed.
 A painter of a family says how its prompts become tokens and vectors; see the methods at the head of `NextTokenPainter`.
 """
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from reverie.canvas import Canvas, Conditions, Work
 from reverie.generators.next_token_cache import NextTokenCache
 from reverie.generators.next_token_draws import advance_joined, draw_by_guesses, may_guess
 from reverie.generators.prefill import Entry, prefill
-from reverie.models.cores import lanes, shares, side_by_side
+from reverie.models.cores import shares, side_by_side
 from reverie.models.llama import KVCache
 from reverie.models.rows import in_fixed_parts
 
@@ -123,18 +122,15 @@ class NextTokenPainter(ABC):
         if canvas.step == 0:
             tokens[:, 0] = self._draw(self._guided(cache.first, weight, cache.ways, 0), uniforms[:, 0])
         start = max(canvas.step, 1)
-
-        def go(images: slice) -> None:
-            part, mine, numbers = cache.narrow(images.start, images.stop), tokens[images], uniforms[images]
-            if may_guess(self, len(mine) * cache.ways):
-                draw_by_guesses(self, part, mine, numbers, [start] * len(mine), [to] * len(mine), weight)
-                return
-            for step in range(start, to):
-                logits = self._guided(self._feed(part, mine, step - 1), weight, cache.ways, step)
-                mine[:, step] = self._draw(logits, numbers[:, step])
-
-        side_by_side(go, lanes(len(canvas), self.model.language_model))
-        canvas.work.decoded += len(canvas) * cache.ways * (to - start)
+        if may_guess(self, len(canvas) * cache.ways):
+            ends = [to] * len(canvas)
+            draw_by_guesses(self, cache, tokens, uniforms, [start] * len(canvas), ends, weight)
+            canvas.work.decoded += len(canvas) * cache.ways * (to - start)
+            return replace(canvas, tokens=tokens, uniforms=uniforms, step=to, cache=cache)
+        for step in range(start, to):
+            hidden = self._feed(cache, tokens, step - 1, canvas.work)
+            logits = self._guided(hidden, weight, cache.ways, step)
+            tokens[:, step] = self._draw(logits, uniforms[:, step])
         return replace(canvas, tokens=tokens, uniforms=uniforms, step=to, cache=cache)
 
     @torch.no_grad()
@@ -155,16 +151,8 @@ class NextTokenPainter(ABC):
         if len(order) == 1:
             result[order[0]] = self.advance(result[order[0]], to[order[0]])
         elif order:
-            for i in order:
-                result[i] = replace(result[i], cache=result[i].release() or self._rebuilt(result[i]))
-            # Dealt out like cards, so that each core gets ways as long as the others'.
-            cores = len(lanes(len(order), self.model.language_model))
-            hands = [order[first::cores] for first in range(cores)]
-            painted = side_by_side(
-                lambda hand: advance_joined(self, [result[i] for i in hand], [to[i] for i in hand]), hands
-            )
-            for i, canvas in zip(itertools.chain(*hands), itertools.chain(*painted), strict=True):
-                canvas.work.decoded += len(canvas) * self._ways(canvas.conditions) * (canvas.step - result[i].step)
+            arrived = advance_joined(self, [result[i] for i in order], [to[i] for i in order])
+            for i, canvas in zip(order, arrived, strict=True):
                 result[i] = canvas
         return result
 
@@ -293,11 +281,12 @@ class NextTokenPainter(ABC):
         if not canvas.step <= to <= self.steps:
             raise ValueError(f"Cannot advance from step {canvas.step} to {to}; the last step is {self.steps}.")
 
-    def _feed(self, cache: NextTokenCache, tokens: Tensor, step: int) -> Tensor:
+    def _feed(self, cache: NextTokenCache, tokens: Tensor, step: int, work: Work) -> Tensor:
         """Feeds code `step` of every image to all its rows; hidden states (N * ways, D)."""
         longest = max(map(len, cache.prompts))
         shared = min(map(len, cache.prompts)) == longest
         slots = slice(longest + step, longest + step + 1) if shared else None
+        work.decoded += len(tokens) * cache.ways
         return self._fed(cache, tokens[:, step], cache.lengths + step, longest + step + 1, slots)
 
     def _fed(
@@ -325,8 +314,7 @@ class NextTokenPainter(ABC):
             self._enter(cache, canvas, [i for i, count in enumerate(canvas.given) if count == step])
             # Images that enter later are fed along; their prefill overwrites what this leaves behind.
             if step < fed:
-                self._feed(cache, tokens, step)
-                canvas.work.decoded += len(tokens) * cache.ways
+                self._feed(cache, tokens, step, canvas.work)
         return cache
 
     def _empty(self, prompts: list[list[int]], ways: int) -> NextTokenCache:

@@ -96,8 +96,7 @@ def _drawn(
 
 
 def advance_joined(painter: NextTokenPainter, canvases: Sequence[Canvas], to: Sequence[int]) -> list[Canvas]:
-    """The loop of `advance_together`, over canvases that have a first code and descending ways to go. Who calls counts
-    what it took."""
+    """The loop of `advance_together`, over canvases that have a first code and descending ways to go."""
     cache = NextTokenCache.join([canvas.release() or painter._rebuilt(canvas) for canvas in canvases])
     device, weight = painter.model.device, painter._weight(canvases[0].conditions)
     tokens = torch.cat([canvas.tokens.to(device) for canvas in canvases])
@@ -123,6 +122,7 @@ def advance_joined(painter: NextTokenPainter, canvases: Sequence[Canvas], to: Se
     arrived, first = [], 0
     for canvas, step in zip(canvases, to, strict=True):
         rows = slice(first, first := first + len(canvas))
+        canvas.work.decoded += len(canvas) * cache.ways * (step - canvas.step)
         kept = cache.narrow(rows.start, rows.stop)
         arrived.append(replace(canvas, tokens=tokens[rows], uniforms=uniforms[rows], step=step, cache=kept))
     return arrived

@@ -18,8 +18,6 @@ from torch.nn.utils.rnn import pad_sequence
 from reverie.models.cores import shares, side_by_side
 from reverie.models.llama import KVCache
 
-TWICE = 1.25
-"""How often a token may be computed by several cores, in the mean, so that all have something to do."""
 TOGETHER = 64
 """Prompts that enter side by side, at most; it bounds the memory and changes no rounding."""
 
@@ -39,10 +37,6 @@ class Entry:
     """Tokens before it are in the cache already; a multiple of the chunk."""
 
 
-Row = tuple[Entry, Sequence[int]]
-"""An entry, and the identities of its tokens."""
-
-
 def prefill(entries: Sequence[Entry], kv: KVCache, chunk: int, hidden: Callable[..., Tensor], last: Tensor) -> int:
     """Fills the rows of `kv` chunk by chunk, and `last` (rows, D) with the hidden states of the prompts' last tokens.
     Returns how many tokens were computed.
@@ -53,40 +47,24 @@ def prefill(entries: Sequence[Entry], kv: KVCache, chunk: int, hidden: Callable[
     computed = 0
     for first in range(0, len(entries), TOGETHER):
         group = entries[first : first + TOGETHER]
-        rows = list(zip(group, _identities(group), strict=True))
-        enter = partial(_chunk, kv=kv, hidden=hidden, last=last)
-        starts = range(min(e.start for e in group), max(len(e.embeds) for e in group), chunk)
-        computed += _chunks(rows, starts, enter, kv.keys.device)
-    return computed
-
-
-def _chunks(rows: Sequence[Row], starts: range, enter: Callable[..., int], device: torch.device) -> int:
-    """Enters rows from the chunk at the first of `starts` on; returns how many tokens were computed."""
-    computed = 0
-    for start in starts:
-        chosen = [(e, names) for e, names in rows if e.start <= start < len(e.embeds)]
-        if not chosen:  # some prompts are over, and the others are known up to a later chunk
-            continue
-        slots = slice(start, start + starts.step)
-        apart = [chosen[part] for part in _strangers([names[slots] for _, names in chosen], device)]
-        if len(apart) == 1:
-            computed += enter(chosen, slots)
-            continue
-        # Strangers stay strangers: each core goes on to the end, where all have as far to go and nobody comes later.
-        ways = [sum(len(e.embeds) - start for e, _ in part) for part in apart]
-        alone = max(ways) <= 1.2 * min(ways) and all(e.start <= start for e, _ in rows)
-        left = range(start, starts.stop if alone else slots.stop, starts.step)
-        computed += sum(side_by_side(partial(_chunks, starts=left, enter=enter, device=device), apart))
-        if alone:
-            break
+        identities = list(_identities(group))
+        for start in range(min(e.start for e in group), max(len(e.embeds) for e in group), chunk):
+            chosen = [i for i, e in enumerate(group) if e.start <= start < len(e.embeds)]
+            if not chosen:  # some prompts are over, and the others are known up to a later chunk
+                continue
+            tokens = [identities[i][start : start + chunk] for i in chosen]
+            apart = _strangers(tokens, kv.keys.device)
+            parts = [([group[i] for i in chosen[rows]], tokens[rows]) for rows in apart]
+            enter = partial(_chunk, kv=kv, slots=slice(start, start + chunk), hidden=hidden, last=last)
+            computed += sum(side_by_side(enter, parts))
     return computed
 
 
 def _strangers(rows: Sequence[Sequence[int]], device: torch.device) -> list[slice]:
-    """Rows as parts for several cores, which share hardly a token; one part where they would share more."""
+    """Rows as parts for several cores, of which no two share a token; one part where they would."""
     parts = shares(len(rows), device)
     tokens = [{token for row in rows[part] for token in row} for part in parts]
-    return parts if sum(map(len, tokens)) <= TWICE * len(set().union(*tokens)) else [slice(0, len(rows))]
+    return parts if sum(map(len, tokens)) == len(set().union(*tokens)) else [slice(0, len(rows))]
 
 
 def _identities(entries: Sequence[Entry]) -> Iterator[list[int]]:
@@ -113,19 +91,25 @@ def _once(rows: Sequence[Sequence[int]], chunk: int, device: torch.device) -> tu
     return torch.tensor(list(places.values()), device=device), torch.tensor(which, device=device)
 
 
-def _chunk(rows: Sequence[Row], slots: slice, kv: KVCache, hidden: Callable[..., Tensor], last: Tensor) -> int:
-    """Enters the tokens in `slots` into the cache, the hidden states of prompts that end there into `last`. Returns how
-    many tokens were computed."""
-    entries, tokens = [e for e, _ in rows], [names[slots] for _, names in rows]
+def _chunk(
+    part: tuple[Sequence[Entry], Sequence[Sequence[int]]],
+    kv: KVCache,
+    slots: slice,
+    hidden: Callable[..., Tensor],
+    last: Tensor,
+) -> int:
+    """Enters the tokens in `slots` of entries, whose identities stand beside them, into the cache, the hidden states of
+    prompts that end there into `last`. Returns how many tokens were computed."""
+    entries, tokens = part
     chunk = slots.stop - slots.start
     whole = entries[0].embeds.new_zeros(chunk, entries[0].embeds.shape[1])  # so that padding reaches a full chunk
     embeds = pad_sequence([*(e.embeds[slots] for e in entries), whole], batch_first=True)[:-1]
     lengths = torch.tensor([[e.length] for e in entries], device=embeds.device)
     positions = torch.arange(slots.start, slots.stop, device=embeds.device)[None]
-    places = [e.row for e in entries]
-    adjacent = places == list(range(places[0], places[0] + len(places)))
+    rows = [e.row for e in entries]
+    adjacent = rows == list(range(rows[0], rows[0] + len(rows)))
     # A view where that is possible; else a copy, of which the new slots go back.
-    own = kv.narrow(places[0], places[-1] + 1) if adjacent else kv.take(places, slots.stop)
+    own = kv.narrow(rows[0], rows[-1] + 1) if adjacent else kv.take(rows, slots.stop)
     over = [i for i, e in enumerate(entries) if slots.start < e.length <= slots.stop]
     ends = torch.tensor([i * chunk + entries[i].length - 1 - slots.start for i in over], dtype=torch.long)
     once = _once(tokens, chunk, kv.keys.device)
@@ -134,10 +118,7 @@ def _chunk(rows: Sequence[Row], slots: slice, kv: KVCache, hidden: Callable[...,
     states = hidden(
         embeds, own, lengths, positions, span=slots.stop, slots=slots, once=shared, wanted=ends.to(last.device)
     )
-    last[[places[i] for i in over]] = states
+    last[[rows[i] for i in over]] = states
     if not adjacent:
-        kv.keys[:, places, :, slots], kv.values[:, places, :, slots] = (
-            own.keys[..., slots, :],
-            own.values[..., slots, :],
-        )
+        kv.keys[:, rows, :, slots], kv.values[:, rows, :, slots] = own.keys[..., slots, :], own.values[..., slots, :]
     return len(once[0])

@@ -272,7 +272,9 @@ class ShowoPainter:
             blocks = zip(guided[rows].split(size), uniforms[rows].split(size), strict=True)
             return [draw(self._head(states), numbers, self.temperature) for states, numbers in blocks]
 
-        parts = side_by_side(part, shares(len(guided), guided.device))
+        # Of few slots the products and draws themselves go on several cores.
+        few = len(guided) < 4 * size
+        parts = side_by_side(part, [slice(len(guided))] if few else shares(len(guided), guided.device))
         return tuple(torch.cat(found) for found in zip(*itertools.chain.from_iterable(parts), strict=True))
 
     def _head(self, states: Tensor) -> Tensor:

@@ -13,11 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
-from torch import nn
-
-LANE_BYTES = 2**26
-"""Weights up to which cores go through a loop each for itself: of larger ones reading is what a token costs, and that
-is done once for all rows."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,13 +24,6 @@ def shares(count: int, device: torch.device) -> list[slice]:
     threads = min(torch.get_num_threads(), count) if device.type == "cpu" else 1
     edges = [count * number // max(1, threads) for number in range(max(1, threads) + 1)]
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
-
-
-def lanes(count: int, model: nn.Module) -> list[slice]:
-    """`shares` for whole loops of tokens, in which no core waits for another; all in one where weights are large."""
-    weight = next(model.parameters())
-    small = sum(parameter.nbytes for parameter in model.parameters()) <= LANE_BYTES
-    return shares(count, weight.device) if small else [slice(0, count)]
 
 
 def side_by_side(function: Callable[[T], R], parts: Sequence[T]) -> list[R]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from reverie.canvas import Work, draw_uniforms, pick
 from reverie.generators.prefill import Entry, prefill
-from reverie.models.cores import lanes, shares, side_by_side
+from reverie.models.cores import shares, side_by_side
 from reverie.models.janus import Janus
 from reverie.models.janus_text import PLACEHOLDER, SYSTEM, ImageRules, JanusTokenizer
 from reverie.models.llama import KVCache
@@ -279,42 +279,12 @@ class JanusEyes:
     ) -> list[list[int]]:
         """`limit` ids for each conversation, the end of the answer repeated behind it, or behind what is `enough`. Who
         has ended leaves."""
-        parts = lanes(len(conversations), self.model.language_model)
-        # Dealt out to several cores so that each has as much to read.
-        order = _dealt(conversations, len(parts))
-        conversations, seeds = [conversations[i] for i in order], [seeds[i] for i in order]
-        enough = [enough[i] for i in order] if enough else ()
         cache, hidden, told = self._enter(conversations, limit)
-        uniforms = draw_uniforms(seeds, limit).to(self.model.device)
-        written = torch.full((len(told), limit), self.tokenizer.eos, device=self.model.device)
-
-        def write(rows: slice) -> Work:
-            part = cache.narrow(rows.start, rows.stop)
-            numbers = range(rows.start, rows.stop)
-            return self._write_on(told, numbers, part, hidden[rows], uniforms, temperature, written, on_ids, enough)
-
-        for spent in side_by_side(write, parts):
-            self.work.include(spent)
-        found = written.tolist()
-        return [found[place] for place in sorted(range(len(order)), key=order.__getitem__)]
-
-    def _write_on(
-        self,
-        told: Sequence[list[int]],
-        numbers: Sequence[int],
-        cache: KVCache,
-        hidden: Tensor,
-        uniforms: Tensor,
-        temperature: float,
-        written: Tensor,
-        on_ids: Callable[[list[int]], None] | None,
-        enough: Sequence[Callable[[str], bool] | None],
-    ) -> Work:
-        """Writes the answers to some conversations, given as ids, by their `numbers`, into their rows of `written` (all
-        answers, limit); what that took. hidden (N, D) belongs to the rows of `cache`."""
-        device, eos, limit, work = self.model.device, self.tokenizer.eos, written.shape[1], Work()
-        counts = [len(told[number]) for number in numbers]
-        lengths, writing = torch.tensor(counts, device=device), torch.tensor(numbers, device=device)
+        counts = list(map(len, told))
+        device, eos = self.model.device, self.tokenizer.eos
+        lengths, writing = torch.tensor(counts, device=device), torch.arange(len(counts), device=device)
+        uniforms = draw_uniforms(seeds, limit).to(device)
+        written = torch.full((len(counts), limit), eos, device=device)
         ended = torch.zeros(len(counts), dtype=torch.bool, device=device)
         for step in range(limit):
             if device.type == "cpu" and 2 * len(counts) <= self.rows and not ended.any():
@@ -324,7 +294,7 @@ class JanusEyes:
                     self.followers.read(answer.asked)
                     answer.written += written[answer.number, :step].tolist()
                     answer.over = enough[answer.number] if enough else None
-                work.decoded += write_by_guesses(self, said, cache, hidden, uniforms, temperature, on_ids)
+                write_by_guesses(self, said, cache, hidden, uniforms, temperature, on_ids)
                 for answer in said:
                     written[answer.number, : len(answer.written)] = torch.tensor(answer.written)
                 break
@@ -348,23 +318,16 @@ class JanusEyes:
                     cache, order = cache.closed_up(left, max(counts) + step)
                     ids, ended, lengths, writing = ids[order], ended[order], lengths[order], writing[order]
                     counts = [counts[row] for row in order]
-            work.decoded += len(counts)
+            self.work.decoded += len(counts)
             positions = (lengths + step)[:, None]
             span = -(-(max(counts) + step + 1) // self.chunk) * self.chunk
             embeds = self.model.embed_text(ids[:, None])
             hidden = self.model.hidden(embeds, cache, positions=positions, span=span)[:, 0]
-        return work
+        return written.tolist()
 
     def text(self, ids: list[int]) -> str:
         """What an answer says before its end."""
         return self.tokenizer.decode(_before(ids, self.tokenizer.eos))
-
-
-def _dealt(conversations: Sequence[Messages], hands: int) -> list[int]:
-    """An order in which each of `hands` equal shares has as much to read as the others, about."""
-    length = [sum(len(message.text) for message in messages) for messages in conversations]
-    order = sorted(range(len(length)), key=lambda i: -length[i])
-    return [i for first in range(hands) for i in order[first::hands]]
 
 
 def _agreeing(a: list[int], b: list[int]) -> int:

@@ -7,7 +7,6 @@ drawn in its place. A model that thinks and judges while it paints repeats its r
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -31,16 +30,13 @@ class Followers:
 
     def __init__(self, remember: int = 8192):
         self.remember, self.after = remember, dict[tuple[int, int], int]()
-        self.reading = threading.Lock()
-        """Answers may be written on several cores; what they guess depends on who was first, what they say does not."""
 
     def read(self, ids: Sequence[int]) -> None:
-        with self.reading:
-            for first, second, third in zip(ids, ids[1:], ids[2:], strict=False):
-                self.after.pop((first, second), None)  # the latest stand last
-                self.after[first, second] = third
-            while len(self.after) > self.remember:
-                self.after.pop(next(iter(self.after)))
+        for first, second, third in zip(ids, ids[1:], ids[2:], strict=False):
+            self.after.pop((first, second), None)  # the latest stand last
+            self.after[first, second] = third
+        while len(self.after) > self.remember:
+            self.after.pop(next(iter(self.after)))
 
     def guesses(self, ids: Sequence[int], most: int) -> list[int]:
         """What may follow these, at least two, as far as it is known."""
@@ -82,25 +78,22 @@ def write_by_guesses(
     uniforms: Tensor,
     temperature: float,
     on_ids: Callable[[list[int]], None] | None = None,
-) -> int:
+) -> None:
     """Writes on at answers until all have ended or have as many tokens as `uniforms` (all answers, limit) has numbers.
-    Returns how many tokens another one was drawn from, wrong guesses not counted.
 
     hidden: (N, D) the states from which their next tokens are drawn.
     """
-    limit, spent = uniforms.shape[1], 0
+    limit = uniforms.shape[1]
     fed = [answer.last[-1:] for answer in answers]
     while True:
         ended = []
         drawn = _drawn(eyes, answers, hidden.view(len(answers), -1, hidden.shape[-1]), uniforms, temperature)
         for answer, said, found in zip(answers, fed, drawn, strict=True):
             right = agreed(said, found)
-            before, over = len(answer.written), _grown(eyes, answer, found[:right], limit, on_ids)
-            spent += len(answer.written) - before - over
-            ended.append(over)
+            ended.append(_grown(eyes, answer, found[:right], limit, on_ids))
         left = [row for row, over in enumerate(ended) if not over]
         if not left:
-            return spent
+            return
         if len(left) < len(answers):
             cache, order = cache.closed_up(left, max(map(len, answers)))
             answers = [answers[row] for row in order]
@@ -139,4 +132,5 @@ def _grown(
             return True
         if answer.over is not None and answer.over(eyes.text(answer.written)):
             return True
+        eyes.work.decoded += 1
     return False
