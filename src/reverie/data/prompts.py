@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..benchmarks.geneval import TAGS
+
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 SIDES = ("left of", "right of", "above", "below")
 PATIENCE = 2000
@@ -129,18 +131,15 @@ def _atelier(rng: random.Random) -> Iterator[Prompt]:
         yield Prompt(say(demand, rng, split="train"))
 
 
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-
-
 def _tasks(said: str, source: str) -> tuple[str, ...]:
     """Names with + between them; one may stand there several times."""
     found = tuple(said.split("+"))
-    if unknown := [task for task in found if task not in TASKS]:
-        raise ValueError(f"prompts={source!r}: there is no task {unknown[0]!r}; use {', '.join(TASKS)}.")
+    if unknown := [task for task in found if task not in TAGS]:
+        raise ValueError(f"prompts={source!r}: there is no task {unknown[0]!r}; use {', '.join(TAGS)}.")
     return found
 
 
-def _atelier_geneval(rng: random.Random, tasks: Sequence[str] = TASKS) -> Iterator[Prompt]:
+def _atelier_geneval(rng: random.Random, tasks: Sequence[str] = TAGS) -> Iterator[Prompt]:
     """Tasks in turn, of things, pairs, numbers and colours that are not held out for benchmarks."""
     from ..atelier.kinds import KINDS
     from ..atelier.language import canonical, held_out_colour, held_out_count, held_out_pair
