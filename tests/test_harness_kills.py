@@ -7,7 +7,9 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from test_benchmark_readers import write_wise
 from test_served_vlm import Model, serving
 from toy_run import NAME, Dabs, Glance, run, run_served, write_prompts
 
+from reverie.benchmarks import report
 from reverie.benchmarks.harness import evaluate, read_rows
 from reverie.benchmarks.rows import Shard
 
@@ -118,6 +121,28 @@ def test_shards_add_up(tmp_path, data):
     same(out, tmp_path / "whole")
     assert len(lines(out, "rows")) == 2 * LIMIT
     assert {path.name for path in out.glob("rows*")} == {f"rows-{place}-of-3.jsonl" for place in (1, 2, 3)}
+
+
+def test_the_last_report_is_of_all_rows(tmp_path, data, monkeypatch):
+    """One shard reads the rows, and before it writes its report the other ends as well."""
+    out, real, ended = tmp_path / "out", report.score, threading.Event()
+
+    def slow(benchmark, about, rows, spent, notes=()):
+        if len(rows) < 2 * LIMIT:
+            assert ended.wait(60)
+            time.sleep(0.3)  # as long as the other would need to write, if it did not wait
+        return real(benchmark, about, rows, spent, notes)
+
+    monkeypatch.setattr(report, "score", slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(run, data, out, LIMIT, "1/2")
+        while len(lines(out, "rows-1-of-2")) < LIMIT:
+            assert not first.done()
+            time.sleep(0.01)
+        time.sleep(0.1)  # now it has read them
+        run(data, out, LIMIT, "2/2", on_row=lambda row, done, total: ended.set() if done == total else None)
+        first.result()
+    assert json.loads((out / "scores.json").read_text())["images_scored"] == 2 * LIMIT
 
 
 def test_two_processes_on_one_part_are_refused(tmp_path, data):

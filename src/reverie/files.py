@@ -62,8 +62,9 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(path: Path, busy: str, first: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Keep a file to this process; ValueError with `busy` where another has it. `first` runs once it is ours.
+def locked(path: Path, busy: str | None = None, first: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Keep a file to this process. Where another has it: ValueError with `busy`, or without that, wait until it is
+    free. `first` runs once it is ours.
 
     The lock goes when the process ends, however it ends. Where the system has no such locks, nothing is locked.
     """
@@ -76,7 +77,7 @@ def locked(path: Path, busy: str, first: Callable[[], object] = lambda: None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:
             raise ValueError(busy) from error
         except OSError:

@@ -95,7 +95,8 @@ def evaluate(
 
             work = partial(judged, run, folder, on, look) if folder else partial(rows, run, studio, on, look)
             run.go(work, batch, on_row)
-    return run.report(about | {"limit": limit}, said)
+    with table.turn():
+        return run.report(about | {"limit": limit}, said)
 
 
 def _check_numbers(seed: int, **numbers: int | None) -> None:

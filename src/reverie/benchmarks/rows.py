@@ -80,6 +80,11 @@ class Table:
         busy = f"Another process is at work on this part of {self.out}: wait for it, or give each a --shard of its own."
         return locked(self._own("rows"), busy, self._mend)
 
+    def turn(self) -> AbstractContextManager[None]:
+        """For what is made of the rows of all shards: one process after another, so that the last one to write has
+        read what all before it have appended."""
+        return locked(self.out / ".report.lock")
+
     def _mend(self) -> None:
         for name in ("painted", "rows", "spent"):
             path = self._own(name)
