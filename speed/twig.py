@@ -167,7 +167,7 @@ def compare(arguments) -> dict:
     seeds = list(range(100, 100 + len(prompts)))
     with tempfile.TemporaryDirectory() as folder:
         checked = [literal(p, s, Path(folder)) for p, s in zip(prompts[: arguments.checked], seeds, strict=False)]
-        found = ours(model, words, literal, prompts, seeds, 32, arguments.chunk)
+        found = ours(model, words, literal, prompts, seeds)
         alone = [
             ours(model, words, literal, prompts[i : i + 1], seeds[i : i + 1], arguments.rows, arguments.chunk)[0]
             for i in range(min(2, arguments.checked))
@@ -192,7 +192,7 @@ def compare(arguments) -> dict:
                 )
             )
             seconds[f"ours, {len(prompts)} at once"].append(
-                timed(lambda: ours(model, words, literal, prompts, seeds, 32, arguments.chunk)) / len(prompts)
+                timed(lambda: ours(model, words, literal, prompts, seeds)) / len(prompts)
             )
     return {"equal": equal, "of": len(checked), "seconds": {n: statistics.median(v) for n, v in seconds.items()}}
 
@@ -273,7 +273,7 @@ def parse(argv=None):
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--checked", type=int, default=4, help="pictures that are compared before timing")
     parser.add_argument("--rows", type=int, default=16, help="of a matrix product where one picture is made at a time")
-    parser.add_argument("--chunk", type=int, default=128, help="tokens of a prompt that enter at a time")
+    parser.add_argument("--chunk", type=int, default=128, help="tokens of a prompt that enter at a time, there")
     parser.add_argument("--tokens", type=int, default=48, help="of an answer, at most")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

@@ -2,12 +2,14 @@
 write.
 
 A multiplication and an addition count as two. Bytes are those of every operation's tensors, as if nothing stayed in a
-cache and nothing were fused: what a chip moves at most. Threads other than the one that counts are not seen.
+cache and nothing were fused: what a chip moves at most. Threads other than the one that counts are not seen; what
+usually goes on several cores (models/cores.py) is meanwhile done in this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from reverie.models.cores import one_after_another
 
 
 def _linear(x: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
@@ -51,7 +55,18 @@ class Meter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flop, self.moved = 0, 0
-        self._known = _rules()
+        self._known, self._alone = _rules(), list[ExitStack]()
+
+    def __enter__(self) -> Meter:
+        """It sees one thread, so nothing may go on in others."""
+        self._alone.append(ExitStack())
+        self._alone[-1].enter_context(one_after_another())
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._alone.pop().close()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}

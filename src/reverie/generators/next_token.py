@@ -27,7 +27,7 @@ from reverie.generators.next_token_draws import advance_joined, draw_by_guesses,
 from reverie.generators.prefill import Entry, prefill
 from reverie.models.cores import shares, side_by_side
 from reverie.models.llama import KVCache
-from reverie.models.rows import in_fixed_parts
+from reverie.models.rows import in_fixed_parts, round_up
 
 Picker = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -321,6 +321,7 @@ class NextTokenPainter(ABC):
         capacity = round_up(max(map(len, prompts)) + self.steps, self.chunk)
         like = self.model.language_model.lm_head.weight
         kv = KVCache.empty(self.model.config.language, len(prompts) * ways, capacity, like, self.rows)
+        kv.ready(self.model.language_model.model, self.chunk)
         first = like.new_zeros(len(prompts) * ways, like.shape[1])
         return NextTokenCache(kv, first, prompts, torch.tensor(list(map(len, prompts)), device=like.device), ways)
 
@@ -385,7 +386,3 @@ def guide(conditional: Tensor, blank: Tensor, weight: float) -> Tensor:
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many leading items agree."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -24,6 +25,17 @@ def shares(count: int, device: torch.device) -> list[slice]:
     threads = min(torch.get_num_threads(), count) if device.type == "cpu" else 1
     edges = [count * number // max(1, threads) for number in range(max(1, threads) + 1)]
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
+
+
+@contextmanager
+def one_after_another() -> Iterator[None]:
+    """Meanwhile parts are done one after another, in the thread that asks: for who watches what that thread does."""
+    mine = _ONE_AT_A_TIME.acquire(blocking=False)
+    try:
+        yield
+    finally:
+        if mine:
+            _ONE_AT_A_TIME.release()
 
 
 def side_by_side(function: Callable[[T], R], parts: Sequence[T]) -> list[R]:

@@ -14,7 +14,7 @@ Two paths share every weight and every function:
 Left out on purpose: dropout, biases, rope scaling, sliding windows, tied heads.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie.models.attention import additive, attend, each_alone, fused
-from reverie.models.rows import Packed, fixed_rows, packed, pad_rows
+from reverie.models.rows import Blocks, Packed, in_blocks, packed, pad_rows, padded_rows
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class KVCache:
     def __init__(self, keys: Tensor, values: Tensor, rows: int = 32, like: "KVCache | None" = None):
         self.keys, self.values, self.rows = keys, values, rows
         # A part of a cache is read with the weights that filled it; to look them up takes as long as a layer.
-        self.layers: list[PackedLayer] | None = like.layers if like else None
+        self.layers: PackedLayers | None = like.layers if like else None
         self.looked_up: bool = like is not None and like.looked_up
 
     @classmethod
@@ -103,15 +103,24 @@ class KVCache:
         firsts = torch.arange(batch * heads, device=positions.device).view(batch, heads, 1) * self.capacity
         return (firsts + positions[:, None]).flatten()
 
-    def layers_of(self, body: "Body") -> "list[PackedLayer] | None":
+    def layers_of(self, body: "Body") -> "PackedLayers | None":
         """The layers ready for fast products, where that is possible. Looked up once: keys and values are good for the
         weights they were made with and for no others."""
         if torch.is_grad_enabled():
             return None
         if not self.looked_up:
-            self.layers = packed(body.layers, self.rows, pack_layers)
+            self.layers = packed(body.layers, self.rows, PackedLayers)
             self.looked_up = True
         return self.layers
+
+    def ready(self, body: "Body", *rows: int) -> "KVCache":
+        """The same, its layers looked up, and into which blocks so many rows are cut: that is to be found out before
+        several cores are at work."""
+        layers = self.layers_of(body)
+        if layers is not None:
+            for number in (self.rows, *(max(self.rows, more) for more in rows)):
+                layers.cut(number)
+        return self
 
 
 class RMSNorm(nn.Module):
@@ -220,8 +229,23 @@ class PackedLayer:
         return self.down.added(x, self.up.times(self.gate(normed, "swish"), normed))
 
 
-def pack_layers(layers: nn.ModuleList, rows: int) -> list[PackedLayer]:
-    return [PackedLayer(cast(Layer, layer), rows) for layer in layers]
+class PackedLayers:
+    """All layers of a body, for products of `rows` rows, or of what others there are blocks for."""
+
+    def __init__(self, layers: nn.ModuleList, rows: int):
+        self.layers = [PackedLayer(cast(Layer, layer), rows) for layer in layers]
+        self.like, self.blocks = cast(Layer, layers[0]).self_attn.o_proj.weight, dict[int, Blocks]()
+
+    def cut(self, rows: int) -> Blocks:
+        """How products that usually have so many rows are cut; all layers have one shape."""
+        if rows not in self.blocks:
+            first = self.layers[0]
+
+            def everything(x: Tensor, attended: Tensor) -> Tensor:
+                return torch.cat((first.joined(x), first.after(x, attended)), 1)
+
+            self.blocks[rows] = Blocks.found(everything, rows, self.like.shape, self.like)
+        return self.blocks[rows]
 
 
 class Body(nn.Module):
@@ -250,19 +274,21 @@ class Llama(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         cache: KVCache | None = None,
-        span: int | None = None,
+        span: int | Sequence[int] | None = None,
         slots: slice | None = None,
         once: tuple[Tensor, Tensor] | None = None,
         wanted: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         alone: bool = False,
+        turn: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, (B, T, D), of `inputs_embeds` (B, T, D).
 
         positions: (B, T) rotary positions; 0..T-1 if left out. With a cache they are also the slots written, and a
             token attends to every slot up to its own.
         mask: (B, T) True where a key may be seen (padding is False). Only without a cache.
-        span: with a cache, an upper bound on positions + 1 that the caller knows, so that later slots are not read.
+        span: with a cache, an upper bound on positions + 1 that the caller knows, so that later slots are not read; or
+            one for each row.
         slots: with a cache, the slots written, if all rows share them and the caller knows; saves a scatter.
         once: with a cache, places (U,) among the B * T tokens, and (B * T,) which of these U each token is. Only the U
             go through the matrix products; attention is everybody's own.
@@ -270,6 +296,8 @@ class Llama(nn.Module):
             the last layer the others need keys and values alone.
         rotary: cos and sin to turn by, where they are not those of `positions` (see `rotary_tables`).
         alone: with a cache, every token is rounded as if it had come after those before it and not beside them.
+        turn: with a cache, called with the number of a layer when its keys and values are written; comes back when
+            those of all tokens before are (see generators/prefill.py).
         """
         if positions is None:
             positions = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None]
@@ -277,8 +305,9 @@ class Llama(nn.Module):
             rotary = rotary_tables(positions, self.config.head_dim, self.config.rope_theta, inputs_embeds.dtype)
         if cache is None:
             return self._whole(inputs_embeds, rotary, mask)
-        span = min(span or cache.capacity, cache.capacity)
-        return self._cached(inputs_embeds, rotary, positions, cache, span, slots, once, wanted, alone)
+        spans = list(span) if isinstance(span, Sequence) else [span or cache.capacity]
+        spans = [min(one, cache.capacity) for one in spans]
+        return self._cached(inputs_embeds, rotary, positions, cache, spans, slots, once, wanted, alone, turn)
 
     def _whole(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         length = x.shape[1]
@@ -297,19 +326,23 @@ class Llama(nn.Module):
         rotary: tuple[Tensor, Tensor],
         positions: Tensor,
         cache: KVCache,
-        span: int,
+        spans: Sequence[int],
         slots: slice | None,
         once: tuple[Tensor, Tensor] | None,
         wanted: Tensor | None,
         alone: bool,
+        turn: Callable[[int], None] | None,
     ) -> Tensor:
         batch, length, width = x.shape
         chosen, which = once or (None, None)
+        fast = cache.layers_of(self.model)
+        layers: Iterable[Layer | PackedLayer] = fast.layers if fast else self._layers()
         rows = cache.rows if alone or length == 1 else max(cache.rows, length)  # where many tokens enter at once
+        few, many = (fast.cut(number) if fast else Blocks.fixed(number) for number in (cache.rows, rows))
 
         def gathered(tokens: Tensor) -> Tensor:
-            """(B * T, D), or what of it goes through the products, in whole blocks."""
-            return pad_rows(tokens if chosen is None else tokens[chosen], rows)
+            """(B * T, D), or what of it goes through the products, filled up once for all of them."""
+            return pad_rows(tokens if chosen is None else tokens[chosen], many.grain)
 
         def spread(tokens: Tensor) -> Tensor:
             """The way back: (B, T, D)."""
@@ -318,12 +351,12 @@ class Llama(nn.Module):
         heads, groups, size = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
         flat = gathered(x.reshape(-1, width))
         positions = positions.expand(batch, length)
+        span, parts = max(spans), neighbours(spans)
         bias = additive(torch.arange(span, device=x.device) <= positions[:, None, :, None], x.dtype)
         places = cache.places(positions) if slots is None else None
         attention = each_alone if alone else fused
-        layers: Iterable[Layer | PackedLayer] = cache.layers_of(self.model) or self._layers()
         for index, layer in enumerate(layers):
-            projected = spread(fixed_rows(layer.joined, rows, flat)).unflatten(-1, (-1, size))
+            projected = spread(in_blocks(layer.joined, many, flat)).unflatten(-1, (-1, size))
             # Queries and keys turn together, before transposing, while memory is in order.
             turned = rotate(projected[:, :, : heads + groups], rotary)
             query, key = turned.transpose(1, 2).split((heads, groups), 1)
@@ -333,27 +366,40 @@ class Llama(nn.Module):
                     store[:, :, slots] = new
                 else:
                     store.view(-1, size).index_copy_(0, places, new.reshape(-1, size))
+            if turn is not None:
+                turn(index)
             keys, values = cache.keys[index, :, :, :span], cache.values[index, :, :, :span]
             if wanted is not None and index == len(self.model.layers) - 1:
                 if not len(wanted):
                     break
                 row, flat = wanted // length, flat[wanted if which is None else which[wanted]]
                 query, bias = (part.transpose(1, 2).flatten(0, 1)[wanted, :, None] for part in (query, bias))
-                return self._last(layer, flat, fused(query, keys[row], values[row], bias)[:, 0], cache.rows)
-            attended = attention(query, keys, values, bias)
-            flat = fixed_rows(layer.after, rows, flat, gathered(attended.flatten(0, 1)))
-        return spread(fixed_rows(self.model.norm, rows, flat)) if wanted is None else x.new_empty(0, width)
-
-    def _last(self, layer: "Layer | PackedLayer", x: Tensor, attended: Tensor, rows: int) -> Tensor:
-        """(W, D) twice, of tokens whose attention in the last layer is done, to their hidden states."""
-
-        def rest(x: Tensor, attended: Tensor) -> Tensor:
-            return self.model.norm(layer.after(x, attended))
-
-        return fixed_rows(rest, rows, pad_rows(x, rows), pad_rows(attended, rows))[: len(x)]
+                beside = fused(query, keys[row], values[row], bias)[:, 0]
+                return padded_rows(self.model.norm, cache.rows, in_blocks(layer.after, few, flat, beside))
+            attended = [
+                attention(query[own], keys[own, :, :upto], values[own, :, :upto], bias[own, ..., :upto])
+                for own, upto in parts
+            ]
+            beside = attended[0] if len(attended) == 1 else torch.cat(attended)
+            flat = in_blocks(layer.after, many, flat, gathered(beside.flatten(0, 1)))
+        return spread(padded_rows(self.model.norm, rows, flat)) if wanted is None else x.new_empty(0, width)
 
     def _layers(self) -> Iterable[Layer]:
         return cast(Iterable[Layer], self.model.layers)
+
+
+def neighbours(spans: Sequence[int]) -> list[tuple[slice, int]]:
+    """Rows that see `spans` slots each as one part or two neighbouring ones, with the most that a row of it sees: two
+    where a tenth less is read so, as beside short conversations that were put behind long ones."""
+    count, most = len(spans), max(spans)
+
+    def read(cut: int) -> int:
+        return cut * max(spans[:cut]) + (count - cut) * max(spans[cut:])
+
+    cut = min(range(1, count), key=read, default=0)
+    if not cut or read(cut) > 0.9 * count * most:
+        return [(slice(None), most)]
+    return [(slice(cut), max(spans[:cut])), (slice(cut, count), max(spans[cut:]))]
 
 
 def heads_of(

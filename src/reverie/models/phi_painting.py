@@ -11,7 +11,6 @@ The same numbers as `Phi.paint` up to rounding, with less work:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -21,16 +20,14 @@ from torch import Tensor, nn
 from reverie.models.attention import additive, fused
 from reverie.models.llama import rotary_tables
 from reverie.models.phi import Layer, Phi, TextStates
-from reverie.models.rows import Packed, packed, pad_rows
-
-Product = Callable[[Tensor], Tensor]
+from reverie.models.rows import Blocks, Packed, in_blocks, packed
 
 
 class Halves:
     """A layer, cut around its attention into products over rows; the layer norm stands before the first two."""
 
-    def __init__(self, layer: Layer):
-        self.layer = layer
+    def __init__(self, layer: Layer, rows: int):
+        self.layer, self.blocks = layer, Blocks.fixed(rows)
 
     def qkv(self, normed: Tensor) -> Tensor:
         """(M, D) to queries, keys and values side by side."""
@@ -53,7 +50,7 @@ class PackedHalves(Halves):
     """The same in four products, on weights packed for the CPU, sums taken along."""
 
     def __init__(self, layer: Layer, rows: int):
-        super().__init__(layer)
+        super().__init__(layer, rows)
         attention, mlp = layer.self_attn, layer.mlp
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.joined = Packed([part.weight for part in parts], rows, torch.cat([part.bias.detach() for part in parts]))
@@ -72,8 +69,20 @@ class PackedHalves(Halves):
 
 def halves(phi: Phi, rows: int) -> list[Halves]:
     layers = cast(nn.ModuleList, phi.model.layers)
-    fast = packed(layers, rows, lambda all_of_them, block: [PackedHalves(cast(Layer, x), block) for x in all_of_them])
-    return fast or [Halves(cast(Layer, layer)) for layer in layers]
+    return packed(layers, rows, _packed) or [Halves(cast(Layer, layer), rows) for layer in layers]
+
+
+def _packed(layers: nn.ModuleList, rows: int) -> list[PackedHalves]:
+    found = [PackedHalves(cast(Layer, layer), rows) for layer in layers]
+    first, like = found[0], found[0].layer.self_attn.dense.weight
+
+    def everything(x: Tensor, attended: Tensor) -> Tensor:
+        return torch.cat((first.qkv(x), first.rest(x, x, attended)), 1)
+
+    blocks = Blocks.found(everything, rows, (like.shape[0], like.shape[1]), like)
+    for one in found:  # all of one shape
+        one.blocks = blocks
+    return found
 
 
 @torch.no_grad()
@@ -88,10 +97,10 @@ def paint(phi: Phi, ids: Tensor, text: TextStates, start: int, rows: int, wanted
     bias: Tensor | None = None
     for index, layer in enumerate(layers):
         normed = layer.layer.input_layernorm(flat)
-        qkv = in_blocks(layer.qkv, rows, normed)
+        qkv = in_blocks(layer.qkv, layer.blocks, normed)
         if index == 0:
             # Below the first attention equal tokens are equal.
-            flat, qkv = in_blocks(layer.mlp, rows, flat, normed)[places.flatten()], qkv[places.flatten()]
+            flat, qkv = (x[places.flatten()] for x in (in_blocks(layer.mlp, layer.blocks, flat, normed), qkv))
         query = shapes.enter(index, layer.layer, qkv.view(batch, length, -1))
         bias = additive(seen, query.dtype) if bias is None else bias
         attended = fused(query, shapes.keys, shapes.values, bias).flatten(0, 1)
@@ -99,9 +108,9 @@ def paint(phi: Phi, ids: Tensor, text: TextStates, start: int, rows: int, wanted
             asked = wanted.flatten()
             flat, attended, normed = flat[asked], attended[asked], normed[asked] if index else normed
         if index:
-            flat = in_blocks(layer.rest, rows, flat, normed, attended)
+            flat = in_blocks(layer.rest, layer.blocks, flat, normed, attended)
         else:
-            flat = in_blocks(layer.after, rows, flat, attended)
+            flat = in_blocks(layer.after, layer.blocks, flat, attended)
     flat = phi.model.final_layernorm(flat)
     return flat if wanted is not None else flat.view(batch, length, -1)
 
@@ -140,14 +149,3 @@ class Shapes:
         torch.addcmul(part * cos, part.roll(turned // 2, -1), sin, out=out[..., :turned])  # `llama.rotate`, in place
         if out is not x:
             out[..., turned:] = x[..., turned:]
-
-
-def in_blocks(function: Callable[..., Tensor], rows: int, *inputs: Tensor) -> Tensor:
-    """`function` over (M, D) inputs in blocks of exactly `rows` rows, as `fixed_rows`, its results written once."""
-    count, whole = len(inputs[0]), None
-    for begin in range(0, max(count, 1), rows):
-        part = function(*(pad_rows(x[begin : begin + rows], rows) for x in inputs))
-        whole = part.new_empty(count, part.shape[1]) if whole is None else whole
-        whole[begin : begin + rows] = part[: count - begin]
-    assert whole is not None
-    return whole

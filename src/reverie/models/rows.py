@@ -1,12 +1,16 @@
 """Matrix products over a fixed number of rows, so that rounding does not depend on the batch (docs/determinism.md)."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from reverie.models.registry import PACKING_LIMIT
 
@@ -53,31 +57,114 @@ def padded_rows(function: Callable, rows: int, x: Tensor) -> Tensor:
     return fixed_rows(function, rows, pad_rows(x, rows))[: x.shape[0]]
 
 
+def round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
 def pad_rows(x: Tensor, rows: int) -> Tensor:
     """(M, D) with zeros behind it up to a multiple of `rows`; the same tensor if M is one."""
     surplus = -x.shape[0] % rows
     return F.pad(x, (0, 0, 0, surplus)) if surplus else x
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """Into which numbers of rows a function is cut: `rows`; a rest of fewer is filled up to a multiple of `grain`;
+    where there are `wide`, so many at once."""
+
+    rows: int
+    grain: int
+    wide: int
+
+    @classmethod
+    def fixed(cls, rows: int) -> "Blocks":
+        """Always exactly so many."""
+        return cls(rows, rows, rows)
+
+    @classmethod
+    def found(cls, function: Callable[..., Tensor], rows: int, widths: Sequence[int], like: Tensor) -> "Blocks":
+        """Fewer where few come and more where many do, if `function` gives a row the same bits among any of these
+        numbers as it does among `rows`. Libraries mostly sum up a row in one order however many there are; whether
+        they do here is found out with random numbers, of the kind of `like` and `widths` wide, on one core and on as
+        many as there are."""
+        with _disable_current_modes():  # who counts the work of a run has not asked for this
+            return cls._found(function, rows, widths, like)
+
+    @classmethod
+    def _found(cls, function: Callable[..., Tensor], rows: int, widths: Sequence[int], like: Tensor) -> "Blocks":
+        numbers = torch.Generator().manual_seed(0)
+        inputs = [torch.randn(WIDE * rows, width, generator=numbers).to(like) for width in widths]
+        whole = torch.cat([function(*block) for block in zip(*(x.split(rows) for x in inputs), strict=True)])
+        grain = GRAIN if rows <= 8 * GRAIN else 4 * GRAIN
+
+        def same(first: int, count: int) -> bool:
+            part = slice(first, first + count)
+            return torch.equal(function(*(x[part] for x in inputs)), whole[part])
+
+        fewer, more, threads = True, True, torch.get_num_threads()
+        for cores in {1, threads}:
+            if cores != threads:
+                torch.set_num_threads(cores)
+            fewer = fewer and all(same(first, n) for n in range(grain, rows + 1, grain) for first in (0, rows - n))
+            more = more and same(0, WIDE * rows)
+            if cores != threads:
+                torch.set_num_threads(threads)
+        return cls(rows, grain if fewer else rows, WIDE * rows if more else rows)
+
+    def cut(self, count: int) -> Iterator[tuple[slice, int]]:
+        """The blocks of so many rows: which they are, and up to how many each is filled up."""
+        begin = 0
+        while begin < count:
+            left = count - begin
+            size = next((size for size in (self.wide, self.rows) if left >= size), round_up(left, self.grain))
+            size = min(size, max(self.rows, left))  # a grain need not divide the rows
+            yield slice(begin, min(begin + size, count)), size
+            begin += size
+
+
+GRAIN, WIDE = 4, 4
+"""The least rows of a block that is not full, and the blocks that are joined, where that changes nothing."""
+
+
+def in_blocks(function: Callable[..., Tensor], blocks: Blocks, *inputs: Tensor) -> Tensor:
+    """`function` over (M, D) inputs block by block; zeros fill up what is not full and are cut off again."""
+    count, whole = len(inputs[0]), None
+    for rows, size in blocks.cut(count):
+        part = function(*(pad_rows(x[rows], size) for x in inputs))
+        if rows.stop - rows.start == count:
+            return part[:count]
+        whole = part.new_empty(count, part.shape[1]) if whole is None else whole
+        whole[rows] = part[: rows.stop - rows.start]
+    return function(*(x.new_zeros(blocks.rows, *x.shape[1:]) for x in inputs))[:0] if whole is None else whole
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """`F.gelu(x, approximate="tanh")` without gradient, up to rounding: 1 + tanh(u) is 2 sigmoid(2u), which processors
+    without AVX-512 have in a third of the time."""
+    return torch.addcmul(x, x * x, x, value=0.044715).mul_(math.sqrt(8 / math.pi)).sigmoid_().mul_(x)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x, "swish": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "none": lambda x: x, "swish": partial(F.silu, inplace=True), "gelu": F.gelu, "gelu_tanh": gelu_tanh,
 }  # fmt: skip
-"""By oneDNN's names, behind which one says how it is computed."""
+"""Of a product that nobody else has. By oneDNN's names, behind which one says how it is computed."""
 
 
 class Packed:
     """x to x @ cat(weights)' + bias, without gradient, the weights laid out beforehand as the library likes them best.
 
     An ordinary product reads its weights across, or rearranges them on every call. oneDNN's own layout, made for `rows`
-    rows, saves that (other numbers work, more slowly), and takes what follows the product along. In float32 on
-    processors with AMX, which are Intel's, the transpose is read faster still; on an AMD EPYC it takes 1.15 (width 256)
-    to 1.4 times as long (width 768).
+    rows, saves that (other numbers work, more slowly), and takes what follows the product along. In float32 the
+    transpose is read faster still on processors with AMX, which are Intel's, and on those without AVX-512, where what
+    oneDNN takes along costs more than by itself; on an AMD EPYC with AVX-512 it takes 1.15 (width 256) to 1.4 times as
+    long (width 768).
     """
 
     def __init__(self, weights: Sequence[Tensor], rows: int, bias: Tensor | None = None):
         whole = torch.cat([weight.detach() for weight in weights])
         onednn = torch.backends.mkldnn.is_available()
-        self.transposed = whole.dtype == torch.float32 and (torch.cpu._is_amx_tile_supported() or not onednn)
+        plain = torch.cpu._is_amx_tile_supported() or torch.backends.cpu.get_cpu_capability() == "AVX2"
+        self.transposed = whole.dtype == torch.float32 and (plain or not onednn)
         self.weight = whole.T.contiguous() if self.transposed else torch.ops.mkldnn._reorder_linear_weight(whole, rows)
         self.bias = None if bias is None else bias.detach()
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from reverie.models import phi_painting
 from reverie.models.magvit import Magvit, MagvitConfig, PictureCodes
 from reverie.models.phi import Phi, PhiConfig, TextStates, each_row
-from reverie.models.rows import Packed, packed
+from reverie.models.rows import Blocks, Packed, in_blocks, packed
 from reverie.models.showo_text import SPECIAL, ShowoTokenizer
 
 TEXT_ROWS = 64
@@ -221,7 +221,7 @@ class Showo(nn.Module):
         else:
             ready = packed(head, rows, lambda part, block: Packed([part.weight[codes]], block, part.bias[codes]))
             product = ready or (lambda x: F.linear(x, head.weight[codes], head.bias[codes]))
-            found = phi_painting.in_blocks(product, rows, flat)
+            found = in_blocks(product, Blocks.fixed(rows), flat)
         return found.unflatten(0, hidden.shape[:-1])
 
     def slot_logits(self, codes: Tensor, masked: Tensor, text: TextStates, rows: int | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from reverie.models.cores import shares, side_by_side
 from reverie.models.janus import Janus
 from reverie.models.janus_text import PLACEHOLDER, SYSTEM, ImageRules, JanusTokenizer
 from reverie.models.llama import KVCache
-from reverie.models.rows import padded_rows
+from reverie.models.rows import padded_rows, round_up
 from reverie.vlms import Messages, Reading, seeds_of
 from reverie.vlms.janus_guesses import Answer, Followers, write_by_guesses
 
@@ -213,9 +213,10 @@ class JanusEyes:
         return {self.tokenizer.encode(spelling)[1] for spelling in spellings}
 
     def _cache(self, batch: int, length: int, zeros: bool = True) -> KVCache:
-        capacity = -(-length // self.chunk) * self.chunk
+        capacity = round_up(length, self.chunk)
         weight = self.model.language_model.lm_head.weight
-        return KVCache.empty(self.model.config.language, batch, capacity, weight, self.rows, zeros)
+        cache = KVCache.empty(self.model.config.language, batch, capacity, weight, self.rows, zeros)
+        return cache.ready(self.model.language_model.model, self.chunk)
 
     def _chunks(self, embeds: Tensor, cache: KVCache):
         """Sends (T, D) through the language model in full chunks; yields hidden states (chunk, D)."""
@@ -239,7 +240,7 @@ class JanusEyes:
         ]
         self.work.prefilled += prefill(entries, cache, self.chunk, self._hidden, last)
         for row, ids in enumerate(told):
-            cache.clear(row, -(-len(ids) // self.chunk) * self.chunk)
+            cache.clear(row, round_up(len(ids), self.chunk))
         return cache, last, told
 
     def _embed_all(self, conversations: Sequence[Messages], told: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -320,7 +321,7 @@ class JanusEyes:
                     counts = [counts[row] for row in order]
             self.work.decoded += len(counts)
             positions = (lengths + step)[:, None]
-            span = -(-(max(counts) + step + 1) // self.chunk) * self.chunk
+            span = [round_up(count + step + 1, self.chunk) for count in counts]
             embeds = self.model.embed_text(ids[:, None])
             hidden = self.model.hidden(embeds, cache, positions=positions, span=span)[:, 0]
         return written.tolist()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from reverie.canvas import agreed, pick
 from reverie.models.llama import KVCache
-from reverie.models.rows import padded_rows
+from reverie.models.rows import padded_rows, round_up
 
 if TYPE_CHECKING:
     from reverie.vlms.janus import JanusEyes
@@ -103,7 +103,7 @@ def write_by_guesses(
         count = max(map(len, fed))
         tokens = torch.tensor([[*said, *said[-1:] * (count - len(said))] for said in fed])
         positions = torch.tensor([len(one) - 1 for one in answers])[:, None] + torch.arange(count)
-        span = -(-(longest + count - 1) // eyes.chunk) * eyes.chunk
+        span = [round_up(len(one) + count - 1, eyes.chunk) for one in answers]
         embeds = eyes.model.embed_text(tokens)
         hidden = eyes.model.hidden(embeds, cache, positions=positions, span=span, alone=True)
 
