@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie.models.attention import additive, attend, each_alone, fused
-from reverie.models.rows import Blocks, Packed, in_blocks, packed, pad_rows, padded_rows
+from reverie.models.rows import Blocks, Cutting, Packed, in_blocks, packed, pad_rows, padded_rows
 
 
 @dataclass(frozen=True)
@@ -234,18 +234,13 @@ class PackedLayers:
 
     def __init__(self, layers: nn.ModuleList, rows: int):
         self.layers = [PackedLayer(cast(Layer, layer), rows) for layer in layers]
-        self.like, self.blocks = cast(Layer, layers[0]).self_attn.o_proj.weight, dict[int, Blocks]()
+        first, like = self.layers[0], cast(Layer, layers[0]).self_attn.o_proj.weight
 
-    def cut(self, rows: int) -> Blocks:
+        def everything(x: Tensor, attended: Tensor) -> Tensor:
+            return torch.cat((first.joined(x), first.after(x, attended)), 1)
+
+        self.cut = Cutting(everything, like.shape, like)
         """How products that usually have so many rows are cut; all layers have one shape."""
-        if rows not in self.blocks:
-            first = self.layers[0]
-
-            def everything(x: Tensor, attended: Tensor) -> Tensor:
-                return torch.cat((first.joined(x), first.after(x, attended)), 1)
-
-            self.blocks[rows] = Blocks.found(everything, rows, self.like.shape, self.like)
-        return self.blocks[rows]
 
 
 class Body(nn.Module):

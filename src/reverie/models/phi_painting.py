@@ -11,6 +11,7 @@ The same numbers as `Phi.paint` up to rounding, with less work:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -20,14 +21,17 @@ from torch import Tensor, nn
 from reverie.models.attention import additive, fused
 from reverie.models.llama import rotary_tables
 from reverie.models.phi import Layer, Phi, TextStates
-from reverie.models.rows import Blocks, Packed, in_blocks, packed
+from reverie.models.rows import Blocks, Cutting, Packed, in_blocks, packed
 
 
 class Halves:
     """A layer, cut around its attention into products over rows; the layer norm stands before the first two."""
 
-    def __init__(self, layer: Layer, rows: int):
-        self.layer, self.blocks = layer, Blocks.fixed(rows)
+    cut: Callable[[int], Blocks] = staticmethod(Blocks.fixed)
+    """How products that usually have so many rows are cut."""
+
+    def __init__(self, layer: Layer):
+        self.layer = layer
 
     def qkv(self, normed: Tensor) -> Tensor:
         """(M, D) to queries, keys and values side by side."""
@@ -50,7 +54,7 @@ class PackedHalves(Halves):
     """The same in four products, on weights packed for the CPU, sums taken along."""
 
     def __init__(self, layer: Layer, rows: int):
-        super().__init__(layer, rows)
+        super().__init__(layer)
         attention, mlp = layer.self_attn, layer.mlp
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.joined = Packed([part.weight for part in parts], rows, torch.cat([part.bias.detach() for part in parts]))
@@ -69,7 +73,7 @@ class PackedHalves(Halves):
 
 def halves(phi: Phi, rows: int) -> list[Halves]:
     layers = cast(nn.ModuleList, phi.model.layers)
-    return packed(layers, rows, _packed) or [Halves(cast(Layer, layer), rows) for layer in layers]
+    return packed(layers, rows, _packed) or [Halves(cast(Layer, layer)) for layer in layers]
 
 
 def _packed(layers: nn.ModuleList, rows: int) -> list[PackedHalves]:
@@ -79,9 +83,9 @@ def _packed(layers: nn.ModuleList, rows: int) -> list[PackedHalves]:
     def everything(x: Tensor, attended: Tensor) -> Tensor:
         return torch.cat((first.qkv(x), first.rest(x, x, attended)), 1)
 
-    blocks = Blocks.found(everything, rows, (like.shape[0], like.shape[1]), like)
+    cut = Cutting(everything, like.shape, like)
     for one in found:  # all of one shape
-        one.blocks = blocks
+        one.cut = cut
     return found
 
 
@@ -91,16 +95,17 @@ def paint(phi: Phi, ids: Tensor, text: TextStates, start: int, rows: int, wanted
     whole block: (B, T, D); or (M, D) of the M places where `wanted` (B, T) is True."""
     batch, length = ids.shape
     layers, shapes = halves(phi, rows), Shapes(phi, text, start, ids)
+    blocks = layers[0].cut(rows)
     seen = F.pad(text.visible(), (0, length), value=True)[:, None, None, :]
     tokens, places = ids.unique(return_inverse=True)
     flat = phi.model.embed_tokens(tokens)
     bias: Tensor | None = None
     for index, layer in enumerate(layers):
         normed = layer.layer.input_layernorm(flat)
-        qkv = in_blocks(layer.qkv, layer.blocks, normed)
+        qkv = in_blocks(layer.qkv, blocks, normed)
         if index == 0:
             # Below the first attention equal tokens are equal.
-            flat, qkv = (x[places.flatten()] for x in (in_blocks(layer.mlp, layer.blocks, flat, normed), qkv))
+            flat, qkv = (x[places.flatten()] for x in (in_blocks(layer.mlp, blocks, flat, normed), qkv))
         query = shapes.enter(index, layer.layer, qkv.view(batch, length, -1))
         bias = additive(seen, query.dtype) if bias is None else bias
         attended = fused(query, shapes.keys, shapes.values, bias).flatten(0, 1)
@@ -108,9 +113,9 @@ def paint(phi: Phi, ids: Tensor, text: TextStates, start: int, rows: int, wanted
             asked = wanted.flatten()
             flat, attended, normed = flat[asked], attended[asked], normed[asked] if index else normed
         if index:
-            flat = in_blocks(layer.rest, layer.blocks, flat, normed, attended)
+            flat = in_blocks(layer.rest, blocks, flat, normed, attended)
         else:
-            flat = in_blocks(layer.after, layer.blocks, flat, attended)
+            flat = in_blocks(layer.after, blocks, flat, attended)
     flat = phi.model.final_layernorm(flat)
     return flat if wanted is not None else flat.view(batch, length, -1)
 

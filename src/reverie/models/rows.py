@@ -122,6 +122,20 @@ class Blocks:
             begin += size
 
 
+class Cutting:
+    """The blocks of one function, found out once for each number of rows and of threads that somebody has."""
+
+    def __init__(self, function: Callable[..., Tensor], widths: Sequence[int], like: Tensor):
+        self.function, self.widths, self.like = function, widths, like
+        self.known = dict[tuple[int, int], Blocks]()
+
+    def __call__(self, rows: int) -> Blocks:
+        key = rows, torch.get_num_threads()
+        if key not in self.known:
+            self.known[key] = Blocks.found(self.function, rows, self.widths, self.like)
+        return self.known[key]
+
+
 GRAIN, WIDE = 4, 4
 """The least rows of a block that is not full, and the blocks that are joined, where that changes nothing."""
 
