@@ -17,7 +17,18 @@ def script(monkeypatch):
 
     def load(name: str) -> ModuleType:
         # By path: `janus` and `memory` are too common as names to be left behind in sys.modules.
-        for other in ("twins", "memory", "janus", "group_norm", "parm", "twig", "rl_memory", "rl_step", "dual_grpo"):
+        for other in (
+            "twins",
+            "memory",
+            "janus",
+            "group_norm",
+            "parm",
+            "twig",
+            "blocks",
+            "rl_memory",
+            "rl_step",
+            "dual_grpo",
+        ):
             monkeypatch.delitem(sys.modules, other, raising=False)
         return importlib.import_module(name)
 
@@ -126,6 +137,18 @@ def test_thinking_while_painting_equals_the_literal_way_and_has_a_time(script, t
     assert (found["equal"], found["of"]) == (3, 3)
     assert len(found["seconds"]) == 3
     assert all(value > 0 for value in found["seconds"].values())
+
+
+def test_blocks_of_other_sizes_paint_and_write_the_same(script, tmp_path):
+    from tiny import tiny_folder
+
+    import reverie
+
+    blocks = script("blocks")
+    loaded = reverie.load(tiny_folder(tmp_path / "janus", context=8192), device="cpu")
+    found = blocks.measure(loaded.model, loaded.tokenizer, {}, pictures=2, repeats=1, tokens=5)
+    assert set(found) == {"usual", "fewer", "more", "both"}
+    assert all(value > 0 for value in found.values())
 
 
 def test_memory_of_reinforcement_is_below_what_the_formula_says(script):
