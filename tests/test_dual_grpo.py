@@ -313,7 +313,9 @@ def test_several_updates_of_a_roll_out_begin_on_policy(tmp_path: Path) -> None:
     made = toy(prompts=2, updates=2)
     reinforce(made.task, loop(4, save_every=2), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [row["painter/image/ratio_gap"] == 0 for row in rows] == [True, False, True, False]
+    gaps = [row["painter/image/ratio_gap"] for row in rows]
+    # Some processors round the forward of a roll-out and that of its first update differently, by a unit of float32.
+    assert [gap < 1e-6 for gap in gaps] == [True, False, True, False], gaps
 
 
 # --- what is refused
