@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from test_benchmark_readers import write_wise
 from test_served_vlm import Model, serving
 from toy_run import NAME, Dabs, Glance, run, run_served, write_prompts
 
-from reverie.benchmarks import report
-from reverie.benchmarks.harness import evaluate, read_rows
+from reverie.benchmarks.harness import evaluate, load_benchmark, read_rows
+from reverie.benchmarks.registry import Options
 from reverie.benchmarks.rows import Shard
 
 HERE = Path(__file__).parent
@@ -123,24 +124,29 @@ def test_shards_add_up(tmp_path, data):
     assert {path.name for path in out.glob("rows*")} == {f"rows-{place}-of-3.jsonl" for place in (1, 2, 3)}
 
 
-def test_the_last_report_is_of_all_rows(tmp_path, data, monkeypatch):
+def test_the_last_report_is_of_all_rows(tmp_path, data):
     """One shard reads the rows, and before it writes its report the other ends as well."""
-    out, real, ended = tmp_path / "out", report.score, threading.Event()
+    out, ended = tmp_path / "out", threading.Event()
+    usual = load_benchmark(NAME, Options(data, 2, False))
+    assert usual.outcome is not None
 
-    def slow(benchmark, about, rows, spent, notes=()):
+    def slow(rows):
         if len(rows) < 2 * LIMIT:
             assert ended.wait(60)
             time.sleep(0.3)  # as long as the other would need to write, if it did not wait
-        return real(benchmark, about, rows, spent, notes)
+        return usual.outcome(rows)
 
-    monkeypatch.setattr(report, "score", slow)
+    def part(shard, on_row=None):
+        settings = {"limit": LIMIT, "images_per_prompt": 2, "batch": 5, "judge": Glance(), "shard": shard}
+        evaluate(replace(usual, outcome=slow), Dabs(), out, on_row=on_row, **settings)
+
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(run, data, out, LIMIT, "1/2")
+        first = pool.submit(part, "1/2")
         while len(lines(out, "rows-1-of-2")) < LIMIT:
             assert not first.done()
             time.sleep(0.01)
         time.sleep(0.1)  # now it has read them
-        run(data, out, LIMIT, "2/2", on_row=lambda row, done, total: ended.set() if done == total else None)
+        part("2/2", lambda row, done, total: ended.set() if done == total else None)
         first.result()
     assert json.loads((out / "scores.json").read_text())["images_scored"] == 2 * LIMIT
 
