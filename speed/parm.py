@@ -1,6 +1,7 @@
 """How fast PARM chooses: ours beside the published procedure done literally, same weights, same choices.
 
     python speed/parm.py --model FOLDER_OF_A_SHOW_O --judge atelier-janus -n 20 --prompts 2
+    python speed/parm.py --model atelier-showo --judge atelier-judge --benchmark atelier-compbench --prompts 12
 
 The literal way is that of the authors' code (arXiv 2501.13926, parm.py and selector.py): one candidate after another,
 each of its steps a forward of the whole padded sequence, head over every position and word; a picture decoded at
@@ -10,11 +11,20 @@ judged, asks many questions at once, from the look on at which the judge may say
 a picture share once. Both take the same random numbers, so they must keep the same candidates, and the script stops if
 they do not (in bfloat16, where the two ways round differently, it tells how often they do). They are timed in turns, in
 CPU seconds of the process with one thread, else in wall seconds.
+
+The published judge is five times as large as its painter, a question to it takes a third of what a picture takes to be
+painted, and all its questions four fifths of everything; the Atelier's is smaller than its painter. `--published-judge`
+puts a network of random weights in its place that is to the Atelier's painter what the published one is to its own.
+
+How much there is to stop depends on how often the painter is right: `--benchmark` takes prompts from all over one of
+the Atelier's benchmarks in place of a few easy ones, and the script tells how many candidates the literal way found
+hopeful.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -23,12 +33,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 import reverie
 import reverie.reason
+from reverie.benchmarks import registry
 from reverie.canvas import Conditions
 from reverie.choose import Search, Task, first_look, look_steps, painted, prune
 from reverie.events import Preview
@@ -39,6 +51,7 @@ from reverie.judges.manner import Manner
 from reverie.judges.rules import GREEDY, highest, lowest
 from reverie.judges.vlm import VLMJudge
 from reverie.models.showo import omni_mask
+from reverie.vlms.transformers import TransformersVLM
 
 PROMPTS = ("two red apples", "a blue cat left of a dog", "a green car and a yellow boat", "four white birds")
 CLEAR = 11 / 18
@@ -104,6 +117,23 @@ class Dubbed(VLMJudge):
             return self.other.ask("orm", [View(view.prompt, view.picture) for view in views])
 
 
+def in_proportion(judge: VLMJudge) -> VLMJudge:
+    """A judge of random weights beside `atelier-showo` as LLaVA-OneVision 7B beside Show-o: 5.7 times its weights, and
+    for a question a third of the arithmetic of a picture's twelve steps."""
+    torch.manual_seed(0)
+    old, processor = judge.vlm.model, copy.deepcopy(judge.vlm.processor)
+    config = copy.deepcopy(old.config)
+    text, vision = config.text_config, config.vision_config
+    text.hidden_size, text.intermediate_size = 512, 1408
+    text.num_hidden_layers, text.layer_types = 8, ["full_attention"] * 8
+    text.num_attention_heads = text.num_key_value_heads = 8
+    text.rope_parameters["mrope_section"] = [8, 12, 12]
+    vision.hidden_size, vision.patch_size, processor.image_processor.patch_size = 512, 3, 3
+    model = type(old)._from_config(config)
+    model.generation_config = old.generation_config
+    return VLMJudge(TransformersVLM(model, processor), judge.wording, judge.name, manner=judge.manner)
+
+
 class Literal:
     """Asks one question at a time, as the published selector does: the judge writes its answer and ends its turn. What
     it says is read off the usual logits, whose time does not count."""
@@ -122,8 +152,17 @@ class Literal:
             return self.judge.ask(question, [view])[0]
 
 
-def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings) -> int:
-    """The published procedure for one image; which candidate it keeps."""
+class Choice(NamedTuple):
+    """Which candidate is kept, of how many hopeful ones, where that is counted."""
+
+    kept: int
+    hopeful: int | None = None
+
+
+def literal(
+    painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings
+) -> Choice:
+    """The published procedure for one image."""
     ask = Literal(judge, meter, how.written)
     seeds = painter.start(Conditions((prompt,)), [seed]).fork(n).seeds
     kept, numbers, finals = [], [], []
@@ -147,14 +186,14 @@ def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int,
         finals.append(picture)
     survivors = [i for i, good in enumerate(kept) if good]
     if not survivors:
-        return lowest(numbers)
+        return Choice(lowest(numbers), 0)
     if len(survivors) == 1:
-        return survivors[0]
+        return Choice(survivors[0], 1)
     scores = [GREEDY.score(ask("orm", View(prompt, finals[i]))) for i in survivors]
-    return survivors[highest(scores)]
+    return Choice(survivors[highest(scores)], len(survivors))
 
 
-def ours(painter: ShowoPainter, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings) -> int:
+def ours(painter: ShowoPainter, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings) -> Choice:
     """The same by `choose.prune`; stages are told by wrapping what is called."""
     looks = look_steps(painter.steps, painter.steps)
     search = Search(
@@ -166,7 +205,7 @@ def ours(painter: ShowoPainter, judge: Judge, prompt: str, seed: int, n: int, me
         try:
             next(program)
         except StopIteration as end:
-            return end.value[0][0].candidate
+            return Choice(end.value[0][0].candidate)
 
 
 class Timed:
@@ -208,9 +247,13 @@ class Settings:
     verdicts: str | None = None
     """A judge whose verdicts count in place of the timed one's, see `Dubbed`."""
     dtype: str = "float32"
+    large: bool = False
+    """Whether the judge gives way to one of the published proportion."""
 
 
-def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: Clock, how: Settings) -> dict:
+def measure(
+    model: str, judge: str, n: int, prompts: Sequence[str], repeats: int, clock: Clock, how: Settings
+) -> dict:
     """Seconds of both ways for each prompt, and where they went. Stops where the choices differ."""
     loaded = reverie.load(model, device="cpu", dtype=how.dtype)
     fast = loaded.generator(reverie.reason.Plan())
@@ -218,20 +261,24 @@ def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: C
         loaded.model, loaded.tokenizer, guidance=fast.guidance, temperature=fast.temperature, steps=fast.steps
     )
     eyes = judge_by_name(judge, "cpu")
+    if how.large:
+        assert isinstance(eyes, VLMJudge)
+        eyes = in_proportion(eyes)
     other = judge_by_name(how.verdicts, "cpu") if how.verdicts else None
     ways = {"literal": (literal, slow, Meter(clock)), "ours": (ours, fast, Meter(clock))}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    equal = 0
+    equal, hopeful = 0, list[float]()
     for _ in range(repeats):
-        for number in range(prompts):
-            chosen = {}
+        for number, prompt in enumerate(prompts):
+            chosen = dict[str, Choice]()
             for name, (way, painter, meter) in ways.items():
                 begin, before = clock(), meter.spent["not counted"]
                 asked = eyes if other is None else Dubbed(eyes, other, meter)
-                chosen[name] = way(painter, asked, PROMPTS[number % len(PROMPTS)], 100 + number, n, meter, how)
+                chosen[name] = way(painter, asked, prompt, 100 + number, n, meter, how)
                 seconds[name].append(clock() - begin - (meter.spent["not counted"] - before))
-            same = len(set(chosen.values())) == 1
+            same = len({choice.kept for choice in chosen.values()}) == 1
             equal += same
+            hopeful.append((chosen["literal"].hopeful or 0) / n)
             # In bfloat16 the two ways round differently, and a code in a hundred is another one.
             if how.dtype == "float32" and not same:
                 raise SystemExit(f"the two ways keep different candidates: {chosen}")
@@ -239,7 +286,20 @@ def measure(model: str, judge: str, n: int, prompts: int, repeats: int, clock: C
         name: {k: v for k, v in meter.spent.items() if k != "not counted"} for name, (_, _, meter) in ways.items()
     }
     means = {name: statistics.mean(values) for name, values in seconds.items()}
-    return {"seconds": means, "stages": stages, "equal choices": f"{equal} of {repeats * prompts}"}
+    return {
+        "seconds": means,
+        "stages": stages,
+        "equal choices": f"{equal} of {len(hopeful)}",
+        "hopeful": statistics.mean(hopeful),
+    }
+
+
+def spread(benchmark: str | None, count: int) -> list[str]:
+    """So many prompts: from all over a benchmark, or a few easy ones in turn."""
+    if benchmark is None:
+        return [PROMPTS[i % len(PROMPTS)] for i in range(count)]
+    samples = registry.load(benchmark).samples
+    return [samples[(2 * i + 1) * len(samples) // (2 * count)].prompt for i in range(count)]
 
 
 def main() -> None:
@@ -248,6 +308,7 @@ def main() -> None:
     parser.add_argument("--judge", default="atelier-janus")
     parser.add_argument("-n", type=int, default=20)
     parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--benchmark", help="of the Atelier, whose prompts are taken")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
@@ -256,11 +317,13 @@ def main() -> None:
     parser.add_argument("--written", type=int, default=2, help="tokens that the literal judge writes; 0: one forward")
     parser.add_argument("--dtype", default="float32", help="of the painter")
     parser.add_argument("--verdicts", help="a judge whose verdicts count instead, its time does not")
+    parser.add_argument("--published-judge", action="store_true", help="a judge as large beside the painter, see above")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.threads == 1 else time.perf_counter
-    how = Settings(options.first, options.written, options.verdicts, options.dtype)
-    found = measure(options.model, options.judge, options.n, options.prompts, options.repeats, clock, how)
+    how = Settings(options.first, options.written, options.verdicts, options.dtype, options.published_judge)
+    prompts = spread(options.benchmark, options.prompts)
+    found = measure(options.model, options.judge, options.n, prompts, options.repeats, clock, how)
     for name, spent in found["stages"].items():
         whole = sum(spent.values())
         told = ", ".join(f"{stage} {value / whole:.0%}" for stage, value in sorted(spent.items()))

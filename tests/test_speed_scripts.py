@@ -99,7 +99,10 @@ def test_parm_done_literally_keeps_the_same_candidates(script, tmp_path):
     save_showo(*toy_showo(), tmp_path / "showo")
     judge = tiny_folder(tmp_path / "judge")
     clock, how = iter(range(10**6)).__next__, parm.Settings(first=1, written=2)
-    found = parm.measure(str(tmp_path / "showo"), str(judge), n=3, prompts=2, repeats=1, clock=clock, how=how)
+    prompts = parm.spread("atelier-geneval", 2)
+    assert len(set(prompts)) == 2
+    found = parm.measure(str(tmp_path / "showo"), str(judge), 3, prompts, 1, clock, how)
+    assert 0 <= found["hopeful"] <= 1
     assert found["seconds"]["literal"] > found["seconds"]["ours"] > 0
     assert set(found["stages"]["literal"]) == {"painting", "decoding", "judging"}
 

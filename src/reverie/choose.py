@@ -160,6 +160,8 @@ class Path:
     number: float = 0.0
     canvas: Any = None
     """Where it was stopped, or its end; without cache."""
+    picture: Any = None
+    """What it is at its end, once somebody has looked."""
 
 
 def prune(search: Search, task: Task, show: Show) -> Searching:
@@ -207,6 +209,11 @@ def _walk(search: Search, task: Task, canvas: Canvas, rows: Sequence[int]) -> Ge
         path.canvas = without_cache(canvas).select([i])
         if path.clear is None:
             path.kept, path.number = search.rules.potential(None)
+    # Together, and once: tokenizers decode a fixed number of pictures at a time, however few there are.
+    unseen = [i for i, path in enumerate(live) if path.kept and path.picture is None]
+    pictures = painted(search.generator, without_cache(canvas).select(unseen)) if unseen else []
+    for i, picture in zip(unseen, pictures, strict=True):
+        live[i].picture = picture
     return paths
 
 
@@ -215,6 +222,9 @@ def _assess(search: Search, task: Task, canvas: Canvas, paths: list[Path], numbe
     done, n = canvas.step / search.looks[-1], search.candidates
     pictures = painted(search.generator, canvas)
     views = [View(task.asked[path.row // n], picture, done) for path, picture in zip(paths, pictures, strict=True)]
+    if canvas.step == search.looks[-1]:
+        for path, picture in zip(paths, pictures, strict=True):
+            path.picture = picture
     answers = search.judge.ask("clarity", views)
     clear = [i for i, answer in enumerate(answers) if search.rules.clear(answer)]
     for i, (path, answer) in enumerate(zip(paths, answers, strict=True)):
@@ -230,7 +240,6 @@ def _assess(search: Search, task: Task, canvas: Canvas, paths: list[Path], numbe
 def _best_path(search: Search, task: Task, paths: list[Path]) -> Generator[Event, None, Kept]:
     """The best of the survivors of one image; without any, the rejected path with the lowest number, resumed."""
     survivors = [path for path in paths if path.kept]
-    note = None
     if not survivors:
         path = paths[lowest([path.number for path in paths])]
         stopped = path.canvas.step
@@ -238,23 +247,21 @@ def _best_path(search: Search, task: Task, paths: list[Path]) -> Generator[Event
         if stopped < search.looks[-1]:
             note += f", and went on from step {stopped}"
         canvas = search.generator.advance(path.canvas)
-    elif len(survivors) == 1 and not search.rules.ask_the_last_one:
+        picture = path.picture or painted(search.generator, canvas)[0]
+        return Kept(picture, path.row % search.candidates, canvas.seeds[0], 0, note)
+    if len(survivors) == 1 and not search.rules.ask_the_last_one:
         path = survivors[0]
-        canvas = path.canvas
     else:
         scores: list[float] = []
         for first in range(0, len(survivors), search.batch):
             part = survivors[first : first + search.batch]
-            pictures = [painted(search.generator, p.canvas)[0] for p in part]
-            views = [View(task.asked[part[0].row // search.candidates], picture) for picture in pictures]
+            views = [View(task.asked[path.row // search.candidates], path.picture) for path in part]
             answers = search.judge.ask("orm", views)
             for path, view, answer in zip(part, views, answers, strict=True):
                 yield verdict(search, task, path.row, "orm", answer, view, search.looks[-1])
             scores += [search.rules.score(answer) for answer in answers]
         path = survivors[highest(scores)]
-        canvas = path.canvas
-    picture = painted(search.generator, canvas)[0]
-    return Kept(picture, path.row % search.candidates, canvas.seeds[0], len(survivors), note)
+    return Kept(path.picture, path.row % search.candidates, path.canvas.seeds[0], len(survivors))
 
 
 STRATEGIES: dict[str, Callable[[Search, Task, Show], Searching]] = {
