@@ -159,9 +159,7 @@ class Choice(NamedTuple):
     hopeful: int | None = None
 
 
-def literal(
-    painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings
-) -> Choice:
+def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings) -> Choice:
     """The published procedure for one image."""
     ask = Literal(judge, meter, how.written)
     seeds = painter.start(Conditions((prompt,)), [seed]).fork(n).seeds
@@ -251,9 +249,7 @@ class Settings:
     """Whether the judge gives way to one of the published proportion."""
 
 
-def measure(
-    model: str, judge: str, n: int, prompts: Sequence[str], repeats: int, clock: Clock, how: Settings
-) -> dict:
+def measure(model: str, judge: str, n: int, prompts: Sequence[str], repeats: int, clock: Clock, how: Settings) -> dict:
     """Seconds of both ways for each prompt, and where they went. Stops where the choices differ."""
     loaded = reverie.load(model, device="cpu", dtype=how.dtype)
     fast = loaded.generator(reverie.reason.Plan())

@@ -12,7 +12,7 @@ from test_vlm_janus import TALKS
 
 from reverie.canvas import Conditions, pick
 from reverie.generators.janus import JanusPainter
-from reverie.models.attention import additive, each_alone, fused
+from reverie.models.attention import additive, bias_alone, each_alone, fused
 from reverie.vlms.janus import JanusEyes
 from reverie.vlms.janus_guesses import Followers
 
@@ -149,7 +149,7 @@ def test_attention_of_queries_that_came_together_is_that_of_each_alone(dtype):
         torch.randn(3, heads, n, 16, generator=draw).to(dtype) for heads, n in ((4, 5), (2, 40), (2, 40))
     )
     seen = additive(torch.arange(40) <= torch.tensor([[20, 21, 22, 23, 24]] * 3)[:, None, :, None], dtype)
-    found = each_alone(query, keys, values, seen)
+    found = each_alone(query, keys, values, bias_alone(seen, 4, 2))
     for token in range(5):
         at = slice(token, token + 1)
         assert torch.equal(found[:, at], fused(query[:, :, at], keys, values, seen[:, :, at]))

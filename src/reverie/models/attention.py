@@ -35,20 +35,26 @@ def fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Ten
     return out.transpose(1, 2).flatten(2)
 
 
-def each_alone(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """`fused`, to the last bit as if each query of a row (bias (B, 1, T, S)) had come without the others. The queries
-    of a key head stand side by side as heads: so its keys come from memory once, and from the core's cache after that.
-    """
+def each_alone(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+    """`fused`, to the last bit as if each query of a row had come without the others. The queries of a key head stand
+    side by side as heads: so its keys come from memory once, and from the core's cache after that. `seen` is what
+    `bias_alone` makes of the bias, once for all layers."""
     batch, heads, length, size = query.shape
-    groups, wide = key.shape[1], slow_kernel(query)
-    apart = query.reshape(batch * groups, heads // groups * length, 1, size)
-    seen = bias[:, :, None].expand(-1, groups, heads // groups, -1, -1).reshape(*apart.shape[:3], -1)
+    wide = slow_kernel(query)
+    apart = query.reshape(*seen.shape[:2], 1, size)
     key, value = (part.flatten(0, 1)[:, None] for part in (key, value))
     if wide:
         apart, key, value, seen = (part.float() for part in (apart, key, value, seen))
     key, value = (part.expand(-1, apart.shape[1], -1, -1) for part in (key, value))
     out = F.scaled_dot_product_attention(apart, key, value, attn_mask=seen).to(query.dtype)
     return out.view(batch, heads, length, size).transpose(1, 2).flatten(2)
+
+
+def bias_alone(bias: Tensor, heads: int, groups: int) -> Tensor:
+    """A bias (B, 1, T, S) for `each_alone`: (B * groups, heads / groups * T, 1, S)."""
+    batch, _, length, span = bias.shape
+    seen = bias[:, :, None].expand(-1, groups, heads // groups, -1, -1)
+    return seen.reshape(batch * groups, heads // groups * length, 1, span)
 
 
 def slow_kernel(query: Tensor) -> bool:

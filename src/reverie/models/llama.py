@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.models.attention import additive, attend, each_alone, fused
+from reverie.models.attention import additive, attend, bias_alone, each_alone, fused
 from reverie.models.rows import Blocks, Cutting, Packed, in_blocks, packed, pad_rows, padded_rows
 
 
@@ -346,10 +346,14 @@ class Llama(nn.Module):
         heads, groups, size = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
         flat = gathered(x.reshape(-1, width))
         positions = positions.expand(batch, length)
-        span, parts = max(spans), neighbours(spans)
+        span = max(spans)
         bias = additive(torch.arange(span, device=x.device) <= positions[:, None, :, None], x.dtype)
-        places = cache.places(positions) if slots is None else None
         attention = each_alone if alone else fused
+        # Whatever is the same for all layers is made once: of few rows, such small operations are half of a step.
+        parts = [(own, upto, bias[own, ..., :upto]) for own, upto in neighbours(spans)]
+        if alone:
+            parts = [(own, upto, bias_alone(seen, heads, groups)) for own, upto, seen in parts]
+        places = cache.places(positions) if slots is None else None
         for index, layer in enumerate(layers):
             projected = spread(in_blocks(layer.joined, many, flat)).unflatten(-1, (-1, size))
             # Queries and keys turn together, before transposing, while memory is in order.
@@ -371,11 +375,10 @@ class Llama(nn.Module):
                 query, bias = (part.transpose(1, 2).flatten(0, 1)[wanted, :, None] for part in (query, bias))
                 beside = fused(query, keys[row], values[row], bias)[:, 0]
                 return padded_rows(self.model.norm, cache.rows, in_blocks(layer.after, few, flat, beside))
-            attended = [
-                attention(query[own], keys[own, :, :upto], values[own, :, :upto], bias[own, ..., :upto])
-                for own, upto in parts
-            ]
-            beside = attended[0] if len(attended) == 1 else torch.cat(attended)
+            if len(parts) == 1:
+                beside = attention(query, keys, values, parts[0][2])
+            else:
+                beside = torch.cat([attention(query[r], keys[r, :, :n], values[r, :, :n], seen) for r, n, seen in parts])
             flat = in_blocks(layer.after, many, flat, gathered(beside.flatten(0, 1)))
         return spread(padded_rows(self.model.norm, rows, flat)) if wanted is None else x.new_empty(0, width)
 

@@ -111,6 +111,10 @@ class Blocks:
                 torch.set_num_threads(threads)
         return cls(rows, grain if fewer else rows, WIDE * rows if more else rows)
 
+    def whole(self, count: int) -> bool:
+        """Whether so many rows are one block, with nothing to be filled up."""
+        return count in (self.rows, self.wide) or (0 < count < self.rows and count % self.grain == 0)
+
     def cut(self, count: int) -> Iterator[tuple[slice, int]]:
         """The blocks of so many rows: which they are, and up to how many each is filled up."""
         begin = 0
@@ -143,6 +147,8 @@ GRAIN, WIDE = 4, 4
 def in_blocks(function: Callable[..., Tensor], blocks: Blocks, *inputs: Tensor) -> Tensor:
     """`function` over (M, D) inputs block by block; zeros fill up what is not full and are cut off again."""
     count, whole = len(inputs[0]), None
+    if blocks.whole(count):
+        return function(*inputs)
     for rows, size in blocks.cut(count):
         part = function(*(pad_rows(x[rows], size) for x in inputs))
         if rows.stop - rows.start == count:
