@@ -104,6 +104,10 @@ def test_a_pruned_candidate_is_painted_no_further():
     assert 0 < len(gone) < 2 * N
     # Code s is drawn after s codes were fed, in two rows with guidance; the two prompts enter once each.
     assert work.decoded == 2 * ((2 * N - len(gone)) * (STEPS - 1) + len(gone) * (8 - 1))
+    # Who is left is decoded once more at the end, and not again to be shown.
+    assert work.vq_decodes == sum(isinstance(e, Verdict) and e.question == "clarity" for e in events) + 2 * N - len(
+        gone
+    )
     for image, one in enumerate(kept):
         assert one.left == N - sum(1 for i, _ in gone if i == image)
         assert (image, one.candidate) not in gone
@@ -138,6 +142,7 @@ def test_paths_that_are_never_clear_run_to_their_end():
     assert [(one.candidate, one.left) for one in kept] == [(0, 0), (0, 0)]
     assert "from step" not in kept[0].note
     assert work.decoded == 2 * 2 * N * (STEPS - 1)
+    assert work.vq_decodes == 4 * 2 * N, "once a look, of which the last is the end"
 
 
 def test_one_survivor_and_one_candidate_are_not_scored():

@@ -1,6 +1,7 @@
 """The scripts of speed/ at toy size: equal codes, and every number there. Times are not judged."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -107,6 +108,28 @@ def test_parm_done_literally_keeps_the_same_candidates(script, tmp_path):
     assert set(found["stages"]["literal"]) == {"painting", "decoding", "judging"}
 
 
+def test_a_judge_in_proportion_stands_to_the_painter_as_the_published_one(script):
+    from PIL import Image
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import reverie
+    from reverie.canvas import Conditions
+    from reverie.judges import View
+    from reverie.judges.load import judge_by_name
+
+    parm, loaded = script("parm"), reverie.load("atelier-showo", device="cpu", dtype="float32")
+    usual = loaded.generator(reverie.reason.Plan())
+    painter = parm.LiteralShowo(loaded.model, loaded.tokenizer, guidance=usual.guidance, steps=usual.steps)
+    judge = parm.in_proportion(judge_by_name("atelier-judge", "cpu"))
+    view = View("two red apples", Image.new("RGB", (96, 96), "red"), 0.7)
+    with torch.no_grad(), FlopCounterMode(display=False) as painting:
+        painter.advance(painter.start(Conditions((view.prompt,)), [1]))
+    with torch.no_grad(), FlopCounterMode(display=False) as asking:
+        judge.vlm.write(judge.wording.conversation("clarity", view.prompt, view.picture), 1)
+    # 13 TFLOP a question of LLaVA-OneVision 7B, 37 a picture of Show-o.
+    assert asking.get_total_flops() / painting.get_total_flops() == pytest.approx(13 / 37, rel=0.1)
+
+
 def test_training_from_stored_features_is_compared_with_the_literal_way(script, tmp_path):
     from t5_toy import t5_words, tiny_t5
     from vlm_toy import picture, toy_vlm
@@ -131,11 +154,15 @@ def test_the_canvas_paints_what_calls_of_the_pipeline_paint(script):
     assert all(times == [1, 1] for times in qwen.measure(made, 2, clock).values())
 
 
-def test_thinking_while_painting_equals_the_literal_way_and_has_a_time(script, tmp_path):
+@pytest.mark.parametrize("wording", [[], ["--own", "--guidance", "1"]])
+def test_thinking_while_painting_equals_the_literal_way_and_has_a_time(script, tmp_path, wording):
     from tiny import tiny_folder
 
     twig, place = script("twig"), tiny_folder(tmp_path / "janus", context=8192)
-    argv = ["--model", str(place), "--prompts", "3", "--checked", "3", "--tokens", "5", "--repeats", "1"]
+    config = json.loads((place / "config.json").read_text())
+    config["reverie"]["dialogue"] = "story"
+    (place / "config.json").write_text(json.dumps(config))
+    argv = ["--model", str(place), "--prompts", "3", "--checked", "3", "--tokens", "5", "--repeats", "1", *wording]
     found = twig.compare(twig.parse(argv))
     assert (found["equal"], found["of"]) == (3, 3)
     assert len(found["seconds"]) == 3

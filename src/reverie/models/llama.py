@@ -378,7 +378,9 @@ class Llama(nn.Module):
             if len(parts) == 1:
                 beside = attention(query, keys, values, parts[0][2])
             else:
-                beside = torch.cat([attention(query[r], keys[r, :, :n], values[r, :, :n], seen) for r, n, seen in parts])
+                beside = torch.cat(
+                    [attention(query[r], keys[r, :, :n], values[r, :, :n], seen) for r, n, seen in parts]
+                )
             flat = in_blocks(layer.after, many, flat, gathered(beside.flatten(0, 1)))
         return spread(padded_rows(self.model.norm, rows, flat)) if wanted is None else x.new_empty(0, width)
 
