@@ -36,6 +36,7 @@ from reverie.dialogue import OfficialStory, Story, dialogue
 from reverie.events import Finished
 from reverie.generators.janus import JanusPainter, to_uint8
 from reverie.reason import Plan, run
+from reverie.schedule import bands
 from reverie.thinkers import Thinker
 from reverie.vlms import Message
 from reverie.vlms.janus import JanusEyes, prepare
@@ -85,10 +86,15 @@ class Literal:
         story, told = self.story(prompt), list[str]()
         length = self.model.config.image_length
         codes = torch.zeros(length, dtype=torch.long)
-        ends = [*(n * (length // self.regions) for n in range(1, self.regions)), length]
+        ends = (
+            bands((1,) * self.regions, length, self.model.config.grid)  # whole rows, as whoever uses it has them
+            if self.own
+            else [*(n * (length // self.regions) for n in range(1, self.regions)), length]
+        )
         start, shown = 0, None
         for number, end in enumerate(ends, 1):
             thought = story.heard(self.write(story.think(number, shown is not None), story, shown, told))
+            thought = thought or (prompt if self.own else "")
             for attempt in range(2):
                 self.paint(story.painting(thought, attempt > 0), codes, start, end, copy_seed(seed, number, attempt))
                 shown = self.preview(codes, end, folder)
