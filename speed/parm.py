@@ -162,6 +162,7 @@ class Choice(NamedTuple):
 def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int, meter: Meter, how: Settings) -> Choice:
     """The published procedure for one image."""
     ask = Literal(judge, meter, how.written)
+    first = first_look(look_steps(painter.steps, painter.steps), how.first, judge)
     seeds = painter.start(Conditions((prompt,)), [seed]).fork(n).seeds
     kept, numbers, finals = [], [], []
     for one in seeds:
@@ -176,7 +177,9 @@ def literal(painter: LiteralShowo, judge: Judge, prompt: str, seed: int, n: int,
                 continue
             with meter("decoding"):
                 picture = painted(painter, canvas)[0]
-            clear = GREEDY.clear(ask("clarity", View(prompt, picture, step / painter.steps)))
+            said = GREEDY.clear(ask("clarity", View(prompt, picture, step / painter.steps)))
+            # What it says of pictures that are earlier than any it has learnt from is no answer; ours does not ask.
+            clear = said and step >= first
             if clear:
                 potential, number = GREEDY.potential(ask("potential", View(prompt, picture, step / painter.steps)))
         kept.append(potential)
