@@ -37,7 +37,7 @@ def measure(model, words, own: dict, pictures: int, repeats: int, tokens: int = 
     """Median seconds a picture of each way; ValueError where they paint or write different things."""
     literal = twig.Literal(model, words, own.get("guidance", 5.0), own.get("temperature", 1.0), tokens)
     prompts = [twig.PROMPTS[i % len(twig.PROMPTS)] for i in range(pictures)]
-    sizes = (16, 128) if pictures == 1 else (32, 64)
+    sizes = twig.ONE if pictures == 1 else twig.MANY
     each, usual, first = ways(), Cutting.__call__, None
     seconds: dict[str, list[float]] = {name: [] for name in each}
     try:

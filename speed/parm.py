@@ -14,7 +14,8 @@ CPU seconds of the process with one thread, else in wall seconds.
 
 The published judge is five times as large as its painter, a question to it takes a third of what a picture takes to be
 painted, and all its questions four fifths of everything; the Atelier's is smaller than its painter. `--published-judge`
-puts a network of random weights in its place that is to the Atelier's painter what the published one is to its own.
+puts a network of random weights in its place that is to the Atelier's painter about what the published one is to its
+own; whose verdicts count is then for `--verdicts` to say.
 
 How much there is to stop depends on how often the painter is right: `--benchmark` takes prompts from all over one of
 the Atelier's benchmarks in place of a few easy ones, and the script tells how many candidates the literal way found
@@ -118,8 +119,8 @@ class Dubbed(VLMJudge):
 
 
 def in_proportion(judge: VLMJudge) -> VLMJudge:
-    """A judge of random weights beside `atelier-showo` as LLaVA-OneVision 7B beside Show-o: 5.7 times its weights, and
-    for a question a third of the arithmetic of a picture's twelve steps."""
+    """A judge of random weights beside `atelier-showo` about as LLaVA-OneVision 7B beside Show-o: six times its weights
+    (published: five), and for a question a third of the arithmetic of a picture's twelve steps."""
     torch.manual_seed(0)
     old, processor = judge.vlm.model, copy.deepcopy(judge.vlm.processor)
     config = copy.deepcopy(old.config)
@@ -261,7 +262,8 @@ def measure(model: str, judge: str, n: int, prompts: Sequence[str], repeats: int
     )
     eyes = judge_by_name(judge, "cpu")
     if how.large:
-        assert isinstance(eyes, VLMJudge)
+        if not isinstance(eyes, VLMJudge):
+            raise SystemExit(f"--published-judge takes the place of a VLM, which {judge} is not.")
         eyes = in_proportion(eyes)
     other = judge_by_name(how.verdicts, "cpu") if how.verdicts else None
     ways = {"literal": (literal, slow, Meter(clock)), "ours": (ours, fast, Meter(clock))}

@@ -47,6 +47,10 @@ PROMPTS = (
 )  # fmt: skip
 
 
+ONE, MANY = (16, 128), (32, 64)
+"""Rows and chunk of ours for one picture and for many at once, as was found fastest."""
+
+
 def their_llama(model) -> LlamaModel:
     """The decoder of transformers over our tensors."""
     c = model.config.language
@@ -154,7 +158,9 @@ class Literal:
         return path
 
 
-def ours(model, words, literal: Literal, prompts: list[str], seeds: list[int], rows: int = 32, chunk: int = 64):
+def ours(
+    model, words, literal: Literal, prompts: list[str], seeds: list[int], rows: int = MANY[0], chunk: int = MANY[1]
+):
     """What `literal` gives for each prompt; rows, chunk: sizes of matrix products, which change the rounding alone."""
     settings = {"guidance": literal.guidance, "temperature": literal.temperature, "rows": rows, "chunk": chunk}
     painter = JanusPainter(model, literal.paint_words, **settings)
@@ -308,8 +314,10 @@ def parse(argv=None):
     parser.add_argument("--guidance", type=float, help="of the codes, in place of the model's own")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--checked", type=int, default=4, help="pictures that are compared before timing")
-    parser.add_argument("--rows", type=int, default=16, help="of a matrix product where one picture is made at a time")
-    parser.add_argument("--chunk", type=int, default=128, help="tokens of a prompt that enter at a time, there")
+    parser.add_argument(
+        "--rows", type=int, default=ONE[0], help="of a matrix product where one picture is made at a time"
+    )
+    parser.add_argument("--chunk", type=int, default=ONE[1], help="tokens of a prompt that enter at a time, there")
     parser.add_argument("--tokens", type=int, default=48, help="of an answer, at most")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

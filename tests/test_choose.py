@@ -105,9 +105,8 @@ def test_a_pruned_candidate_is_painted_no_further():
     # Code s is drawn after s codes were fed, in two rows with guidance; the two prompts enter once each.
     assert work.decoded == 2 * ((2 * N - len(gone)) * (STEPS - 1) + len(gone) * (8 - 1))
     # Who is left is decoded once more at the end, and not again to be shown.
-    assert work.vq_decodes == sum(isinstance(e, Verdict) and e.question == "clarity" for e in events) + 2 * N - len(
-        gone
-    )
+    looked = sum(isinstance(e, Verdict) and e.question == "clarity" for e in events)
+    assert work.vq_decodes == looked + 2 * N - len(gone)
     for image, one in enumerate(kept):
         assert one.left == N - sum(1 for i, _ in gone if i == image)
         assert (image, one.candidate) not in gone

@@ -26,6 +26,8 @@ def test_blocks_cover_every_row_once(rows, grain, count):
         assert part.stop - part.start <= size
         assert size in (rows, WIDE * rows) or (size < rows and size % grain == 0 and part.stop == count)
     assert all(size == rows for _, size in Blocks.fixed(rows).cut(count))
+    for one in (blocks, Blocks.fixed(rows)):
+        assert one.whole(count) == (list(one.cut(count)) == [(slice(0, count), count)])
 
 
 @given(st.integers(0, 90))

@@ -349,7 +349,7 @@ class Llama(nn.Module):
         span = max(spans)
         bias = additive(torch.arange(span, device=x.device) <= positions[:, None, :, None], x.dtype)
         attention = each_alone if alone else fused
-        # Whatever is the same for all layers is made once: of few rows, such small operations are half of a step.
+        # Whatever is the same for all layers is made once: of few rows, small operations are a good part of a step.
         parts = [(own, upto, bias[own, ..., :upto]) for own, upto in neighbours(spans)]
         if alone:
             parts = [(own, upto, bias_alone(seen, heads, groups)) for own, upto, seen in parts]
