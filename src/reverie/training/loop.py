@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from ..files import write_atomically
 from ..models.heap import keep_memory
+from ..precision import multiplies_bf16
 from .blocks import compiled, forget, recompute
 from .look import LOOKING, Stopped
 from .muon import Muon
@@ -88,7 +89,8 @@ class LoopConfig:
     """Compute the activations of the repeated blocks twice in place of keeping them."""
     compile: bool = False
     """Let torch.compile fuse the repeated blocks: worth its minute where a network is narrow and steps are many."""
-    precision: str = "bf16"
+    precision: str = "auto"
+    """bf16, fp16 or no (float32); auto is bf16 where the device multiplies it, and float32 on others."""
     workers: int = 0
     threads: int | None = None
     save_every: int = 500
@@ -103,8 +105,8 @@ class LoopConfig:
             raise ValueError(f"accumulate={self.accumulate}: must be at least 1")
         if self.precision is False:  # what YAML makes of an unquoted no
             self.precision = "no"
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise ValueError(f"precision={self.precision!r}: must be one of no, bf16, fp16")
+        if self.precision not in ("auto", "no", "bf16", "fp16"):
+            raise ValueError(f"precision={self.precision!r}: must be one of auto, no, bf16, fp16")
         if self.schedule not in ("linear", "cosine"):
             raise ValueError(f"schedule={self.schedule!r}: must be linear or cosine")
         if not isinstance(self.shard, bool) and self.shard not in STAGES:
@@ -114,6 +116,13 @@ class LoopConfig:
         check_zero(self)
         if self.shard and self.precision == "fp16":
             raise ValueError("shard: its gradients are not scaled; take precision bf16 or no")
+
+
+    def mixed(self, device: torch.device) -> str:
+        """The precision on a device: no, bf16 or fp16."""
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if multiplies_bf16(device) else "no"
 
 
 def learning_rate(config: LoopConfig, progress: float) -> float:
@@ -251,7 +260,7 @@ def train(
     Writes `log.jsonl`, tensorboard events, `recipe.json` (what was resolved), `state.pt`; `on_sample(step, folder)` is
     called with the EMA weights in place every `sample_every` steps and at the end.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
 
     sections = LOOKING.get()
@@ -263,7 +272,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     settings = json.dumps({"recipe": dict(recipe or {}), "loop": asdict(config)}, indent=1)
     AcceleratorState._reset_state()  # another training of this process may have had another precision
-    accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=out)
+    mixed = config.mixed(PartialState().device)
+    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=out)
     if accelerator.is_main_process:
         write_atomically(out / "recipe.json", lambda path: path.write_text(settings))
     accelerator.init_trackers("events")

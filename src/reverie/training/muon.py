@@ -1,7 +1,8 @@
 """Muon for accelerators: matrices of one shape are orthogonalised together.
 
 torch's own takes one matrix after another, some forty small kernels each, for which a small network then waits. Same
-arithmetic, state and state dict; in batched products bf16 may round differently. On CPUs torch's is used as it is.
+arithmetic, state and state dict; in batched products bf16 may round differently. On CPUs that multiply bf16 torch's is
+used as it is; on others, where it would take most of a step, the same iterations are made in float32.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..precision import multiplies_bf16
 
 
 class Muon(torch.optim.Muon):
@@ -24,7 +27,8 @@ class Muon(torch.optim.Muon):
     def _learning(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
 
-    def _step_group(self, group: dict[str, Any]) -> None:
+    def _step_group(self, group: dict[str, Any], kind: torch.dtype | None = None) -> None:
+        """`kind`: the type of the iterations; what the device multiplies if left out."""
         shapes: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
         for p in group["params"]:
             if p.grad is not None:
@@ -35,7 +39,8 @@ class Muon(torch.optim.Muon):
             grads = [p.grad for p in params if p.grad is not None]
             torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
             updates = list(torch._foreach_lerp(grads, buffers, group["momentum"])) if group["nesterov"] else buffers
-            found = orthogonal(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"])
+            stack = torch.stack(updates).to(kind or _multiplied(params[0].device))
+            found = orthogonal(stack, group["ns_coefficients"], group["ns_steps"], group["eps"])
             torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
             step = -adjusted(rate, group["adjust_lr_fn"], shape)
             torch._foreach_add_(params, [each.to(params[0].dtype) for each in found.unbind()], alpha=step)
@@ -47,17 +52,21 @@ class Muon(torch.optim.Muon):
         return state["momentum_buffer"]
 
 
+def _multiplied(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if multiplies_bf16(device) else torch.float32
+
+
 def _plain(p: Tensor) -> bool:
-    """On one accelerator; what is spread over several is torch's business."""
-    return p.device.type != "cpu" and type(p) in (torch.nn.Parameter, Tensor)
+    """On one device that torch's own is slow on; what is spread over several is torch's business."""
+    slow = p.device.type != "cpu" or not multiplies_bf16(p.device)
+    return slow and type(p) in (torch.nn.Parameter, Tensor)
 
 
 def orthogonal(stack: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Newton-Schulz iterations of matrices (N, A, B), in bf16 and of norm at most 1, as in torch.optim.Muon."""
+    """Newton-Schulz iterations of matrices (N, A, B), of norm at most 1, as in torch.optim.Muon, but in their type."""
     a, b, c = coefficients
     tall = stack.shape[1] > stack.shape[2]
-    x = stack.bfloat16()
-    x = x.transpose(1, 2) if tall else x
+    x = stack.transpose(1, 2) if tall else stack
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)

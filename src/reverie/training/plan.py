@@ -263,7 +263,7 @@ def _work(task: Any, loop: LoopConfig, device: torch.device, rows: float) -> Wor
 
     if hasattr(task, "share"):
         task.share(1)
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(loop.precision)
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(loop.mixed(device))
 
     def once(number: int) -> None:
         batch = torch.utils._pytree.tree_map(

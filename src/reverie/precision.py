@@ -1,0 +1,28 @@
+"""Which types of numbers a device multiplies itself.
+
+bfloat16 halves memory everywhere, and time only where there are instructions for it. Many CPUs, those of most laptops
+among them, have none: what computes in it there converts number by number, and takes several times as long as float32.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def multiplies_bf16(device: str | torch.device) -> bool:
+    """Whether products of bfloat16 are no slower than those of float32 there: on CPUs with AVX512_BF16 or AMX (x86) or
+    BF16 (ARM), on CUDA from compute capability 8.0 on, and on other accelerators."""
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu":
+        return True
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
