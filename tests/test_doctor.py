@@ -269,6 +269,7 @@ def test_what_a_run_will_cost(tmp_path, capsys):
 def test_random_checkpoints_are_not_fit(tmp_path, capsys):
     folders = {"detector": save_mask2former(tmp_path / "detector"), "clip": save_clip(tmp_path / "clip")}
     choices = [word for role, folder in folders.items() for word in ("--evaluator", f"{role}={folder}")]
+    capsys.readouterr()  # of saving: DeepSpeed, where it is installed, tells stdout of the accelerator that it found
     assert main(["doctor", "geneval", *choices, "--pictures", "8", "--side", "64"]) == 1
     told, progress = capsys.readouterr()
     rows = [line.split() for line in told.splitlines()[1:3]]
@@ -287,6 +288,7 @@ def test_every_role_of_compbench_is_checked_once(tmp_path, capsys):
         "detector": save_owlv2(tmp_path / "detector"), "tagger": save_tagger(tmp_path / "tagger"),
     }  # fmt: skip
     choices = [word for role, folder in folders.items() for word in ("--evaluator", f"{role}={folder}")]
+    capsys.readouterr()  # as above
     assert main(["doctor", "t2i-compbench++", *choices, "--pictures", "6", "--side", "64", "--json"]) == 1
     found = {one["role"]: one for one in json.loads(capsys.readouterr().out)["findings"]}
     assert set(found) == set(folders)

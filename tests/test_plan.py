@@ -86,6 +86,12 @@ def test_views_count_once_and_peaks_are_seen() -> None:
     assert bytes_of(x, x[:10], x.view(10, 100)) == 4000
     before = alive(CPU)
     y = torch.zeros(500)
+    circle: list = [torch.zeros(700)]
+    circle.append(circle)
+    lost = circle[0].untyped_storage().data_ptr()
+    assert lost in alive(CPU)
+    del circle
+    assert lost not in alive(CPU)  # nobody has it any more, and who is given its place next is new
     with FakeTensorMode():  # what torch.compile traces with has no memory
         traced = torch.zeros(300)
     assert traced.shape == (300,)

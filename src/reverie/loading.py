@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from reverie.fitting import Fitting
 from reverie.models.registry import Source
+from reverie.precision import warn_of_slow
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,8 @@ def load_model(
     if device_map is None and not (fitting.offload or fitting.quantise):
         check_room(source, dtype, here(device))
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    if device_map is None:
+        warn_of_slow(kind, here(device))
     assert source.folder is not None
     if source.family == "llamagen":
         from reverie.models.llamagen_checkpoint import load_llamagen

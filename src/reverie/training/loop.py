@@ -117,7 +117,6 @@ class LoopConfig:
         if self.shard and self.precision == "fp16":
             raise ValueError("shard: its gradients are not scaled; take precision bf16 or no")
 
-
     def mixed(self, device: torch.device) -> str:
         """The precision on a device: no, bf16 or fp16."""
         if self.precision != "auto":

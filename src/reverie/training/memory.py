@@ -16,7 +16,9 @@ from torch._subclasses.fake_tensor import is_fake
 
 def alive(device: torch.device) -> dict[int, int]:
     """Bytes of the memory behind all tensors that exist there, by address: each counts once, however many views it
-    has. What torch.compile leaves behind of its tracing has no memory."""
+    has. What torch.compile leaves behind of its tracing has no memory. Garbage is freed first: an address that is given
+    anew would seem to have been there before."""
+    gc.collect()
     found: dict[int, int] = {}
     for thing in gc.get_objects():
         if not issubclass(type(thing), Tensor) or is_fake(thing):
