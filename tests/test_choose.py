@@ -165,7 +165,7 @@ def test_step_by_step_keeps_one_path_and_looks_at_n_pictures_a_step():
     events, kept, work = searched("prm", FunctionJudge(redness))
     verdicts = [event for event in events if isinstance(event, Verdict)]
     assert len(verdicts) == 2 * N * 4
-    assert work.vq_decodes == 2 * N * 4 + 2
+    assert work.vq_decodes == 2 * N * 4
     for image in (0, 1):
         last = [e.scores["score"] for e in verdicts if e.image == image and e.step == STEPS]
         assert redness((), [kept[image].picture])[0] == pytest.approx(max(last))

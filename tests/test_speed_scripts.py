@@ -4,11 +4,14 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
+from reverie.models.registry import entries
+
+SHOWO = entries()["atelier-showo"].folder
 SPEED = Path(__file__).parent.parent / "speed"
 
 
@@ -26,6 +29,7 @@ def script(monkeypatch):
             "parm",
             "twig",
             "blocks",
+            "precision",
             "rl_memory",
             "rl_step",
             "dual_grpo",
@@ -179,6 +183,17 @@ def test_blocks_of_other_sizes_paint_and_write_the_same(script, tmp_path):
     found = blocks.measure(loaded.model, loaded.tokenizer, {}, pictures=2, repeats=1, tokens=5)
     assert set(found) == {"usual", "fewer", "more", "both"}
     assert all(value > 0 for value in found.values())
+
+
+@pytest.mark.skipif(SHOWO is None or not SHOWO.is_dir(), reason="no atelier-showo weights installed")
+def test_both_types_are_timed_on_all_that_takes_long(script):
+    task = SimpleNamespace(model=torch.nn.Linear(6, 4))
+    task.batch = lambda step: torch.randn(3, 6)
+    task.loss = lambda batch: (task.model(batch).square().mean(), {})
+    found = script("precision").measure(task, images=1, repeats=1)
+    assert set(found) == {"loss and gradients", "Muon", "1 pictures"}
+    assert all(set(of) == {"float32", "bfloat16"} and min(of.values()) > 0 for of in found.values())
+    assert task.model.weight.grad is not None
 
 
 def test_memory_of_reinforcement_is_below_what_the_formula_says(script):

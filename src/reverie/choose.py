@@ -109,14 +109,14 @@ def best_of(search: Search, task: Task, show: Show) -> Searching:
 def step_by_step(search: Search, task: Task, show: Show) -> Searching:
     """One path for each image: at every look it is continued in N ways, and the best continuation is kept."""
     canvas = search.generator.start(task.conditions, task.seeds)
-    picked = [0] * len(canvas)
+    picked, pictures = [0] * len(canvas), []
     for number, step in enumerate(search.looks, 1):
         if not search.asks:
             canvas = search.generator.advance(canvas, to=step)
         else:
-            canvas, picked = yield from _continued(search, task, canvas, step)
+            canvas, picked, pictures = yield from _continued(search, task, canvas, step)
         yield show(number / len(search.looks), {})
-    pictures = painted(search.generator, canvas)
+    pictures = pictures or painted(search.generator, canvas)
     kept = [Kept(picture, picked[i], canvas.seeds[i], search.candidates) for i, picture in enumerate(pictures)]
     yield from _told(task, kept if search.asks else [])
     return kept, canvas.work
@@ -124,13 +124,13 @@ def step_by_step(search: Search, task: Task, show: Show) -> Searching:
 
 def _continued(
     search: Search, task: Task, canvas: Canvas, step: int
-) -> Generator[Event, None, tuple[Canvas, list[int]]]:
-    """All images at `step`, each in the best of N continuations, and which those were.
+) -> Generator[Event, None, tuple[Canvas, list[int], list[Any]]]:
+    """All images at `step`, each in the best of N continuations, which those were, and what they show.
 
     The continuations of a single image may be painted a few at a time; those of several images are painted at once.
     """
     size = search.candidates if len(canvas) > 1 else min(search.candidates, search.batch)
-    kept, picked, top = canvas, [0], -math.inf
+    kept, picked, best, top = canvas, [0], [], -math.inf
     for first in range(0, search.candidates, size):
         copies = min(size, search.candidates - first)
         part = search.generator.advance(canvas.fork(copies, first), to=step)
@@ -146,7 +146,8 @@ def _continued(
         if first == 0 or scores[winners[0]] > top:
             top = scores[winners[0]]
             picked, kept = [first + row % copies for row in winners], part.select(winners)
-    return kept, picked
+            best = [pictures[row] for row in winners]
+    return kept, picked, best
 
 
 @dataclass

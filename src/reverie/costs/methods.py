@@ -93,7 +93,6 @@ def _parts(units: Mapping[str, Unit], plan: Plan, steps: int, start: int, outcom
             yield from painted(n, steps - 1)
             yield from some("show", "show", looks, n)
             yield from some("prm", "judge", looks, n)
-            yield from some("show", "show")
         else:
             yield from painted(n, steps - 1)
             yield from some("show", "show", 1, n)
