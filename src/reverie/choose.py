@@ -109,7 +109,7 @@ def best_of(search: Search, task: Task, show: Show) -> Searching:
 def step_by_step(search: Search, task: Task, show: Show) -> Searching:
     """One path for each image: at every look it is continued in N ways, and the best continuation is kept."""
     canvas = search.generator.start(task.conditions, task.seeds)
-    picked, pictures = [0] * len(canvas), []
+    picked, pictures = [0] * len(canvas), list[Image.Image]()
     for number, step in enumerate(search.looks, 1):
         if not search.asks:
             canvas = search.generator.advance(canvas, to=step)
@@ -124,13 +124,13 @@ def step_by_step(search: Search, task: Task, show: Show) -> Searching:
 
 def _continued(
     search: Search, task: Task, canvas: Canvas, step: int
-) -> Generator[Event, None, tuple[Canvas, list[int], list[Any]]]:
+) -> Generator[Event, None, tuple[Canvas, list[int], list[Image.Image]]]:
     """All images at `step`, each in the best of N continuations, which those were, and what they show.
 
     The continuations of a single image may be painted a few at a time; those of several images are painted at once.
     """
     size = search.candidates if len(canvas) > 1 else min(search.candidates, search.batch)
-    kept, picked, best, top = canvas, [0], [], -math.inf
+    kept, picked, best, top = canvas, [0], list[Image.Image](), -math.inf
     for first in range(0, search.candidates, size):
         copies = min(size, search.candidates - first)
         part = search.generator.advance(canvas.fork(copies, first), to=step)
