@@ -259,7 +259,7 @@ def train(
     Writes `log.jsonl`, tensorboard events, `recipe.json` (what was resolved), `state.pt`; `on_sample(step, folder)` is
     called with the EMA weights in place every `sample_every` steps and at the end.
     """
-    from accelerate import Accelerator, PartialState
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     sections = LOOKING.get()
@@ -271,7 +271,10 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     settings = json.dumps({"recipe": dict(recipe or {}), "loop": asdict(config)}, indent=1)
     AcceleratorState._reset_state()  # another training of this process may have had another precision
-    mixed = config.mixed(PartialState().device)
+    mixed = config.precision
+    if mixed == "auto":  # the device is known when the processes have met, which is what an Accelerator is made by
+        mixed = config.mixed(Accelerator().device)
+        AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=out)
     if accelerator.is_main_process:
         write_atomically(out / "recipe.json", lambda path: path.write_text(settings))
