@@ -2,30 +2,24 @@
 
     python speed/precision.py --repeats 3
 
-The step is one of recipes/parm/judge.yaml from the chat model of atelier-thinkdiff (24 drawn pictures, four claims
-each), the pictures are eight of atelier-showo. In turns, medians of wall seconds. `training.loop` and `training.muon`
-take the one that `reverie.precision` finds to be no slower.
+The step is one of recipes/parm/judge.yaml from atelier-judge (24 drawn pictures, four claims each), the pictures are
+of atelier-showo. In turns, medians of CPU seconds with one thread, of wall seconds with more.
+`training.loop` and `training.muon` take the one that `reverie.precision` finds to be no slower.
 """
 
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from twig import timed
 
 from reverie.precision import multiplies_bf16
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes/parm/judge.yaml"
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def timed(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 def ways(task, images: int) -> dict[str, dict[str, Callable[[], object]]]:
@@ -78,12 +72,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    from reverie.models.registry import entries
     from reverie.training.look import look
     from reverie.training.recipes import read
 
-    chat = entries()["atelier-judge"].folder.parent / "thinkdiff" / "vlm"
-    task = look(read(RECIPE, [f"model={chat}"])).task
+    task = look(read(RECIPE, ["model=atelier-judge"])).task
     found = measure(task, options.images, options.repeats)
     for seconds in found.values():
         seconds["bfloat16 / float32"] = seconds["bfloat16"] / seconds["float32"]
